@@ -1,0 +1,124 @@
+//! Digests, MACs, encodings and sealing, each spelt once.
+
+use aws_lc_rs::{constant_time, digest, hkdf, hmac};
+use base64::{
+    Engine as _, alphabet,
+    engine::{
+        DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig,
+        general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+    },
+};
+use zeroize::Zeroizing;
+
+/// Canonical, unpadded base64url: no padding, no spare bits, so one value has one spelling (row J17).
+const STRICT: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::URL_SAFE,
+    GeneralPurposeConfig::new()
+        .with_encode_padding(false)
+        .with_decode_padding_mode(DecodePaddingMode::RequireNone)
+        .with_decode_allow_trailing_bits(false),
+);
+
+pub(crate) fn sha256(data: &[u8]) -> [u8; 32] {
+    let mut out = [0; 32];
+    out.copy_from_slice(digest::digest(&digest::SHA256, data).as_ref());
+    out
+}
+
+/// Lower-case hexadecimal.
+pub(crate) fn hex(data: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    data.iter()
+        .flat_map(|b| [DIGITS[usize::from(b >> 4)], DIGITS[usize::from(b & 15)]])
+        .map(char::from)
+        .collect()
+}
+
+pub(crate) fn sha256_hex(data: &[u8]) -> String {
+    hex(&sha256(data))
+}
+
+/// HMAC-SHA-256 over the parts, each preceded by its length, so that no two lists of parts collide.
+pub(crate) fn mac(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
+    let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key));
+    for part in parts {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part);
+    }
+    let mut out = [0; 32];
+    out.copy_from_slice(context.sign().as_ref());
+    out
+}
+
+/// A key of its own for one purpose, derived from a root key (HKDF-SHA-256, RFC 5869).
+pub(crate) fn derive(root: &[u8; 32], purpose: &str) -> Zeroizing<[u8; 32]> {
+    struct Len;
+    impl hkdf::KeyType for Len {
+        fn len(&self) -> usize {
+            32
+        }
+    }
+    let mut out = Zeroizing::new([0; 32]);
+    let info = [purpose.as_bytes()];
+    let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, b"tower-mfa");
+    // Both calls fail only for outputs beyond 255 blocks; 32 bytes are one.
+    if let Ok(okm) = salt.extract(root).expand(&info, Len) {
+        let _ = okm.fill(&mut *out);
+    }
+    out
+}
+
+/// Whether two secrets are equal, in time that does not depend on where they differ (row G09).
+pub(crate) fn same(a: &[u8], b: &[u8]) -> bool {
+    constant_time::verify_slices_are_equal(a, b).is_ok()
+}
+
+pub(crate) fn base64url(data: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(data)
+}
+
+/// Decodes canonical unpadded base64url; anything else is `None`.
+pub(crate) fn from_base64url(text: &str) -> Option<Vec<u8>> {
+    STRICT.decode(text).ok()
+}
+
+/// Standard base64 with padding, as the front token wants it.
+pub(crate) fn base64(data: &[u8]) -> String {
+    STANDARD.encode(data)
+}
+
+/// Decodes standard base64 with padding.
+pub(crate) fn from_base64(text: &str) -> Option<Vec<u8>> {
+    STANDARD.decode(text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refresh_token_vector() {
+        let hash1 = sha256_hex(b"test-refresh-token");
+        assert_eq!(hash1, "0a9b110d5e553bd98e9965c70a601c15c36805016ba60d54f20f5830c39edcde");
+        assert_eq!(
+            sha256_hex(hash1.as_bytes()),
+            "900f104187725398f5468327b31d05a8012618ae27589024cf12c200bce995a8"
+        );
+    }
+
+    #[test]
+    fn one_spelling() {
+        assert_eq!(from_base64url("_w").as_deref(), Some(&[0xff][..]));
+        for other in ["_w==", "_x", "/w", "_w ", "_"] {
+            assert_eq!(from_base64url(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn parts_do_not_run_together() {
+        let key = [7; 32];
+        assert_ne!(mac(&key, &[b"ab", b"c"]), mac(&key, &[b"a", b"bc"]));
+        assert_ne!(*derive(&key, "a"), *derive(&key, "b"));
+        assert_ne!(*derive(&key, "a"), [0; 32]);
+    }
+}

@@ -1,0 +1,273 @@
+//! Identifiers, each a type of its own, built by parsing and compared as bytes (rows J18, N02).
+
+use std::{borrow::Cow, fmt, str::FromStr, sync::Arc};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+use super::{
+    error::{Error, ParseError},
+    random,
+};
+
+/// A string that is an identifier: parsing, reading, serialising, in one place.
+macro_rules! identifier {
+    ($(#[$doc:meta])* $name:ident($repr:ty), $what:literal, $check:path) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name($repr);
+
+        impl $name {
+            /// Reads the text form.
+            ///
+            /// # Errors
+            /// If the text breaks the rule stated on the type.
+            pub fn parse(text: &str) -> Result<Self, ParseError> {
+                if $check(text) { Ok(Self(text.to_owned().into())) } else { Err(ParseError::new($what)) }
+            }
+
+            /// The text form.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = ParseError;
+
+            fn from_str(text: &str) -> Result<Self, ParseError> {
+                Self::parse(text)
+            }
+        }
+
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&*self.0, f)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = Cow::<'de, str>::deserialize(deserializer)?;
+                Self::parse(&text).map_err(D::Error::custom)
+            }
+        }
+    };
+}
+
+identifier! {
+    /// A user: one person, one or more login methods. 1 to 128 bytes, no control characters.
+    ///
+    /// The crate makes version 4 UUIDs; an app that has users of its own uses their ids.
+    UserId(Arc<str>), "user id", opaque
+}
+
+identifier! {
+    /// A login method of a user (the wire's *recipe user id*). Same form as [`UserId`].
+    LoginId(Arc<str>), "login id", opaque
+}
+
+identifier! {
+    /// A tenant: 1 to 64 of `a-z`, `0-9` and `-` (row N02).
+    TenantId(Cow<'static, str>), "tenant id", tenant
+}
+
+identifier! {
+    /// A session: a version 4 UUID, followed by `_` and the tenant unless that is `public`.
+    SessionHandle(Arc<str>), "session handle", handle
+}
+
+identifier! {
+    /// A factor: one of the eight of the wire, or an app's own. 1 to 64 visible ASCII characters.
+    FactorId(Cow<'static, str>), "factor id", factor
+}
+
+identifier! {
+    /// A role of a user in a tenant. 1 to 128 bytes, no control characters.
+    Role(Arc<str>), "role", opaque
+}
+
+impl UserId {
+    /// # Errors
+    /// If the operating system gives no randomness.
+    pub(crate) fn random() -> Result<Self, Error> {
+        Ok(Self(random::uuid()?.into()))
+    }
+}
+
+impl LoginId {
+    /// # Errors
+    /// If the operating system gives no randomness.
+    pub(crate) fn random() -> Result<Self, Error> {
+        Ok(Self(random::uuid()?.into()))
+    }
+
+    /// The user that this login is while it is linked to no other: both carry one id.
+    pub(crate) fn alone(&self) -> UserId {
+        UserId(Arc::clone(&self.0))
+    }
+}
+
+impl TenantId {
+    /// The tenant that exists from the start.
+    pub const PUBLIC: Self = Self(Cow::Borrowed("public"));
+
+    /// Whether this is [`TenantId::PUBLIC`].
+    pub fn is_public(&self) -> bool {
+        *self == Self::PUBLIC
+    }
+}
+
+impl Default for TenantId {
+    fn default() -> Self {
+        Self::PUBLIC
+    }
+}
+
+impl SessionHandle {
+    /// # Errors
+    /// If the operating system gives no randomness.
+    pub(crate) fn random(tenant: &TenantId) -> Result<Self, Error> {
+        let mut text = random::uuid()?;
+        if !tenant.is_public() {
+            text.push('_');
+            text.push_str(tenant.as_str());
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The tenant the session belongs to.
+    pub fn tenant(&self) -> TenantId {
+        match self.0.split_once('_') {
+            Some((_, tenant)) => TenantId(Cow::Owned(tenant.to_owned())),
+            None => TenantId::PUBLIC,
+        }
+    }
+}
+
+impl FactorId {
+    /// A password.
+    pub const PASSWORD: Self = Self(Cow::Borrowed("emailpassword"));
+    /// A third party's sign-in (OpenID Connect, OAuth 2).
+    pub const THIRD_PARTY: Self = Self(Cow::Borrowed("thirdparty"));
+    /// A code by e-mail.
+    pub const OTP_EMAIL: Self = Self(Cow::Borrowed("otp-email"));
+    /// A code by SMS.
+    pub const OTP_PHONE: Self = Self(Cow::Borrowed("otp-phone"));
+    /// A link by e-mail.
+    pub const LINK_EMAIL: Self = Self(Cow::Borrowed("link-email"));
+    /// A link by SMS.
+    pub const LINK_PHONE: Self = Self(Cow::Borrowed("link-phone"));
+    /// An authenticator app (RFC 6238).
+    pub const TOTP: Self = Self(Cow::Borrowed("totp"));
+    /// A passkey (WebAuthn).
+    pub const WEBAUTHN: Self = Self(Cow::Borrowed("webauthn"));
+
+    /// The eight ids that the wire knows, in its order.
+    pub const BUILT_IN: [Self; 8] = [
+        Self::PASSWORD,
+        Self::THIRD_PARTY,
+        Self::OTP_EMAIL,
+        Self::OTP_PHONE,
+        Self::LINK_EMAIL,
+        Self::LINK_PHONE,
+        Self::TOTP,
+        Self::WEBAUTHN,
+    ];
+
+    /// Whether the wire knows this id; any other is an app's own factor.
+    pub fn is_built_in(&self) -> bool {
+        Self::BUILT_IN.contains(self)
+    }
+}
+
+impl Role {
+    /// The role that the built-in examples ask for.
+    pub fn admin() -> Self {
+        Self("admin".into())
+    }
+}
+
+fn opaque(text: &str) -> bool {
+    (1..=128).contains(&text.len()) && !text.chars().any(char::is_control)
+}
+
+fn tenant(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+}
+
+fn factor(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
+}
+
+fn handle(text: &str) -> bool {
+    let (uuid, rest) = match text.split_once('_') {
+        Some((uuid, rest)) => (uuid, Some(rest)),
+        None => (text, None),
+    };
+    let shaped = uuid.len() == 36
+        && uuid.bytes().enumerate().all(|(at, b)| match at {
+            8 | 13 | 18 | 23 => b == b'-',
+            14 => b == b'4',
+            _ => matches!(b, b'0'..=b'9' | b'a'..=b'f'),
+        });
+    shaped && rest.is_none_or(|id| tenant(id) && id != "public")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tenants_are_lower_case_words() {
+        for good in ["public", "a", "t-1", &"x".repeat(64)] {
+            assert!(TenantId::parse(good).is_ok(), "{good}");
+        }
+        for bad in ["", "A", "a_b", "a.b", "..", "a/b", "ä", "a b", &"x".repeat(65)] {
+            assert!(TenantId::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn handles_carry_their_tenant() {
+        let shop = TenantId::parse("shop-1").unwrap();
+        let handle = SessionHandle::random(&shop).unwrap();
+        assert_eq!(SessionHandle::parse(handle.as_str()).unwrap().tenant(), shop);
+        assert_eq!(SessionHandle::random(&TenantId::PUBLIC).unwrap().tenant(), TenantId::PUBLIC);
+        for bad in [
+            "",
+            "x",
+            "00000000-0000-4000-8000-00000000000",
+            "00000000-0000-4000-8000-000000000000_",
+            "00000000-0000-4000-8000-000000000000_public",
+            "00000000-0000-4000-8000-000000000000_a_b",
+            "00000000-0000-1000-8000-000000000000",
+        ] {
+            assert!(SessionHandle::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn factor_ids_compare_as_bytes() {
+        assert_eq!(FactorId::parse("otp-email").unwrap(), FactorId::OTP_EMAIL);
+        assert_ne!(FactorId::parse("OTP-email").unwrap(), FactorId::OTP_EMAIL);
+        assert!(FactorId::parse(" otp-email").is_err());
+    }
+}
