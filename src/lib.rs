@@ -1,15 +1,27 @@
 //! tower-mfa
 #![forbid(unsafe_code)]
+#![allow(dead_code, unused_imports)] // while the house is being built
+
 mod base;
+mod model;
 pub mod store;
-/// ids
+
+/// Users and their login methods, tenants, sessions: the records a handler may see.
+pub mod account {
+    pub use crate::model::user::{LoginKind, LoginMethod, ThirdPartyId, User};
+}
+
+/// Identifiers, contacts, times and secrets.
 pub mod ident {
     pub use crate::base::{
-        error::ParseError,
-        ident::*,
+        contact::{Email, Phone},
+        error::{BoxError, ErrorKind, ParseError},
+        ident::{FactorId, LoginId, Role, SessionHandle, TenantId, UserId},
         payload::Payload,
         secret::Secret,
         time::{SystemClock, Timestamp},
     };
 }
-pub use base::{error::Error, time::Clock};
+
+pub use base::{error::Error, ident::FactorId, time::Clock};
+pub use store::Store;
