@@ -88,3 +88,276 @@ impl User {
         self.logins.iter().any(|login| login.tenants.contains(tenant))
     }
 }
+
+/// A login method that is about to be made.
+#[derive(Clone, Debug)]
+pub(crate) struct NewLogin {
+    pub(crate) kind: LoginKind,
+    pub(crate) email: Option<Email>,
+    pub(crate) phone: Option<Phone>,
+    pub(crate) third_party: Option<ThirdPartyId>,
+    /// The app's own name for the user, for [`LoginKind::External`].
+    pub(crate) external: Option<UserId>,
+    pub(crate) verified: bool,
+    /// The password's hash, kept in a record of its own.
+    pub(crate) password: Option<String>,
+}
+
+/// Whose login method a name is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Owner {
+    pub(crate) user: UserId,
+    pub(crate) login: LoginId,
+}
+
+/// A password's hash, in PHC form.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct PasswordHash {
+    pub(crate) hash: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct PrimaryOf {
+    user: UserId,
+}
+
+impl NewLogin {
+    pub(crate) fn password(email: Email, hash: String) -> Self {
+        Self {
+            kind: LoginKind::EmailPassword,
+            email: Some(email),
+            phone: None,
+            third_party: None,
+            external: None,
+            verified: false,
+            password: Some(hash),
+        }
+    }
+
+    /// Passwordless logins are verified by what they are: the contact was just proved.
+    pub(crate) fn passwordless(contact: &Contact) -> Self {
+        let (email, phone) = match contact {
+            Contact::Email(email) => (Some(email.clone()), None),
+            Contact::Phone(phone) => (None, Some(phone.clone())),
+        };
+        Self {
+            kind: LoginKind::Passwordless,
+            email,
+            phone,
+            third_party: None,
+            external: None,
+            verified: true,
+            password: None,
+        }
+    }
+
+    pub(crate) fn external(user: &UserId) -> Self {
+        Self {
+            kind: LoginKind::External,
+            email: None,
+            phone: None,
+            third_party: None,
+            external: Some(user.clone()),
+            verified: true,
+            password: None,
+        }
+    }
+
+    /// The key under which this login is found in a tenant.
+    pub(crate) fn key(&self, tenant: &TenantId) -> Key {
+        match (&self.external, &self.third_party, &self.email, &self.phone) {
+            (Some(user), ..) => keys::login(tenant, "external", user.as_str()),
+            (_, Some(id), ..) => {
+                keys::login(tenant, "thirdparty", Key::new([&id.provider, &id.subject]).as_str())
+            }
+            (_, _, Some(email), _) if self.kind == LoginKind::EmailPassword => {
+                keys::login(tenant, "emailpassword", email.as_str())
+            }
+            (_, _, Some(email), _) => keys::login(tenant, "passwordless-email", email.as_str()),
+            (_, _, None, Some(phone)) => keys::login(tenant, "passwordless-phone", phone.as_str()),
+            (_, _, None, None) => keys::login(tenant, "nameless", ""),
+        }
+    }
+
+    /// The contacts by which a primary user is unique in a tenant (row L11).
+    fn primary_keys(&self, tenant: &TenantId) -> Vec<Key> {
+        let email = self.email.as_ref().map(|email| keys::primary(tenant, "email", email.as_str()));
+        let phone = self.phone.as_ref().map(|phone| keys::primary(tenant, "phone", phone.as_str()));
+        email.into_iter().chain(phone).collect()
+    }
+}
+
+impl From<&LoginMethod> for NewLogin {
+    fn from(login: &LoginMethod) -> Self {
+        Self {
+            kind: login.kind,
+            email: login.email.clone(),
+            phone: login.phone.clone(),
+            third_party: login.third_party.clone(),
+            external: (login.kind == LoginKind::External).then(|| login.id.alone()),
+            verified: login.verified,
+            password: None,
+        }
+    }
+}
+
+/// Finds who signs in by this name in a tenant.
+pub(crate) async fn owner(tx: &mut Tx, tenant: &TenantId, login: &NewLogin) -> Result<Option<Owner>, Error> {
+    tx.get(&login.key(tenant)).await
+}
+
+/// Loads a user.
+pub(crate) async fn load(tx: &mut Tx, id: &UserId) -> Result<Option<User>, Error> {
+    tx.get(&keys::user(id)).await
+}
+
+/// Stages a new user with one login method. The name must be free: `owner` said so in this round.
+pub(crate) async fn create(tx: &mut Tx, tenant: &TenantId, new: &NewLogin) -> Result<User, Error> {
+    let id = match &new.external {
+        Some(user) => LoginId::parse(user.as_str()).map_err(|_| Error::internal("not a login id"))?,
+        None => LoginId::random()?,
+    };
+    let login = method(tx, tenant, new, id);
+    let user = User { id: login.id.alone(), primary: false, logins: vec![login.clone()] };
+    epoch::found(tx, keys::user_epoch(&user.id)).await?;
+    tx.insert(keys::user(&user.id), &user, None).await?;
+    stage_login(tx, tenant, &user, &login, new).await?;
+    Ok(user)
+}
+
+/// Stages a new login method of an existing user, who becomes primary with it.
+pub(crate) async fn add_login(
+    tx: &mut Tx,
+    tenant: &TenantId,
+    user: &mut User,
+    new: &NewLogin,
+) -> Result<LoginId, Error> {
+    let login = method(tx, tenant, new, LoginId::random()?);
+    user.logins.push(login.clone());
+    make_primary(tx, user).await?;
+    stage_login(tx, tenant, user, &login, new).await?;
+    Ok(login.id)
+}
+
+/// Stages that another user's only login method joins `user`; the other user is gone with it, and so are
+/// its sessions.
+pub(crate) async fn absorb(tx: &mut Tx, user: &mut User, other: User) -> Result<Vec<Change>, Error> {
+    let gone = change::stage(tx, Subject::User(other.id.clone()), ChangeKind::Revoked).await?;
+    for login in other.logins {
+        let owner = Owner { user: user.id.clone(), login: login.id.clone() };
+        for tenant in &login.tenants {
+            tx.put(NewLogin::from(&login).key(tenant), &owner, None).await?;
+        }
+        tx.put(keys::login_of(&login.id), &owner, None).await?;
+        user.logins.push(login);
+    }
+    tx.delete(keys::user(&other.id)).await?;
+    make_primary(tx, user).await?;
+    Ok(vec![gone])
+}
+
+/// Whether another primary user owns a contact of `login` in `tenant`.
+pub(crate) async fn primary_of(
+    tx: &mut Tx,
+    tenant: &TenantId,
+    login: &NewLogin,
+) -> Result<Option<UserId>, Error> {
+    for key in login.primary_keys(tenant) {
+        if let Some(owner) = tx.get::<PrimaryOf>(&key).await? {
+            return Ok(Some(owner.user));
+        }
+    }
+    Ok(None)
+}
+
+/// Stages that a user is primary: its contacts are claimed in every tenant where they count.
+pub(crate) async fn make_primary(tx: &mut Tx, user: &mut User) -> Result<(), Error> {
+    user.primary = true;
+    let mine = PrimaryOf { user: user.id.clone() };
+    for login in &user.logins {
+        for tenant in &login.tenants {
+            for key in NewLogin::from(login).primary_keys(tenant) {
+                match tx.get::<PrimaryOf>(&key).await? {
+                    Some(owner) if owner.user == user.id => {}
+                    Some(_) => return Err(Error::internal("a contact has another primary user")),
+                    None => tx.put(key, &mine, None).await?,
+                }
+            }
+        }
+    }
+    tx.put(keys::user(&user.id), user, None).await
+}
+
+/// Stages that all of a user's login methods count in another tenant as well.
+///
+/// # Errors
+/// `Invalid` if one of the names is somebody else's there.
+pub(crate) async fn add_to_tenant(tx: &mut Tx, user: &mut User, tenant: &TenantId) -> Result<(), Error> {
+    for at in 0..user.logins.len() {
+        let Some(login) = user.logins.get_mut(at) else { continue };
+        if login.tenants.contains(tenant) {
+            continue;
+        }
+        login.tenants.push(tenant.clone());
+        let (key, owner) = (
+            NewLogin::from(&*login).key(tenant),
+            Owner { user: user.id.clone(), login: login.id.clone() },
+        );
+        if tx.get::<Owner>(&key).await?.is_some() {
+            return Err(Error::invalid("a login name of the user is taken in that tenant"));
+        }
+        tx.insert(key, &owner, None).await?;
+    }
+    if user.primary { make_primary(tx, user).await } else { tx.put(keys::user(&user.id), user, None).await }
+}
+
+/// Stages that a user is gone, with everything that is only the user's. Sessions die by the change.
+pub(crate) async fn delete(tx: &mut Tx, user: User) -> Result<Change, Error> {
+    let gone = change::stage(tx, Subject::User(user.id.clone()), ChangeKind::Revoked).await?;
+    for login in &user.logins {
+        let names = NewLogin::from(login);
+        for tenant in &login.tenants {
+            tx.remove(names.key(tenant));
+            tx.remove(keys::role(tenant, &user.id));
+            for key in names.primary_keys(tenant) {
+                if tx.get::<PrimaryOf>(&key).await?.is_some_and(|owner| owner.user == user.id) {
+                    tx.delete(key).await?;
+                }
+            }
+        }
+        tx.remove(keys::login_of(&login.id));
+        tx.remove(keys::password(&login.id));
+    }
+    tx.remove(keys::required(&user.id));
+    tx.delete(keys::user(&user.id)).await?;
+    Ok(gone)
+}
+
+fn method(tx: &Tx, tenant: &TenantId, new: &NewLogin, id: LoginId) -> LoginMethod {
+    LoginMethod {
+        id,
+        kind: new.kind,
+        tenants: vec![tenant.clone()],
+        joined_at: tx.now(),
+        verified: new.verified,
+        email: new.email.clone(),
+        phone: new.phone.clone(),
+        third_party: new.third_party.clone(),
+    }
+}
+
+async fn stage_login(
+    tx: &mut Tx,
+    tenant: &TenantId,
+    user: &User,
+    login: &LoginMethod,
+    new: &NewLogin,
+) -> Result<(), Error> {
+    let owner = Owner { user: user.id.clone(), login: login.id.clone() };
+    tx.insert(new.key(tenant), &owner, None).await?;
+    tx.insert(keys::login_of(&login.id), &owner, None).await?;
+    if let Some(hash) = &new.password {
+        tx.insert(keys::password(&login.id), &PasswordHash { hash: hash.clone() }, None).await?;
+    }
+    Ok(())
+}

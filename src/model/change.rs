@@ -1,0 +1,121 @@
+//! The change feed: "number n of X: revoked / judge anew", numbered without gaps in sixteen lanes, in the
+//! batch of the change itself (design, part 5, last life). No time decides here, only numbers.
+
+use std::{
+    collections::BTreeMap,
+    hash::{DefaultHasher, Hash, Hasher},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Db, Tx, epoch, keys};
+use crate::{
+    base::{
+        error::Error,
+        ident::{SessionHandle, TenantId, UserId},
+        time::Timestamp,
+    },
+    store::Scan,
+};
+
+/// How many lanes there are: writers of different subjects seldom meet.
+const LANES: u64 = 16;
+
+/// One change that reaches live sessions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Change {
+    pub(crate) subject: Subject,
+    /// The subject's number from which on a token is unaffected.
+    pub(crate) n: u64,
+    pub(crate) kind: ChangeKind,
+    pub(crate) at: Timestamp,
+}
+
+/// Whose sessions a change touches.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Subject {
+    App,
+    Tenant(TenantId),
+    User(UserId),
+    Session(SessionHandle),
+}
+
+/// What a change does to tokens of lower number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ChangeKind {
+    /// They are dead.
+    Revoked,
+    /// Their claims are asked for again.
+    JudgeAnew,
+    /// The signing keys changed: read them again.
+    Keys,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct Head {
+    n: u64,
+}
+
+/// Stages a change of `subject`: its number raised, the feed's record, the lane's head moved by one.
+pub(crate) async fn stage(tx: &mut Tx, subject: Subject, kind: ChangeKind) -> Result<Change, Error> {
+    let n = epoch::raise(tx, &subject, kind).await?;
+    record(tx, subject, n, kind).await
+}
+
+/// Stages the feed's record of a change whose number is known: a session's revision.
+pub(crate) async fn record(tx: &mut Tx, subject: Subject, n: u64, kind: ChangeKind) -> Result<Change, Error> {
+    let lane = lane(&subject);
+    let head = tx.get::<Head>(&keys::change_head(lane)).await?.unwrap_or_default().n + 1;
+    let change = Change { subject, n, kind, at: tx.now() };
+    let end = tx.now() + tx.change_life();
+    tx.put(keys::change_head(lane), &Head { n: head }, None).await?;
+    tx.insert(keys::change(lane, head), &change, Some(end)).await?;
+    Ok(change)
+}
+
+/// How far a process has read, lane by lane.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Cursor(BTreeMap<u8, u64>);
+
+/// What a read of the feed brought.
+#[derive(Debug)]
+pub(crate) struct News {
+    pub(crate) changes: Vec<Change>,
+    pub(crate) cursor: Cursor,
+    /// The heads went back: a backup was restored, and what was folded before no longer counts.
+    pub(crate) restart: bool,
+}
+
+/// Reads what follows `cursor`: one scan of the heads, then one of each lane that moved.
+pub(crate) async fn news(db: &Db, cursor: &Cursor) -> Result<News, Error> {
+    let heads: Vec<(_, Head)> = db.scan(&Scan::under(keys::change_heads())).await?;
+    let heads: BTreeMap<u8, u64> =
+        heads.into_iter().filter_map(|(key, head)| Some((key.last().parse().ok()?, head.n))).collect();
+    let restart = cursor.0.iter().any(|(lane, &read)| heads.get(lane).copied().unwrap_or(0) < read);
+    let from = if restart { Cursor::default() } else { cursor.clone() };
+    let mut news = News { changes: Vec::new(), cursor: Cursor(heads.clone()), restart };
+    for (lane, head) in heads {
+        let mut read = from.0.get(&lane).copied().unwrap_or(0);
+        while read < head {
+            let scan = Scan::under(keys::change_lane(lane)).after(keys::change(lane, read));
+            let page: Vec<(_, Change)> = db.scan(&scan).await?;
+            let Some((last, _)) = page.last() else { break };
+            read = u64::from_str_radix(&last.last(), 16).unwrap_or(head);
+            news.changes.extend(page.into_iter().map(|(_, change)| change));
+        }
+        // A lane that was appended to since the heads were read is ahead of its head: say so.
+        let cursor = news.cursor.0.entry(lane).or_default();
+        *cursor = (*cursor).max(read);
+    }
+    Ok(news)
+}
+
+fn lane(subject: &Subject) -> u8 {
+    // DefaultHasher::new is the same in every process of one build; a lane is only a place to queue, so
+    // two builds that disagree still number each lane without gaps.
+    let mut hasher = DefaultHasher::new();
+    subject.hash(&mut hasher);
+    u8::try_from(hasher.finish() % LANES).unwrap_or(0)
+}

@@ -1,0 +1,141 @@
+//! Every key shape of the crate on one page, with what makes each unique.
+//!
+//! What a tenant owns begins with `t/<tenant>/` (row N04).
+//!
+//! | key | record | unique by |
+//! |---|---|---|
+//! | `user/<user>` | `User` with its login methods | a random id |
+//! | `login-of/<login>` | whose login method it is | a random id |
+//! | `password/<login>` | the password's hash | its login method |
+//! | `required/<user>` | factors the user opted into | its user |
+//! | `t/<tenant>/login/<kind>/<name>` | who signs in by this name | one login method a kind, name and tenant |
+//! | `t/<tenant>/primary/<kind>/<name>` | the primary user of this contact | one primary user a contact and tenant |
+//! | `t/<tenant>/session/<handle>` | `SessionRecord` | a random handle |
+//! | `session-of/<user>/<handle>` | index of a user's sessions | the session |
+//! | `t/<tenant>/role/<user>` | roles of the user there | tenant and user |
+//! | `t/<tenant>/code/<challenge>` | a one-time code's challenge | a random device id |
+//! | `t/<tenant>/contact/<factor>/<name>` | generation of a destination's codes | tenant, factor, contact |
+//! | `tenant/<tenant>` | `Tenant` | its id |
+//! | `epoch/app`, `epoch/tenant/<t>`, `epoch/user/<u>` | numbers that tokens are measured against | its subject |
+//! | `change-head/<lane>`, `change/<lane>/<n>` | the change feed | lane and number, without gaps |
+//! | `keyset` | signing keys, sealed | there is one |
+//! | `limit/<what>/<subject>` | counters and cool-downs | what and whom |
+//! | `queue/<time>-<random>` | a notice to send, sealed | a random id |
+//! | `audit/<time>-<random>` | one security decision | a random id |
+//! | `op/<random>` | receipt of a batch without audit | a random id |
+
+use crate::{
+    base::{
+        ident::{FactorId, LoginId, SessionHandle, TenantId, UserId},
+        time::Timestamp,
+    },
+    store::{Key, key::sortable},
+};
+
+pub(crate) fn user(id: &UserId) -> Key {
+    Key::new(["user", id.as_str()])
+}
+
+pub(crate) fn users() -> Key {
+    Key::new(["user"])
+}
+
+pub(crate) fn login_of(id: &LoginId) -> Key {
+    Key::new(["login-of", id.as_str()])
+}
+
+pub(crate) fn password(id: &LoginId) -> Key {
+    Key::new(["password", id.as_str()])
+}
+
+pub(crate) fn required(id: &UserId) -> Key {
+    Key::new(["required", id.as_str()])
+}
+
+pub(crate) fn login(tenant: &TenantId, kind: &str, name: &str) -> Key {
+    Key::new(["t", tenant.as_str(), "login", kind, name])
+}
+
+pub(crate) fn primary(tenant: &TenantId, kind: &str, name: &str) -> Key {
+    Key::new(["t", tenant.as_str(), "primary", kind, name])
+}
+
+pub(crate) fn session(handle: &SessionHandle) -> Key {
+    Key::new(["t", handle.tenant().as_str(), "session", handle.as_str()])
+}
+
+pub(crate) fn session_of(user: &UserId, handle: &SessionHandle) -> Key {
+    Key::new(["session-of", user.as_str(), handle.as_str()])
+}
+
+pub(crate) fn sessions_of(user: &UserId) -> Key {
+    Key::new(["session-of", user.as_str()])
+}
+
+pub(crate) fn role(tenant: &TenantId, user: &UserId) -> Key {
+    Key::new(["t", tenant.as_str(), "role", user.as_str()])
+}
+
+pub(crate) fn code(tenant: &TenantId, challenge: &str) -> Key {
+    Key::new(["t", tenant.as_str(), "code", challenge])
+}
+
+pub(crate) fn contact(tenant: &TenantId, factor: &FactorId, name: &str) -> Key {
+    Key::new(["t", tenant.as_str(), "contact", factor.as_str(), name])
+}
+
+pub(crate) fn tenant(id: &TenantId) -> Key {
+    Key::new(["tenant", id.as_str()])
+}
+
+pub(crate) fn tenants() -> Key {
+    Key::new(["tenant"])
+}
+
+pub(crate) fn app_epoch() -> Key {
+    Key::new(["epoch", "app"])
+}
+
+pub(crate) fn tenant_epoch(id: &TenantId) -> Key {
+    Key::new(["epoch", "tenant", id.as_str()])
+}
+
+pub(crate) fn user_epoch(id: &UserId) -> Key {
+    Key::new(["epoch", "user", id.as_str()])
+}
+
+pub(crate) fn change_heads() -> Key {
+    Key::new(["change-head"])
+}
+
+pub(crate) fn change_head(lane: u8) -> Key {
+    Key::new(["change-head", &format!("{lane:02}")])
+}
+
+pub(crate) fn change_lane(lane: u8) -> Key {
+    Key::new(["change", &format!("{lane:02}")])
+}
+
+pub(crate) fn change(lane: u8, number: u64) -> Key {
+    Key::new(["change", &format!("{lane:02}"), &format!("{number:016x}")])
+}
+
+pub(crate) fn keyset() -> Key {
+    Key::new(["keyset"])
+}
+
+pub(crate) fn limit(what: &str, subject: &str) -> Key {
+    Key::new(["limit", what, subject])
+}
+
+pub(crate) fn queue(at: Timestamp, random: &str) -> Key {
+    Key::new(["queue", &format!("{}-{random}", sortable(at))])
+}
+
+pub(crate) fn queued() -> Key {
+    Key::new(["queue"])
+}
+
+pub(crate) fn audit(at: Timestamp, random: &str) -> Key {
+    Key::new(["audit", &format!("{}-{random}", sortable(at))])
+}

@@ -1,0 +1,228 @@
+//! Sessions: what handlers hold, and the tokens, cookies and rules behind it.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use serde_json::Value;
+
+use crate::{
+    base::{
+        error::{Error, ErrorKind},
+        ident::{FactorId, LoginId, SessionHandle, TenantId, UserId},
+        payload::Payload,
+        time::Timestamp,
+    },
+    claim::{CompletedFactors, SessionClaim, Stamped, mfa::MfaClaim},
+};
+
+pub use self::verify::SessionDenied;
+pub(crate) use self::{kit::Kit, token::AccessClaims, transport::TransferMethod, verify::Opened};
+
+pub(crate) mod csrf;
+pub(crate) mod feed;
+pub(crate) mod keyring;
+pub(crate) mod kit;
+pub(crate) mod refresh;
+pub(crate) mod token;
+pub(crate) mod transport;
+pub(crate) mod verify;
+
+/// A verified session, as a handler holds it: cheap to clone, free to read, written through the store.
+///
+/// What a handler changes reaches the client with the response: the layer sends the new token. A change
+/// after the response's head was sent is an error that says so.
+#[derive(Clone)]
+pub struct Session {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    kit: Arc<Kit>,
+    state: Mutex<State>,
+}
+
+struct State {
+    opened: Opened,
+    /// What the response must tell the client; `None` inside once the head was sent.
+    change: Change,
+}
+
+/// What has to be sent with the response.
+#[derive(Debug, Default)]
+enum Change {
+    #[default]
+    Nothing,
+    Tokens(transport::TokenChange),
+    /// The head was sent: nothing can follow it (row M11).
+    Sent,
+}
+
+impl Session {
+    pub(crate) fn new(kit: &Arc<Kit>, opened: Opened) -> Self {
+        let state = Mutex::new(State { opened, change: Change::Nothing });
+        Self { shared: Arc::new(Shared { kit: Arc::clone(kit), state }) }
+    }
+
+    /// The user: the primary user's id if logins were linked.
+    pub fn user_id(&self) -> UserId {
+        self.claims().user.clone()
+    }
+
+    /// The login method that made the session.
+    pub fn login_id(&self) -> LoginId {
+        self.claims().login.clone()
+    }
+
+    /// The tenant the session belongs to.
+    pub fn tenant_id(&self) -> TenantId {
+        self.claims().tenant.clone()
+    }
+
+    /// The session's handle: names it towards the store; grants nothing.
+    pub fn handle(&self) -> SessionHandle {
+        self.claims().handle.clone()
+    }
+
+    /// When the access token runs out; the client refreshes then.
+    pub fn expires_at(&self) -> Timestamp {
+        Timestamp::from_secs(self.claims().expires_at)
+    }
+
+    /// The payload of the access token: the app's members and the claims.
+    pub fn payload(&self) -> Payload {
+        self.claims().payload.clone()
+    }
+
+    /// The factors completed in this session, each with its time.
+    pub fn completed_factors(&self) -> CompletedFactors {
+        self.mfa().map(|claim| claim.c).unwrap_or_default()
+    }
+
+    /// Whether a factor was completed in this session.
+    pub fn has_completed(&self, factor: &FactorId) -> bool {
+        self.completed_factors().contains(factor)
+    }
+
+    pub(crate) fn mfa(&self) -> Option<MfaClaim> {
+        MfaClaim::from_payload(&self.claims().payload)
+    }
+
+    /// Reads a claim from the token; `None` if it isn't there.
+    ///
+    /// # Errors
+    /// If the claim is there but isn't of its type.
+    pub fn claim<C: SessionClaim>(&self) -> Result<Option<C::Value>, Error> {
+        let claims = self.claims();
+        claims.payload.member(C::KEY).map(Stamped::<C::Value>::read).transpose().map_err(|_| {
+            Error::internal("a claim in the token isn't of its type")
+        })
+    }
+
+    /// Writes a claim: into the session's row, and into a new access token that leaves with the response.
+    ///
+    /// # Errors
+    /// `SessionEnded` if the session is over, `StaleToken` if a newer refresh token exists, `Invalid` if
+    /// the token would no longer fit a cookie or the response's head was sent, `Unavailable` if the store
+    /// failed. Nothing is written then.
+    pub async fn set_claim<C: SessionClaim>(&self, _claim: &C, value: C::Value) -> Result<(), Error> {
+        let now = self.shared.kit.db.now();
+        let value = Stamped { v: value, t: now }.write()?;
+        let mut update = Payload::new();
+        update.set(C::KEY, value);
+        self.update(update).await
+    }
+
+    /// Removes a claim.
+    ///
+    /// # Errors
+    /// As [`Session::set_claim`].
+    pub async fn remove_claim<C: SessionClaim>(&self, _claim: &C) -> Result<(), Error> {
+        let mut update = Payload::new();
+        update.set(C::KEY, Value::Null);
+        self.update(update).await
+    }
+
+    /// Merges members into the payload; `null` removes one.
+    ///
+    /// # Errors
+    /// As [`Session::set_claim`], and `Invalid` for members that claims own.
+    pub async fn merge_payload(&self, update: Payload) -> Result<(), Error> {
+        if update.members().any(|(name, _)| name.starts_with("st-")) {
+            return Err(Error::invalid("members that begin with st- belong to claims"));
+        }
+        self.update(update).await
+    }
+
+    /// Ends the session, on every node; the response clears the client's tokens.
+    ///
+    /// # Errors
+    /// `Unavailable` if the store failed: the session may go on.
+    pub async fn revoke(&self) -> Result<(), Error> {
+        let (kit, opened) = (Arc::clone(&self.shared.kit), self.opened());
+        self.still_writable()?;
+        kit.clone().run(async move { kit.revoke(&opened.claims.handle).await }).await?;
+        self.set_change(transport::TokenChange::clear(self.opened().method));
+        Ok(())
+    }
+
+    async fn update(&self, update: Payload) -> Result<(), Error> {
+        self.still_writable()?;
+        let (kit, opened) = (Arc::clone(&self.shared.kit), self.opened());
+        let (opened, change) =
+            kit.clone().run(async move { kit.patch(&opened, &update).await }).await?;
+        self.replace(opened, change);
+        Ok(())
+    }
+
+    pub(crate) fn kit(&self) -> &Arc<Kit> {
+        &self.shared.kit
+    }
+
+    pub(crate) fn opened(&self) -> Opened {
+        self.state().opened.clone()
+    }
+
+    pub(crate) fn claims(&self) -> Arc<AccessClaims> {
+        Arc::clone(&self.state().opened.claims)
+    }
+
+    /// The session goes on under a new token.
+    pub(crate) fn replace(&self, opened: Opened, change: transport::TokenChange) {
+        self.state().opened = opened;
+        self.set_change(change);
+    }
+
+    pub(crate) fn set_change(&self, change: transport::TokenChange) {
+        let mut state = self.state();
+        if !matches!(state.change, Change::Sent) {
+            state.change = Change::Tokens(change);
+        }
+    }
+
+    /// What the response must carry; from now on nothing can be added.
+    pub(crate) fn take_change(&self) -> Option<transport::TokenChange> {
+        match std::mem::replace(&mut self.state().change, Change::Sent) {
+            Change::Tokens(change) => Some(change),
+            Change::Nothing | Change::Sent => None,
+        }
+    }
+
+    fn still_writable(&self) -> Result<(), Error> {
+        match self.state().change {
+            Change::Sent => Err(Error::new(ErrorKind::Invalid, "the response's head was sent already")),
+            _ => Ok(()),
+        }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("tenant", &self.tenant_id()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,138 @@
+//! Is this request's session good, and good enough? Pure; the whole argument in one file.
+//!
+//! 1. The credential: a header token that is shaped like ours decides alone, else the cookie (row J23).
+//! 2. Cross-site request forgery: only a cookie needs the proof (rows X01, X04).
+//! 3. The token: signature by a live key, kind, issuer, times (rows J01 to J21).
+//! 4. What the change feed said since it was made (design, part 5, last life).
+//! 5. The mount's validators, all of them (row P15).
+
+use std::sync::Arc;
+
+use super::{
+    csrf::{self, CsrfMode},
+    feed::Verdict,
+    keyring::Keyring,
+    token::{self, AccessClaims, OpenError},
+    transport::{Presented, TransferMethod},
+};
+use crate::{
+    base::time::Timestamp,
+    claim::{ClaimRef, ClaimValidator, InvalidClaim, validator},
+};
+
+/// Why a request gets no session.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum SessionDenied {
+    /// No session, or it is over: 401 `unauthorised`.
+    Unauthorised,
+    /// The session may go on, but not with this token: 401 `try refresh token`.
+    TryRefresh,
+    /// A refresh token was used again by somebody: 401 `token theft detected`.
+    Theft,
+    /// The session lacks what is asked here: 403 `invalid claim`.
+    InvalidClaims(Vec<InvalidClaim>),
+}
+
+/// What a mount asks of a session.
+#[derive(Clone)]
+pub(crate) struct Demand {
+    /// Whether a request without a credential passes, without a session.
+    pub(crate) optional: bool,
+    pub(crate) validators: Arc<[Arc<dyn ClaimValidator>]>,
+    pub(crate) check_store: bool,
+    pub(crate) csrf: CsrfMode,
+    /// Asks for the anti-CSRF proof on safe methods too.
+    pub(crate) csrf_always: bool,
+}
+
+/// What a judgement is made from, beside the demand.
+pub(crate) struct Evidence<'a> {
+    pub(crate) presented: &'a Presented,
+    pub(crate) safe_method: bool,
+    pub(crate) keyring: &'a Keyring,
+    pub(crate) issuer: &'a str,
+    pub(crate) now: Timestamp,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(crate) enum Judgement {
+    Pass(Opened),
+    /// No credential where none is needed.
+    Anonymous,
+    Deny(SessionDenied),
+    /// Something must be read first.
+    Ask(Question),
+}
+
+/// A token that was verified, and how it came.
+#[derive(Clone, Debug)]
+pub(crate) struct Opened {
+    pub(crate) claims: Arc<AccessClaims>,
+    pub(crate) method: TransferMethod,
+}
+
+/// What must be read before the judgement can be made.
+#[derive(Debug)]
+pub(crate) enum Question {
+    /// The key set: the token names a key that isn't known here.
+    Keys,
+    /// The change feed: its last read is too long ago.
+    Feed,
+    /// The session's row, and these claims anew.
+    Row(Opened, Vec<ClaimRef>),
+}
+
+/// Judges a request up to the token itself: steps 1 to 3.
+pub(crate) fn open(demand: &Demand, evidence: &Evidence<'_>) -> Judgement {
+    let presented = evidence.presented;
+    if presented.several_authorizations() {
+        return Judgement::Deny(SessionDenied::Unauthorised);
+    }
+    let Some((text, method)) = presented.access() else {
+        return match (presented.duplicate_access(), demand.optional) {
+            (true, _) => Judgement::Deny(SessionDenied::TryRefresh),
+            (false, true) => Judgement::Anonymous,
+            (false, false) => Judgement::Deny(SessionDenied::Unauthorised),
+        };
+    };
+    let claims = match token::open(text, evidence.keyring, evidence.issuer, evidence.now) {
+        Ok(claims) => claims,
+        Err(OpenError::NotOurs) if demand.optional => return Judgement::Anonymous,
+        Err(OpenError::NotOurs) => return Judgement::Deny(SessionDenied::Unauthorised),
+        Err(OpenError::UnknownKey(_)) => return Judgement::Ask(Question::Keys),
+        Err(OpenError::TryRefresh) => return Judgement::Deny(SessionDenied::TryRefresh),
+    };
+    let safe = evidence.safe_method && !demand.csrf_always;
+    if !csrf::proven(demand.csrf, presented, method, safe, claims.anti_csrf.as_deref()) {
+        return Judgement::Deny(SessionDenied::TryRefresh);
+    }
+    Judgement::Pass(Opened { claims: Arc::new(claims), method })
+}
+
+/// Judges an opened token: steps 4 and 5. `verdict` is what the feed says about it.
+pub(crate) fn judge(demand: &Demand, opened: Opened, verdict: Verdict, now: Timestamp) -> Judgement {
+    let payload = &opened.claims.payload;
+    let due = opened.claims.ask_at.is_some_and(|at| at <= now);
+    match verdict {
+        Verdict::Revoked => return Judgement::Deny(SessionDenied::Unauthorised),
+        Verdict::Stale => return Judgement::Ask(Question::Feed),
+        _ => {}
+    }
+    let claims = validator::refetches(&demand.validators, payload, now);
+    if !claims.is_empty() || verdict != Verdict::Current || demand.check_store || due {
+        return Judgement::Ask(Question::Row(opened, claims));
+    }
+    enforce(demand, opened, now)
+}
+
+/// Step 5 alone, for a session whose row was read just now.
+pub(crate) fn enforce(demand: &Demand, opened: Opened, now: Timestamp) -> Judgement {
+    let failed = validator::enforce(&demand.validators, &opened.claims.payload, now);
+    if failed.is_empty() {
+        Judgement::Pass(opened)
+    } else {
+        Judgement::Deny(SessionDenied::InvalidClaims(failed))
+    }
+}
