@@ -13,7 +13,12 @@ use crate::base::{error::Error, hash, random, time::Timestamp};
 pub struct Version(u128);
 
 impl Version {
-    pub(crate) fn random() -> Result<Self, Error> {
+    /// A new version, drawn from the operating system's randomness. The crate draws those in its
+    /// batches; a store never does. Public for tests of stores.
+    ///
+    /// # Errors
+    /// If the operating system gives no randomness.
+    pub fn random() -> Result<Self, Error> {
         random::bytes().map(|raw| Self(u128::from_be_bytes(raw)))
     }
 
@@ -127,5 +132,33 @@ impl Batch {
     /// Whether nothing was said.
     pub fn is_empty(&self) -> bool {
         self.ops.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_have_one_text() {
+        let version = Version::random().unwrap();
+        assert_eq!(Version::from_text(&version.to_text()), Some(version));
+        assert_ne!(version, Version::random().unwrap());
+        for bad in ["", "0", &"0".repeat(33), &"A".repeat(32), &format!("+{}", "0".repeat(31))] {
+            assert_eq!(Version::from_text(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_batch_keeps_the_last_word_on_a_key_and_goes_in_key_order() {
+        let mut batch = Batch::new();
+        assert!(batch.is_empty());
+        batch.push(Key::new(["b"]), Op::Remove);
+        batch.push(Key::new(["a"]), Op::Remove);
+        let version = Version::random().unwrap();
+        batch.push(Key::new(["b"]), Op::Check(version));
+        let ops: Vec<_> = batch.ops().map(|(key, op)| (key.as_str(), op.clone())).collect();
+        assert_eq!(ops, [("a", Op::Remove), ("b", Op::Check(version))]);
+        assert_eq!(batch.op(&Key::new(["b"])), Some(&Op::Check(version)));
     }
 }

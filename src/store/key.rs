@@ -1,6 +1,9 @@
 //! Keys: paths of escaped segments that compare as bytes.
 
-use std::fmt::{self, Write as _};
+use std::{
+    borrow::Borrow,
+    fmt::{self, Write as _},
+};
 
 use crate::base::{error::ParseError, time::Timestamp};
 
@@ -57,6 +60,13 @@ impl Key {
     }
 }
 
+/// A key orders and hashes as its text does, so a map of keys can be asked by [`Scan::range`].
+impl Borrow<str> for Key {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -93,13 +103,19 @@ impl Scan {
         self
     }
 
+    /// Whether `key` is among those wanted, the limit apart.
+    pub fn wants(&self, key: &Key) -> bool {
+        key.is_under(&self.prefix) && self.after.as_ref().is_none_or(|after| key > after)
+    }
+
     /// The range of text forms wanted, first included, last excluded: for stores that compare bytes.
+    /// The first is never greater than the last.
     pub fn range(&self) -> (String, String) {
         // `0` follows `/`, and no escaped segment can hold either beyond what a segment's text has.
         let (low, high) = (format!("{}/", self.prefix.0), format!("{}0", self.prefix.0));
         match &self.after {
             // The smallest text after `key` is `key` with the smallest byte a key can hold.
-            Some(key) if key.0 >= low => (format!("{}\u{1}", key.0), high),
+            Some(key) if key.0 >= low => (format!("{}\u{1}", key.0).min(high.clone()), high),
             _ => (low, high),
         }
     }
@@ -153,6 +169,20 @@ mod tests {
         }
         assert_eq!(Key::new(["ä", "\0"]).as_str(), "%C3%A4/%00");
         assert_eq!(Key::new(["x", "a/b"]).last(), "a/b");
+    }
+
+    #[test]
+    fn ranges_never_run_backwards() {
+        let scan = Scan::under(Key::new(["m"]));
+        for after in ["a", "m", "m/x", "z"] {
+            let scan = scan.clone().after(Key::new(after.split('/')));
+            let (low, high) = scan.range();
+            assert!(low <= high, "{after}");
+            for key in ["m", "m/a", "m/x", "m/x/y", "m/y", "m0", "ma", "n/x"] {
+                let within = low.as_str() <= key && key < high.as_str();
+                assert_eq!(scan.wants(&Key::new(key.split('/'))), within, "{key} after {after}");
+            }
+        }
     }
 
     #[test]
