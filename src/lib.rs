@@ -3,6 +3,8 @@
 #![allow(dead_code, unused_imports)] // while the house is being built
 
 mod base;
+pub mod delivery;
+pub mod factor;
 mod model;
 pub mod store;
 
@@ -14,7 +16,7 @@ pub mod account {
 /// Identifiers, contacts, times and secrets.
 pub mod ident {
     pub use crate::base::{
-        contact::{Email, Phone},
+        contact::{Contact, Email, Phone},
         error::{BoxError, ErrorKind, ParseError},
         ident::{FactorId, LoginId, Role, SessionHandle, TenantId, UserId},
         payload::Payload,

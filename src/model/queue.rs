@@ -1,0 +1,148 @@
+//! Notices to send: a transactional outbox. A notice is committed with what it is about (row V01); one node
+//! at a time holds a lease on it and sends; a node that dies leaves a lease that ends (row V04).
+
+use std::{fmt, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::{ident::TenantId, time::Timestamp};
+
+/// A notice that waits, sealed (row V05): every try sends the same code (row V03).
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Queued {
+    pub(crate) tenant: TenantId,
+    /// The sealed text of `Notice::to_sealed_form`.
+    pub(crate) sealed: String,
+    pub(crate) created_at: Timestamp,
+    /// Until then it is someone's, or it waits for its next try.
+    pub(crate) lease_until: Timestamp,
+    /// Tries that were begun.
+    pub(crate) tries: u32,
+    /// When what it carries is worth nothing any more.
+    pub(crate) expires_at: Timestamp,
+}
+
+/// What a worker finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Take {
+    /// Now leased: commit that, then send.
+    Leased,
+    /// Someone else's, or its time hasn't come: look again then.
+    Later(Timestamp),
+    /// Too old, or tried too often: delete it and say that delivery failed.
+    GiveUp,
+}
+
+/// What follows a try that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Failed {
+    /// To be taken again from then on: commit that.
+    RetryAt(Timestamp),
+    /// Delete it and say that delivery failed.
+    GiveUp,
+}
+
+impl Queued {
+    /// Longer than a try may take (15 s, row V02), so a lease ends only when its holder did.
+    pub(crate) const LEASE: Duration = Duration::from_secs(30);
+    pub(crate) const TRIES: u32 = 5;
+
+    pub(crate) fn new(tenant: TenantId, sealed: String, now: Timestamp, expires_at: Timestamp) -> Self {
+        Self { tenant, sealed, created_at: now, lease_until: now, tries: 0, expires_at }
+    }
+
+    /// Leases it, if it is free and still worth a try.
+    pub(crate) fn take(&mut self, now: Timestamp) -> Take {
+        if now < self.lease_until {
+            return Take::Later(self.lease_until);
+        }
+        if now >= self.expires_at || self.tries >= Self::TRIES {
+            return Take::GiveUp;
+        }
+        self.tries = self.tries.saturating_add(1);
+        self.lease_until = now + Self::LEASE;
+        Take::Leased
+    }
+
+    /// Puts it back after a try that failed, unless another would be in vain.
+    pub(crate) fn fail(&mut self, permanent: bool, now: Timestamp) -> Failed {
+        let next = now + backoff(self.tries);
+        if permanent || self.tries >= Self::TRIES || next >= self.expires_at {
+            return Failed::GiveUp;
+        }
+        self.lease_until = next;
+        Failed::RetryAt(next)
+    }
+}
+
+/// The lines around it say enough; the text is long, and sealed for a reason.
+impl fmt::Debug for Queued {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queued")
+            .field("tenant", &self.tenant)
+            .field("lease_until", &self.lease_until)
+            .field("tries", &self.tries)
+            .field("expires_at", &self.expires_at)
+            .finish_non_exhaustive()
+    }
+}
+
+/// 2, 8, 32, 128 seconds.
+fn backoff(tries: u32) -> Duration {
+    Duration::from_secs(2_u64.saturating_mul(4_u64.saturating_pow(tries.saturating_sub(1))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(secs: i64) -> Timestamp {
+        Timestamp::from_secs(secs)
+    }
+
+    fn queued() -> Queued {
+        Queued::new(TenantId::PUBLIC, "sealed".to_owned(), at(0), at(600))
+    }
+
+    #[test]
+    fn sec_v02_five_tries_with_backoff() {
+        let (mut entry, mut now) = (queued(), 0);
+        for wait in [2, 8, 32, 128] {
+            assert_eq!(entry.take(at(now)), Take::Leased);
+            assert_eq!(entry.fail(false, at(now)), Failed::RetryAt(at(now + wait)));
+            assert_eq!(entry.take(at(now + wait - 1)), Take::Later(at(now + wait)));
+            now += wait;
+        }
+        assert_eq!(entry.take(at(now)), Take::Leased);
+        assert_eq!(entry.fail(false, at(now)), Failed::GiveUp);
+    }
+
+    #[test]
+    fn sec_v02_not_past_expiry_and_not_in_vain() {
+        let mut entry = queued();
+        assert_eq!(entry.take(at(599)), Take::Leased);
+        assert_eq!(entry.fail(false, at(599)), Failed::GiveUp);
+        assert_eq!(queued().take(at(600)), Take::GiveUp);
+        let mut entry = queued();
+        assert_eq!(entry.take(at(0)), Take::Leased);
+        assert_eq!(entry.fail(true, at(1)), Failed::GiveUp);
+    }
+
+    #[test]
+    fn sec_v04_a_dead_workers_lease_ends() {
+        let mut entry = queued();
+        assert_eq!(entry.take(at(0)), Take::Leased);
+        assert_eq!(entry.take(at(29)), Take::Later(at(30)));
+        assert_eq!(entry.take(at(30)), Take::Leased);
+        for now in [60, 90, 120] {
+            assert_eq!(entry.take(at(now)), Take::Leased);
+        }
+        // Five workers died with it: perhaps it kills them.
+        assert_eq!(entry.take(at(150)), Take::GiveUp);
+        let stored = serde_json::to_value(&entry).unwrap();
+        assert_eq!(serde_json::from_value::<Queued>(stored).unwrap(), entry);
+        assert!(!format!("{entry:?}").contains("sealed"));
+    }
+}
