@@ -4,6 +4,7 @@
 
 mod base;
 mod model;
+mod session;
 pub mod store;
 
 /// Users and their login methods, tenants, sessions: the records a handler may see.
