@@ -6,6 +6,7 @@ mod base;
 pub mod delivery;
 pub mod factor;
 mod model;
+mod session;
 pub mod store;
 
 /// Users and their login methods, tenants, sessions: the records a handler may see.

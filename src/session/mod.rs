@@ -20,10 +20,12 @@ use crate::{
 pub use self::verify::SessionDenied;
 pub(crate) use self::{kit::Kit, token::AccessClaims, transport::TransferMethod, verify::Opened};
 
+pub(crate) mod cookies;
 pub(crate) mod csrf;
 pub(crate) mod feed;
 pub(crate) mod keyring;
 pub(crate) mod kit;
+pub(crate) mod origin;
 pub(crate) mod refresh;
 pub(crate) mod token;
 pub(crate) mod transport;

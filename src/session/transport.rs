@@ -1,0 +1,393 @@
+//! The one reader and writer of token cookies and token headers.
+//!
+//! Reading: names and values are bytes, never decoded (row C03); a bearer token that looks like a
+//! session's decides alone (row J23); what is not one of ours counts as absent. Writing: values the
+//! crate made, marked sensitive, always with `no-store` (row C11).
+
+use std::str;
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{
+        ACCESS_CONTROL_EXPOSE_HEADERS, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, COOKIE, ORIGIN,
+        SET_COOKIE, VARY,
+    },
+};
+use memchr::memchr_iter;
+
+use super::{
+    cookies::{CookieConfig, Jar, TransferMethod, cut, pairs, trim},
+    token,
+};
+use crate::base::{error::Error, secret::Secret, time::Timestamp};
+
+const ST_ACCESS: HeaderName = HeaderName::from_static("st-access-token");
+const ST_REFRESH: HeaderName = HeaderName::from_static("st-refresh-token");
+const FRONT: HeaderName = HeaderName::from_static("front-token");
+const ANTI_CSRF: HeaderName = HeaderName::from_static("anti-csrf");
+const EXPOSED: HeaderValue =
+    HeaderValue::from_static("front-token, anti-csrf, st-access-token, st-refresh-token");
+const VARIES: HeaderValue = HeaderValue::from_static("Cookie, Authorization");
+
+/// What a request says about a session, borrowed from its headers. Holds tokens: not printable.
+#[derive(Default)]
+pub(crate) struct Presented<'a> {
+    /// The access token that decides.
+    pub(crate) access: Access<'a>,
+    /// The bearer token as it came, whatever it is: the refresh route reads it. `None` where the server
+    /// takes no header tokens.
+    pub(crate) bearer: Option<&'a str>,
+    /// Whether a cookie by the access token's name came along.
+    pub(crate) access_cookie: bool,
+    /// Every value that came under the refresh cookie's name (row C04).
+    pub(crate) refresh_cookies: Vec<&'a str>,
+    pub(crate) rid: bool,
+    pub(crate) anti_csrf: Option<&'a str>,
+    /// The transfer that the client wants for a new session.
+    pub(crate) auth_mode: Option<TransferMethod>,
+    /// `null` also stands for one that can't be read or came twice.
+    pub(crate) origin: Option<&'a str>,
+    pub(crate) fetch_site: Option<FetchSite>,
+    /// Whether the body is declared to be JSON.
+    pub(crate) json: bool,
+}
+
+/// The access token of a request.
+#[derive(Clone, Copy, Default)]
+pub(crate) enum Access<'a> {
+    /// None that looks like ours.
+    #[default]
+    Absent,
+    /// To be opened; it alone decides.
+    Token {
+        /// The token.
+        text: &'a str,
+        /// How it came.
+        method: TransferMethod,
+    },
+    /// Two access cookies that differ: `TRY_REFRESH` (row C04).
+    Duplicate,
+    /// Several `Authorization` fields: `UNAUTHORISED` (row J24).
+    Ambiguous,
+}
+
+/// `Sec-Fetch-Site`. A value that isn't known counts as cross-site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FetchSite {
+    SameOrigin,
+    SameSite,
+    CrossSite,
+    /// The person's own doing, such as a bookmark.
+    None,
+}
+
+/// More cookies than anybody needs: 431 (row M17).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TooLarge;
+
+const MOST_COOKIES: usize = 200;
+const MOST_BYTES: usize = 16 * 1024;
+
+impl<'a> Presented<'a> {
+    /// Reads a request's headers.
+    pub(crate) fn read(headers: &'a HeaderMap, config: &CookieConfig) -> Result<Self, TooLarge> {
+        let cookies = Cookies::read(headers, config)?;
+        let (bearer, ambiguous) = authorization(headers);
+        let bearer = bearer.filter(|_| config.methods.allow(TransferMethod::Header));
+        let by_cookie = config.methods.allow(TransferMethod::Cookie);
+        let access = match bearer.filter(|bearer| token::shaped(bearer)) {
+            _ if ambiguous => Access::Ambiguous,
+            Some(text) => Access::Token { text, method: TransferMethod::Header },
+            None if by_cookie && cookies.differ => Access::Duplicate,
+            None => match cookies.access.filter(|text| by_cookie && token::shaped(text)) {
+                Some(text) => Access::Token { text, method: TransferMethod::Cookie },
+                None => Access::Absent,
+            },
+        };
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        Ok(Self {
+            access,
+            bearer,
+            access_cookie: cookies.access.is_some(),
+            refresh_cookies: if by_cookie { cookies.refresh } else { Vec::new() },
+            rid: headers.contains_key("rid"),
+            anti_csrf: text("anti-csrf"),
+            auth_mode: match text("st-auth-mode") {
+                Some("cookie") => Some(TransferMethod::Cookie),
+                Some("header") => Some(TransferMethod::Header),
+                _ => None,
+            },
+            origin: origin(headers),
+            fetch_site: headers.get("sec-fetch-site").map(|value| match value.as_bytes() {
+                b"same-origin" => FetchSite::SameOrigin,
+                b"same-site" => FetchSite::SameSite,
+                b"none" => FetchSite::None,
+                _ => FetchSite::CrossSite,
+            }),
+            json: headers.get(CONTENT_TYPE).is_some_and(is_json),
+        })
+    }
+
+    /// The values to look for a refresh token in, and how they came: the header wins (row R19).
+    pub(crate) fn refresh(&self) -> Option<(&[&'a str], TransferMethod)> {
+        match &self.bearer {
+            Some(bearer) => Some((std::slice::from_ref(bearer), TransferMethod::Header)),
+            None if self.refresh_cookies.is_empty() => None,
+            None => Some((&self.refresh_cookies, TransferMethod::Cookie)),
+        }
+    }
+
+    /// Whether the request carries a token by this method, valid or not: what to clear when a session
+    /// goes on by the other.
+    pub(crate) fn carries(&self, method: TransferMethod) -> bool {
+        match method {
+            TransferMethod::Cookie => self.access_cookie || !self.refresh_cookies.is_empty(),
+            TransferMethod::Header => {
+                matches!(self.access, Access::Token { method: TransferMethod::Header, .. })
+            }
+        }
+    }
+}
+
+/// The two cookies among all that came.
+struct Cookies<'a> {
+    access: Option<&'a str>,
+    differ: bool,
+    refresh: Vec<&'a str>,
+}
+
+impl<'a> Cookies<'a> {
+    fn read(headers: &'a HeaderMap, config: &CookieConfig) -> Result<Self, TooLarge> {
+        let (access_name, refresh_name) =
+            (config.name(Jar::Access).as_bytes(), config.name(Jar::Refresh).as_bytes());
+        let (mut access, mut differ, mut refresh) = (None, false, Vec::new());
+        let (mut count, mut bytes) = (0, 0);
+        // HTTP/2 may split the field (RFC 9113, section 8.2.3): all of them are one list.
+        for field in headers.get_all(COOKIE) {
+            bytes += field.len() + 2;
+            count += 1 + memchr_iter(b';', field.as_bytes()).count();
+            if bytes > MOST_BYTES || count > MOST_COOKIES {
+                return Err(TooLarge);
+            }
+            for (name, value) in pairs(field.as_bytes()) {
+                if name == access_name {
+                    differ |= access.is_some_and(|other| other != value);
+                    access = Some(value);
+                } else if name == refresh_name {
+                    refresh.extend(str::from_utf8(value));
+                }
+            }
+        }
+        // What is no text is none of ours, but it is there.
+        let access = access.map(|value| str::from_utf8(value).unwrap_or_default());
+        Ok(Self { access, differ, refresh })
+    }
+}
+
+/// The bearer token, if there is one, and whether there are several fields.
+fn authorization(headers: &HeaderMap) -> (Option<&str>, bool) {
+    let mut fields = headers.get_all(AUTHORIZATION).iter();
+    let (first, second) = (fields.next(), fields.next());
+    let bearer = first.filter(|_| second.is_none()).and_then(|value| {
+        let (scheme, rest) = value.as_bytes().split_at_checked("Bearer".len())?;
+        let rest = rest.strip_prefix(b" ").filter(|_| scheme.eq_ignore_ascii_case(b"bearer"))?;
+        str::from_utf8(rest).ok().map(|text| text.trim_matches(' ')).filter(|text| !text.is_empty())
+    });
+    (bearer, second.is_some())
+}
+
+fn origin(headers: &HeaderMap) -> Option<&str> {
+    let mut fields = headers.get_all(ORIGIN).iter();
+    let first = fields.next()?;
+    let readable = first.to_str().ok().filter(|_| fields.next().is_none());
+    Some(readable.unwrap_or("null"))
+}
+
+/// `application/json`, with or without parameters.
+fn is_json(value: &HeaderValue) -> bool {
+    let (essence, _) = cut(value.as_bytes(), b';');
+    trim(essence).eq_ignore_ascii_case(b"application/json")
+}
+
+/// What an answer does to the client's tokens.
+#[derive(Debug)]
+#[must_use]
+pub(crate) enum TokenChange {
+    /// New tokens.
+    Set(Tokens),
+    /// None any more, by one method or by both.
+    Clear(Option<TransferMethod>),
+}
+
+/// New tokens for a client.
+#[derive(Debug)]
+pub(crate) struct Tokens {
+    pub(crate) method: TransferMethod,
+    pub(crate) access: Secret<String>,
+    /// Always with a new access token, never alone: the SDKs set their clock by it.
+    pub(crate) front: Secret<String>,
+    /// The refresh token and its end.
+    pub(crate) refresh: Option<(Secret<String>, Timestamp)>,
+    /// Only in cookie mode, where the mode asks for it.
+    pub(crate) anti_csrf: Option<Secret<String>>,
+    /// Whether to clear the other method, which the request used before.
+    pub(crate) clear_other: bool,
+    /// Whether to expire the cookies on the older domain, which got in the way (row C04).
+    pub(crate) expire_older: bool,
+}
+
+impl TokenChange {
+    /// Writes it into an answer's headers. A later change replaces what an earlier one wrote.
+    ///
+    /// # Errors
+    /// If a value can't stand in a header, which configuration checks and token formats rule out (row C07).
+    pub(crate) fn write(
+        &self,
+        headers: &mut HeaderMap,
+        config: &CookieConfig,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        match self {
+            Self::Set(tokens) => tokens.write(headers, config, now)?,
+            Self::Clear(method) => {
+                if *method != Some(TransferMethod::Header) {
+                    clear_cookies(headers, config)?;
+                }
+                if *method != Some(TransferMethod::Cookie) {
+                    clear_headers(headers);
+                }
+                headers.remove(ANTI_CSRF);
+                headers.insert(FRONT, HeaderValue::from_static("remove"));
+            }
+        }
+        expose(headers);
+        no_store(headers);
+        Ok(())
+    }
+}
+
+impl Tokens {
+    fn write(&self, headers: &mut HeaderMap, config: &CookieConfig, now: Timestamp) -> Result<(), Error> {
+        let access = self.access.expose();
+        match self.method {
+            TransferMethod::Cookie => {
+                if self.clear_other {
+                    clear_headers(headers);
+                }
+                put_cookie(headers, config.set(Jar::Access, access, now, now))?;
+                if let Some((refresh, end)) = &self.refresh {
+                    put_cookie(headers, config.set(Jar::Refresh, refresh.expose(), *end, now))?;
+                }
+                if config.expose_access_token {
+                    headers.insert(ST_ACCESS, sensitive(access)?);
+                }
+                if let Some(token) = &self.anti_csrf {
+                    headers.insert(ANTI_CSRF, sensitive(token.expose())?);
+                }
+            }
+            TransferMethod::Header => {
+                if self.clear_other {
+                    clear_cookies(headers, config)?;
+                }
+                headers.insert(ST_ACCESS, sensitive(access)?);
+                if let Some((refresh, _)) = &self.refresh {
+                    headers.insert(ST_REFRESH, sensitive(refresh.expose())?);
+                }
+            }
+        }
+        if self.expire_older {
+            for cookie in [Jar::Access, Jar::Refresh].into_iter().filter_map(|jar| config.clear_older(jar)) {
+                put_cookie(headers, cookie)?;
+            }
+        }
+        headers.insert(FRONT, sensitive(self.front.expose())?);
+        Ok(())
+    }
+}
+
+/// Takes away cookies by our names that the app's handler set, and says how many there were: to be
+/// called before anything of ours is written (row C12).
+pub(crate) fn strip_foreign(headers: &mut HeaderMap, config: &CookieConfig) -> usize {
+    let ours = [config.name(Jar::Access).as_bytes(), config.name(Jar::Refresh).as_bytes()];
+    retain_cookies(headers, |name, _| !ours.contains(&name))
+}
+
+/// Marks an answer as not to be stored (row C11): for all that carry tokens, and all of an auth endpoint.
+pub(crate) fn no_store(headers: &mut HeaderMap) {
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if !headers.get_all(VARY).iter().any(|value| *value == VARIES) {
+        headers.append(VARY, VARIES);
+    }
+}
+
+fn expose(headers: &mut HeaderMap) {
+    if !headers.get_all(ACCESS_CONTROL_EXPOSE_HEADERS).iter().any(|value| *value == EXPOSED) {
+        headers.append(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+    }
+}
+
+fn clear_cookies(headers: &mut HeaderMap, config: &CookieConfig) -> Result<(), Error> {
+    put_cookie(headers, config.clear(Jar::Access))?;
+    put_cookie(headers, config.clear(Jar::Refresh))
+}
+
+fn clear_headers(headers: &mut HeaderMap) {
+    headers.insert(ST_ACCESS, HeaderValue::from_static(""));
+    headers.insert(ST_REFRESH, HeaderValue::from_static(""));
+}
+
+/// Appends a cookie in place of an earlier one of the same name and domain: paths don't vary.
+fn put_cookie(headers: &mut HeaderMap, cookie: String) -> Result<(), Error> {
+    let value = sensitive(&cookie)?;
+    let (name, domain) = identity(value.as_bytes());
+    retain_cookies(headers, |other, other_domain| other != name || other_domain != domain);
+    headers.append(SET_COOKIE, value);
+    Ok(())
+}
+
+/// Keeps the `Set-Cookie` fields whose name and domain pass; says how many did not.
+fn retain_cookies(headers: &mut HeaderMap, keep: impl Fn(&[u8], Option<&[u8]>) -> bool) -> usize {
+    let all: Vec<HeaderValue> = headers.get_all(SET_COOKIE).iter().cloned().collect();
+    let kept: Vec<HeaderValue> = all
+        .iter()
+        .filter(|value| {
+            let (name, domain) = identity(value.as_bytes());
+            keep(name, domain)
+        })
+        .cloned()
+        .collect();
+    let gone = all.len() - kept.len();
+    if gone > 0 {
+        headers.remove(SET_COOKIE);
+        for value in kept {
+            headers.append(SET_COOKIE, value);
+        }
+    }
+    gone
+}
+
+/// Under which name a browser will send a cookie back, and its domain.
+fn identity(set_cookie: &[u8]) -> (&[u8], Option<&[u8]>) {
+    let (pair, attributes) = cut(set_cookie, b';');
+    // A nameless cookie comes back as its bare value, so `=a=b` is `a`.
+    let mut pair = trim(pair);
+    while let [b'=', rest @ ..] = pair {
+        pair = trim(rest);
+    }
+    let (name, _) = cut(pair, b'=');
+    let domain = attributes.and_then(|attributes| {
+        pairs(attributes).find(|(name, _)| name.eq_ignore_ascii_case(b"domain")).map(|(_, domain)| domain)
+    });
+    (trim(name), domain)
+}
+
+/// A value that HTTP stacks don't print and don't index (row G01).
+fn sensitive(text: &str) -> Result<HeaderValue, Error> {
+    let mut value =
+        HeaderValue::from_str(text).map_err(|_| Error::internal("a token can't stand in a header"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests;
