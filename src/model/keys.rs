@@ -11,7 +11,7 @@
 //! | `t/<tenant>/login/<kind>/<name>` | who signs in by this name | one login method a kind, name and tenant |
 //! | `t/<tenant>/primary/<kind>/<name>` | the primary user of this contact | one primary user a contact and tenant |
 //! | `t/<tenant>/session/<handle>` | `SessionRecord` | a random handle |
-//! | `session-of/<user>/<handle>` | index of a user's sessions | the session |
+//! | `sessions-of/<user>` | the handles of a user's sessions | its user |
 //! | `t/<tenant>/role/<user>` | roles of the user there | tenant and user |
 //! | `t/<tenant>/code/<challenge>` | a one-time code's challenge | a random device id |
 //! | `t/<tenant>/contact/<factor>/<name>` | generation of a destination's codes | tenant, factor, contact |
@@ -64,12 +64,8 @@ pub(crate) fn session(handle: &SessionHandle) -> Key {
     Key::new(["t", handle.tenant().as_str(), "session", handle.as_str()])
 }
 
-pub(crate) fn session_of(user: &UserId, handle: &SessionHandle) -> Key {
-    Key::new(["session-of", user.as_str(), handle.as_str()])
-}
-
 pub(crate) fn sessions_of(user: &UserId) -> Key {
-    Key::new(["session-of", user.as_str()])
+    Key::new(["sessions-of", user.as_str()])
 }
 
 pub(crate) fn role(tenant: &TenantId, user: &UserId) -> Key {

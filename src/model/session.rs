@@ -1,10 +1,143 @@
-//! What a session's row keeps.
+//! Sessions: their rows, a user's list of them, and the line of their refresh tokens.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::time::Timestamp;
+use super::{
+    Tx,
+    change::{self, Change, ChangeKind, Subject},
+    epoch::Epochs,
+    keys,
+};
+use crate::base::{
+    error::Error,
+    ident::{LoginId, SessionHandle, TenantId, UserId},
+    payload::Payload,
+    time::Timestamp,
+};
+
+/// A session's row. The handle is its key.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct SessionRecord {
+    pub(crate) user: UserId,
+    pub(crate) login: LoginId,
+    pub(crate) tenant: TenantId,
+    pub(crate) created_at: Timestamp,
+    pub(crate) used_at: Timestamp,
+    /// The session's own number: raised when what its tokens say is called in.
+    pub(crate) revision: u64,
+    /// The other numbers at which it was made or last evaluated.
+    pub(crate) epochs: Epochs,
+    /// The claims and the app's members.
+    pub(crate) payload: Payload,
+    pub(crate) lineage: Lineage,
+    /// From when the policy wants to be asked again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ask_at: Option<Timestamp>,
+}
+
+impl SessionRecord {
+    /// The numbers that a token minted from this row carries.
+    pub(crate) fn numbers(&self) -> Epochs {
+        Epochs { session: self.revision, ..self.epochs }
+    }
+
+    /// Whether the session lacks a factor and never had all.
+    pub(crate) fn is_half(&self) -> bool {
+        self.lineage.half_until.is_some()
+    }
+}
+
+/// A user's sessions, in one record: so that their number is bounded in the batch that makes one (row
+/// S17), and ending all of them needs no search.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct SessionsOf {
+    pub(crate) sessions: Vec<Listed>,
+}
+
+/// One entry of [`SessionsOf`], oldest first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Listed {
+    pub(crate) handle: SessionHandle,
+    pub(crate) created_at: Timestamp,
+    /// Never signed in fully: such sessions can't push out full ones.
+    pub(crate) half: bool,
+}
+
+/// How many half-authenticated sessions a user may have (row S17).
+const MOST_HALF: usize = 10;
+
+/// Stages a new session (row S04: its handle must be free) and the end of the oldest beyond `most`.
+pub(crate) async fn insert(
+    tx: &mut Tx,
+    handle: &SessionHandle,
+    row: &SessionRecord,
+    most: usize,
+) -> Result<Vec<Change>, Error> {
+    tx.insert(keys::session(handle), row, Some(row.lineage.ends_at())).await?;
+    let key = keys::sessions_of(&row.user);
+    let mut list: SessionsOf = tx.get(&key).await?.unwrap_or_default();
+    let half = row.is_half();
+    list.sessions.push(Listed { handle: handle.clone(), created_at: row.created_at, half });
+    let most = if half { MOST_HALF } else { most };
+    let mut ended = Vec::new();
+    while list.sessions.iter().filter(|entry| entry.half == half).count() > most {
+        let Some(at) = list.sessions.iter().position(|entry| entry.half == half) else { break };
+        let oldest = list.sessions.remove(at).handle;
+        if let Some(old) = tx.get::<SessionRecord>(&keys::session(&oldest)).await? {
+            tx.delete(keys::session(&oldest)).await?;
+            let revision = old.revision + 1;
+            ended.push(change::record(tx, Subject::Session(oldest), revision, ChangeKind::Revoked).await?);
+        }
+    }
+    tx.put(key, &list, None).await?;
+    Ok(ended)
+}
+
+/// Stages a row that replaces the one read.
+pub(crate) async fn put(tx: &mut Tx, handle: &SessionHandle, row: &SessionRecord) -> Result<(), Error> {
+    tx.put(keys::session(handle), row, Some(row.lineage.ends_at())).await
+}
+
+/// Stages that a session met its requirements for the first time.
+pub(crate) async fn list_as_full(tx: &mut Tx, user: &UserId, handle: &SessionHandle) -> Result<(), Error> {
+    let key = keys::sessions_of(user);
+    let mut list: SessionsOf = tx.get(&key).await?.unwrap_or_default();
+    if let Some(entry) = list.sessions.iter_mut().find(|entry| entry.handle == *handle) {
+        entry.half = false;
+        tx.put(key, &list, None).await?;
+    }
+    Ok(())
+}
+
+/// Stages that a session is gone, and says so in the feed.
+pub(crate) async fn end(tx: &mut Tx, handle: &SessionHandle, row: &SessionRecord) -> Result<Change, Error> {
+    tx.delete(keys::session(handle)).await?;
+    let key = keys::sessions_of(&row.user);
+    let mut list: SessionsOf = tx.get(&key).await?.unwrap_or_default();
+    list.sessions.retain(|entry| entry.handle != *handle);
+    tx.put(key, &list, None).await?;
+    change::record(tx, Subject::Session(handle.clone()), row.revision + 1, ChangeKind::Revoked).await
+}
+
+/// Stages the end of a user's sessions, but for `keep`: the raised number ends them, here their rows go
+/// as well, so that what a person sees in a list is so.
+pub(crate) async fn end_of_user(
+    tx: &mut Tx,
+    user: &UserId,
+    keep: Option<&SessionHandle>,
+) -> Result<Change, Error> {
+    let change = change::stage(tx, Subject::User(user.clone()), ChangeKind::Revoked).await?;
+    let key = keys::sessions_of(user);
+    let mut list: SessionsOf = tx.get(&key).await?.unwrap_or_default();
+    for entry in list.sessions.iter().filter(|entry| Some(&entry.handle) != keep) {
+        tx.remove(keys::session(&entry.handle));
+    }
+    list.sessions.retain(|entry| Some(&entry.handle) == keep);
+    tx.put(key, &list, None).await?;
+    Ok(change)
+}
 
 /// How many superseded tokens a row remembers; older ones count as reuse.
 pub(crate) const SUPERSEDED: usize = 8;

@@ -2,10 +2,19 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::{
-    contact::{Email, Phone},
-    ident::{LoginId, TenantId, UserId},
-    time::Timestamp,
+use super::{
+    Tx,
+    change::{self, Change, ChangeKind, Subject},
+    epoch, keys,
+};
+use crate::{
+    base::{
+        contact::{Contact, Email, Phone},
+        error::Error,
+        ident::{LoginId, TenantId, UserId},
+        time::Timestamp,
+    },
+    store::Key,
 };
 
 /// One person: one or more login methods.
@@ -45,6 +54,22 @@ pub struct LoginMethod {
     pub third_party: Option<ThirdPartyId>,
 }
 
+impl LoginMethod {
+    /// A verified login method without a contact, in the tenant `public`: for tests of policies.
+    pub fn new(id: LoginId, kind: LoginKind, joined_at: Timestamp) -> Self {
+        Self {
+            id,
+            kind,
+            tenants: vec![TenantId::PUBLIC],
+            joined_at,
+            verified: true,
+            email: None,
+            phone: None,
+            third_party: None,
+        }
+    }
+}
+
 /// The kinds of login method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -73,6 +98,11 @@ pub struct ThirdPartyId {
 }
 
 impl User {
+    /// A user of these login methods: for tests of policies.
+    pub fn new(id: UserId, logins: Vec<LoginMethod>) -> Self {
+        Self { id, primary: logins.len() > 1, logins }
+    }
+
     /// The login method of this id, if the user has it.
     pub fn login(&self, id: &LoginId) -> Option<&LoginMethod> {
         self.logins.iter().find(|login| login.id == *id)
