@@ -4,18 +4,14 @@ use std::{fmt, fs, io::Write as _, path::Path, time::Duration};
 
 use zeroize::Zeroizing;
 
+pub use crate::base::error::ConfigError;
+pub use crate::session::{
+    cookies::{SameSite, TransferMethod, TransferMethods},
+    csrf::AntiCsrf,
+};
 use crate::{
-    base::{
-        error::{ConfigError, Error},
-        hash,
-        ident::FactorId,
-        random,
-        secret::Secret,
-    },
-    session::{
-        csrf::CsrfMode,
-        transport::{CookieConfig, Origin},
-    },
+    base::{error::Error, hash, ident::FactorId, random, secret::Secret},
+    session::{cookies::CookieConfig, origin::Origin},
 };
 
 /// The names under which the world knows the app.
@@ -91,8 +87,9 @@ impl AppInfo {
     /// # Errors
     /// If it isn't an origin.
     pub fn also_website(mut self, origin: &str) -> Result<Self, ConfigError> {
-        let origin = Origin::parse(origin)
-            .map_err(|_| ConfigError::one("a website origin must look like https://host or http://host:port"))?;
+        let origin = Origin::parse(origin).map_err(|_| {
+            ConfigError::one("a website origin must look like https://host or http://host:port")
+        })?;
         self.websites.push(origin);
         Ok(self)
     }
@@ -109,7 +106,8 @@ impl AppInfo {
 
 fn normal_path(path: &str) -> Result<String, ConfigError> {
     let path = path.strip_suffix('/').unwrap_or(path);
-    let segment = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+    let segment =
+        |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
     match path.strip_prefix('/') {
         Some(rest) if rest.split('/').all(segment) => Ok(path.to_owned()),
         _ => Err(ConfigError::one("a base path must look like /auth or /api/auth")),
@@ -178,9 +176,9 @@ impl Secrets {
                 match private(path).and_then(|mut file| file.write_all(line.as_bytes())) {
                     Ok(()) => line,
                     // Another process made it a moment earlier.
-                    Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Zeroizing::new(
-                        fs::read_to_string(path).map_err(|e| problem(&e.to_string()))?,
-                    ),
+                    Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+                        Zeroizing::new(fs::read_to_string(path).map_err(|e| problem(&e.to_string()))?)
+                    }
                     Err(e) => return Err(problem(&e.to_string())),
                 }
             }
@@ -285,7 +283,7 @@ pub(crate) struct Config {
     pub(crate) app: AppInfo,
     pub(crate) lifetimes: Lifetimes,
     pub(crate) cookies: CookieConfig,
-    pub(crate) csrf: CsrfMode,
+    pub(crate) csrf: AntiCsrf,
     pub(crate) first_factors: Option<Vec<FactorId>>,
     pub(crate) custom_factors: Vec<FactorId>,
     pub(crate) factor_changes: FactorChanges,
@@ -295,7 +293,6 @@ pub(crate) struct Config {
     pub(crate) email_codes: bool,
     pub(crate) max_sessions: usize,
 }
-
 
 #[cfg(test)]
 mod tests {

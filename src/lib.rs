@@ -3,10 +3,15 @@
 #![allow(dead_code, unused_imports)] // while the house is being built
 
 mod base;
+pub mod claim;
+pub mod config;
 pub mod delivery;
 pub mod factor;
+mod flow;
+mod layer;
 mod model;
-mod session;
+pub mod policy;
+pub mod session;
 pub mod store;
 
 /// Users and their login methods, tenants, sessions: the records a handler may see.
@@ -27,4 +32,7 @@ pub mod ident {
 }
 
 pub use base::{error::Error, ident::FactorId, time::Clock};
+pub use claim::{ClaimValidator, SessionClaim};
+pub use policy::{MfaPolicy, PolicyContext, Requirement, Requirements};
+pub use session::Session;
 pub use store::Store;

@@ -76,9 +76,7 @@ impl Standing {
     /// Whether a session that was made or last judged at these numbers is dead.
     pub(crate) fn revokes(&self, epochs: &Epochs) -> bool {
         let dead = |epoch: Option<Epoch>, n: u64| epoch.is_none_or(|epoch| n < epoch.revoked);
-        dead(Some(self.app), epochs.app)
-            || dead(self.tenant, epochs.tenant)
-            || dead(self.user, epochs.user)
+        dead(Some(self.app), epochs.app) || dead(self.tenant, epochs.tenant) || dead(self.user, epochs.user)
     }
 
     /// Whether what was evaluated at these numbers must be evaluated again.

@@ -140,7 +140,8 @@ impl Db {
                 Ok(Commit::Applied) => return Ok(true),
                 Ok(Commit::Conflict(key)) => return Ok(sent_before && key == *receipt),
                 Err(error) if error.kind() == StoreErrorKind::Unknown => {
-                    let there = bounded(self.store.get(std::slice::from_ref(receipt))).await.map_err(failed)?;
+                    let there =
+                        bounded(self.store.get(std::slice::from_ref(receipt))).await.map_err(failed)?;
                     match (there.first(), sent_before) {
                         (Some(Some(_)), _) => return Ok(true),
                         (_, true) => return Err(failed(error)),

@@ -6,11 +6,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{Db, live, read, write};
 use crate::{
-    base::{
-        error::Error,
-        random,
-        time::{Timestamp},
-    },
+    base::{error::Error, random, time::Timestamp},
     store::{Batch, Key, Op, Row},
 };
 

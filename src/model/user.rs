@@ -329,10 +329,8 @@ pub(crate) async fn add_to_tenant(tx: &mut Tx, user: &mut User, tenant: &TenantI
             continue;
         }
         login.tenants.push(tenant.clone());
-        let (key, owner) = (
-            NewLogin::from(&*login).key(tenant),
-            Owner { user: user.id.clone(), login: login.id.clone() },
-        );
+        let (key, owner) =
+            (NewLogin::from(&*login).key(tenant), Owner { user: user.id.clone(), login: login.id.clone() });
         if tx.get::<Owner>(&key).await?.is_some() {
             return Err(Error::invalid("a login name of the user is taken in that tenant"));
         }

@@ -195,6 +195,8 @@ impl Known {
         match change.kind {
             ChangeKind::Revoked => marks.revoked = marks.revoked.max(change.n),
             ChangeKind::JudgeAnew => marks.anew = marks.anew.max(change.n),
+            // No token is concerned: whoever reads the feed reads the keys.
+            ChangeKind::Keys => {}
         }
         let (former, until) = (marks.until, until.max(marks.until));
         marks.until = until;

@@ -1,22 +1,23 @@
-//! The session subject's own parts: the store, the keys, the feed, and the few steps that need them all.
+//! The session subject's own parts: the store, the keys, the feed, and the steps that need them all.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
 use super::{
-    Opened, TransferMethod,
-    feed::{Feed, Verdict},
-    keyring::Keys,
-    refresh::RefreshKeys,
-    token::{self, AccessClaims, Minted},
-    transport::{NewTokens, TokenChange},
+    cookies::TransferMethod,
+    feed::{Feed, Freshness, Verdict},
+    keyring::{Keys, ReloadGate},
+    refresh::{self, Elevation, RefreshKeys, RefreshToken},
+    token::{self, AccessClaims, Minted, Room},
+    transport::{TokenChange, Tokens},
+    verify::Opened,
 };
 use crate::{
     base::{
         error::{Error, ErrorKind},
-        hash,
         ident::{SessionHandle, UserId},
         payload::Payload,
         random,
+        secret::Secret,
         task::Tasks,
         time::{self, Timestamp},
     },
@@ -24,9 +25,10 @@ use crate::{
     model::{
         Db, Staged, Tx,
         audit::{self, Event, What},
-        change::{self, ChangeKind, Subject},
+        change::{self, Change, ChangeKind, Cursor},
         epoch::Standing,
         keys,
+        seal::Sealer,
         session::{self, SessionRecord},
     },
 };
@@ -36,8 +38,13 @@ pub(crate) struct Kit {
     pub(crate) db: Db,
     pub(crate) tasks: Tasks,
     pub(crate) keys: Keys,
+    pub(crate) gate: ReloadGate,
     pub(crate) feed: Feed,
-    pub(crate) refresh: RefreshKeys,
+    /// How far the feed was read; held while it is being read, so that readers share one read.
+    pub(crate) cursor: tokio::sync::Mutex<Cursor>,
+    /// Newest first.
+    pub(crate) refresh: Vec<RefreshKeys>,
+    pub(crate) sealer: Sealer,
     pub(crate) config: Arc<Config>,
     pub(crate) issuer: String,
 }
@@ -57,9 +64,50 @@ impl Kit {
         self.tasks.run(work).await
     }
 
-    /// What the feed says of an opened token.
-    pub(crate) fn verdict(&self, claims: &AccessClaims, now: Timestamp) -> Verdict {
-        self.feed.judge(claims, now)
+    /// What the feed says of an opened token, and whether its silence can be relied on.
+    pub(crate) fn verdict(&self, claims: &AccessClaims, now: Timestamp) -> (Verdict, Freshness) {
+        let verdict = self.feed.judge(&claims.epochs, &claims.user, &claims.tenant, &claims.handle, now);
+        (verdict, self.feed.freshness(time::monotonic(), now))
+    }
+
+    /// Reads the feed, unless another caller did while this one waited.
+    pub(crate) async fn read_feed(&self) -> Result<(), Error> {
+        let asked = time::monotonic();
+        let mut cursor = self.cursor.lock().await;
+        if self.feed.freshness(asked, self.db.now()) == Freshness::Fresh {
+            return Ok(());
+        }
+        self.read_news(&mut cursor).await
+    }
+
+    /// Reads the feed: what the background does once a second.
+    pub(crate) async fn poll_feed(&self) -> Result<(), Error> {
+        let mut cursor = self.cursor.lock().await;
+        self.read_news(&mut cursor).await
+    }
+
+    async fn read_news(&self, cursor: &mut Cursor) -> Result<(), Error> {
+        let (began, began_at) = (time::monotonic(), self.db.now());
+        let news = change::news(&self.db, cursor).await?;
+        let life = self.config.lifetimes.access_token;
+        if news.restart {
+            self.feed.restart(&news.changes, life, began_at);
+        } else {
+            self.learn(&news.changes);
+        }
+        *cursor = news.cursor;
+        if news.changes.iter().any(|change| change.kind == ChangeKind::Keys) {
+            self.load_keys().await?;
+        }
+        self.feed.was_read(began, began_at);
+        Ok(())
+    }
+
+    /// Folds in what this process itself committed, at once.
+    pub(crate) fn learn<'a>(&self, changes: impl IntoIterator<Item = &'a Change>) {
+        for change in changes {
+            self.feed.fold(change, self.config.lifetimes.access_token, self.db.now());
+        }
     }
 
     /// Reads a session's row and the numbers it is measured against.
@@ -70,24 +118,29 @@ impl Kit {
         let ended = Error::new(ErrorKind::SessionEnded, "the session is over");
         let Some(row) = tx.get::<SessionRecord>(&keys::session(handle)).await? else { return Err(ended) };
         let standing = Standing::read(tx, &row.tenant, &row.user).await?;
-        if standing.revokes(&row.epochs) || row.ended(tx.now()) { Err(ended) } else { Ok(Alive { row, standing }) }
-    }
-
-    /// As [`Kit::alive`], for the holder of an access token.
-    ///
-    /// # Errors
-    /// Besides, `StaleToken` if the token was minted with an earlier refresh token (rows S02 c, R20), but
-    /// for the one just elevated from while its successor is unused (S02 d).
-    pub(crate) async fn held(&self, tx: &mut Tx, claims: &AccessClaims) -> Result<Alive, Error> {
-        let alive = self.alive(tx, &claims.handle).await?;
-        let presented = hash::sha256_hex(claims.refresh_hash1.as_bytes());
-        match alive.row.lineage.accepts_access(&presented, tx.now(), self.config.lifetimes.refresh_grace) {
-            true => Ok(alive),
-            false => Err(Error::new(ErrorKind::StaleToken, "the access token is of an earlier refresh token")),
+        let dead = standing.revokes(&row.epochs);
+        match refresh::ended(&row.lineage, dead, tx.now()) {
+            Some(_) => Err(ended),
+            None => Ok(Alive { row, standing }),
         }
     }
 
-    /// Mints an access token from a row. `refresh_hash1` names the refresh token it belongs to.
+    /// As [`Kit::alive`], for the holder of an access token who wants another one.
+    ///
+    /// # Errors
+    /// Besides, `StaleToken` if the token was minted with an earlier refresh token (rows S02 c, R20).
+    pub(crate) async fn held(&self, tx: &mut Tx, claims: &AccessClaims) -> Result<Alive, Error> {
+        let alive = self.alive(tx, &claims.handle).await?;
+        match refresh::elevation(&alive.row.lineage, &claims.refresh_hash1, tx.now()) {
+            Elevation::Elevate => Ok(alive),
+            Elevation::Shared | Elevation::Stale => {
+                Err(Error::new(ErrorKind::StaleToken, "the access token is of an earlier refresh token"))
+            }
+        }
+    }
+
+    /// Mints an access token from a row. `refresh_hash1` names the refresh token it belongs to,
+    /// `anti_csrf` is that token's.
     ///
     /// # Errors
     /// `Unavailable` without a signing key, `Invalid` if the token would not fit a cookie.
@@ -95,8 +148,8 @@ impl Kit {
         &self,
         handle: &SessionHandle,
         row: &SessionRecord,
-        refresh_hash1: &str,
-        method: TransferMethod,
+        refresh_hash1: String,
+        anti_csrf: Option<String>,
         expires_at: Timestamp,
         now: Timestamp,
     ) -> Result<(AccessClaims, Minted), Error> {
@@ -105,8 +158,8 @@ impl Kit {
             login: row.login.clone(),
             tenant: row.tenant.clone(),
             handle: handle.clone(),
-            refresh_hash1: refresh_hash1.to_owned(),
-            anti_csrf: self.anti_csrf(handle, refresh_hash1, method),
+            refresh_hash1,
+            anti_csrf,
             issued_at: now.as_secs(),
             expires_at: expires_at.as_secs(),
             epochs: row.numbers(),
@@ -115,41 +168,49 @@ impl Kit {
         };
         let keyring = self.keys.current();
         let key = keyring.signing(now).ok_or(Error::unavailable("there is no signing key"))?;
-        let minted = token::mint(&claims, key, &self.issuer, self.config.cookies.access_name().len())?;
+        let room = Room { name: self.config.cookies.access_name_len(), limit: Room::BROWSER };
+        let minted = token::mint(&claims, key, &self.issuer, room)?;
         Ok((claims, minted))
     }
 
+    /// Mints all that goes with a refresh token: what sign-in, refresh and elevation answer.
+    pub(crate) fn issue(
+        &self,
+        row: &SessionRecord,
+        token: &RefreshToken,
+        method: TransferMethod,
+        now: Timestamp,
+    ) -> Result<(Opened, Tokens), Error> {
+        let end = self.access_end(row, now)?;
+        let anti_csrf = self.anti_csrf(token, method);
+        let (claims, minted) = self.mint(token.handle(), row, token.hash1(), anti_csrf.clone(), end, now)?;
+        let tokens = Tokens {
+            method,
+            access: minted.token,
+            front: Secret::new(minted.front),
+            refresh: Some((Secret::new(token.text().to_owned()), row.lineage.ends_at())),
+            anti_csrf: anti_csrf.map(Secret::new),
+            clear_other: false,
+            expire_older: false,
+        };
+        Ok((Opened { claims: Arc::new(claims), method }, tokens))
+    }
+
     /// When a token minted now runs out: its life less up to 5 % (row R17), never past an end of the row.
-    pub(crate) fn access_end(&self, row: &SessionRecord, now: Timestamp) -> Result<Timestamp, Error> {
+    fn access_end(&self, row: &SessionRecord, now: Timestamp) -> Result<Timestamp, Error> {
         let life = self.config.lifetimes.access_token;
         let jitter = u32::from_be_bytes(random::bytes()?);
         let shortened = life - life.mul_f64(0.05 * f64::from(jitter) / f64::from(u32::MAX));
-        Ok((now + shortened.max(Duration::from_secs(1))).min(row.end()))
+        Ok((now + shortened.max(Duration::from_secs(1))).min(row.lineage.ends_at()))
     }
 
-    /// The anti-CSRF value bound to a refresh token: derived, so that every answer to one refresh agrees.
-    pub(crate) fn anti_csrf(
-        &self,
-        handle: &SessionHandle,
-        refresh_hash1: &str,
-        method: TransferMethod,
-    ) -> Option<String> {
-        let wanted = self.config.csrf.by_token() && method == TransferMethod::Cookie;
-        wanted.then(|| self.refresh.anti_csrf(handle.as_str(), refresh_hash1))
+    fn anti_csrf(&self, token: &RefreshToken, method: TransferMethod) -> Option<String> {
+        let wanted = self.config.csrf == super::csrf::AntiCsrf::Token && method == TransferMethod::Cookie;
+        let keys = self.refresh.first().filter(|_| wanted)?;
+        Some(token.anti_csrf(keys))
     }
 
-    /// Stages that a session is over, and says so in the feed.
-    pub(crate) async fn stage_end(
-        &self,
-        tx: &mut Tx,
-        handle: &SessionHandle,
-        row: &SessionRecord,
-    ) -> Result<change::Change, Error> {
-        session::remove(tx, handle, row).await?;
-        change::record(tx, Subject::Session(handle.clone()), row.revision + 1, ChangeKind::Revoked).await
-    }
-
-    /// Ends a session; one that is over already is no error (row S07).
+    /// Ends a session; one that is over already is no error (row S07). Says whether it was there.
     pub(crate) async fn revoke(&self, handle: &SessionHandle) -> Result<bool, Error> {
         let change = self
             .db
@@ -157,8 +218,9 @@ impl Kit {
                 let Some(row) = tx.get::<SessionRecord>(&keys::session(handle)).await? else {
                     return tx.abandon(None);
                 };
-                let change = self.stage_end(&mut tx, handle, &row).await?;
-                audit::stage(&mut tx, Event::new(What::SessionRevoked, &row.tenant).user(&row.user).session(handle))?;
+                let change = session::end(&mut tx, handle, &row).await?;
+                let event = Event::new(What::SessionRevoked, &row.tenant).user(&row.user).session(handle);
+                audit::stage(&mut tx, event)?;
                 tx.commit(Some(change))
             })
             .await?;
@@ -166,20 +228,19 @@ impl Kit {
         Ok(change.is_some())
     }
 
-    /// Ends every session of a user by raising a number: one small batch, and no race with a sign-in or
-    /// refresh under way (row S08). `keep` goes on under the new number.
+    /// Ends every session of a user by raising a number: no race with a sign-in or refresh under way
+    /// (row S08). `keep` goes on under the new number.
     pub(crate) async fn revoke_user(&self, user: &UserId, keep: Option<&SessionHandle>) -> Result<(), Error> {
         let change = self
             .db
             .transact(user, |mut tx| async move {
-                let change = change::stage(&mut tx, Subject::User(user.clone()), ChangeKind::Revoked).await?;
+                let change = session::end_of_user(&mut tx, user, keep).await?;
                 if let Some(handle) = keep
                     && let Some(mut row) = tx.get::<SessionRecord>(&keys::session(handle)).await?
                 {
                     row.epochs.user = change.n;
                     session::put(&mut tx, handle, &row).await?;
                 }
-                session::forget_others(&mut tx, user, keep).await?;
                 let tenant = keep.map(SessionHandle::tenant).unwrap_or_default();
                 audit::stage(&mut tx, Event::new(What::SessionsRevoked, &tenant).user(user))?;
                 tx.commit(change)
@@ -191,15 +252,36 @@ impl Kit {
 
     /// Merges members into a session's payload and mints the token that says so (row S06: the token's own
     /// claims are never an input).
-    pub(crate) async fn patch(&self, opened: &Opened, update: &Payload) -> Result<(Opened, TokenChange), Error> {
+    pub(crate) async fn patch(&self, opened: &Opened, update: &Payload) -> Result<(Opened, Tokens), Error> {
         let claims = &opened.claims;
         self.db
             .transact(&claims.handle, |mut tx| async move {
                 let mut alive = self.held(&mut tx, claims).await?;
                 alive.row.payload.merge(update);
-                self.stage_renewed(tx, opened, alive.row).await
+                self.stage_renewed(tx, opened, &alive.row).await
             })
             .await
+    }
+
+    /// Merges members into the payload of a session that isn't the caller's; its holder sees them at the
+    /// next judgement.
+    pub(crate) async fn patch_row(&self, handle: &SessionHandle, update: &Payload) -> Result<(), Error> {
+        let change = self
+            .db
+            .transact(handle, |mut tx| async move {
+                let mut row = self.alive(&mut tx, handle).await?.row;
+                if !row.payload.merge(update) {
+                    return tx.abandon(None);
+                }
+                row.revision += 1;
+                session::put(&mut tx, handle, &row).await?;
+                let subject = change::Subject::Session(handle.clone());
+                let change = change::record(&mut tx, subject, row.revision, ChangeKind::JudgeAnew).await?;
+                tx.commit(Some(change))
+            })
+            .await?;
+        self.learn(change.iter());
+        Ok(())
     }
 
     /// Stages a row and mints a token from it that belongs to the refresh token the client has, with the
@@ -208,43 +290,35 @@ impl Kit {
         &self,
         mut tx: Tx,
         opened: &Opened,
-        row: SessionRecord,
-    ) -> Result<Staged<(Opened, TokenChange)>, Error> {
-        let (claims, now) = (&opened.claims, tx.now());
-        let end = Timestamp::from_secs(claims.expires_at).min(row.end());
-        let (claims, minted) =
-            self.mint(&claims.handle, &row, &claims.refresh_hash1, opened.method, end, now)?;
-        session::put(&mut tx, &claims.handle, &row).await?;
-        let opened = Opened { claims: Arc::new(claims), method: opened.method };
-        let change = TokenChange::access(opened.method, minted);
-        tx.commit((opened, change))
-    }
-
-    /// Folds in what this process itself committed, at once.
-    pub(crate) fn learn<'a>(&self, changes: impl IntoIterator<Item = &'a change::Change>) {
-        for change in changes {
-            self.feed.fold(change, self.db.now());
-        }
-    }
-
-    /// All that leaves with a new refresh token.
-    pub(crate) fn tokens(
-        &self,
         row: &SessionRecord,
-        claims: &AccessClaims,
-        method: TransferMethod,
-        minted: Minted,
-        refresh: String,
-    ) -> TokenChange {
-        TokenChange::pair(
-            method,
-            NewTokens { minted, refresh, refresh_end: row.refresh_end(), anti_csrf: claims.anti_csrf.clone() },
-        )
+    ) -> Result<Staged<(Opened, Tokens)>, Error> {
+        let (old, now) = (&opened.claims, tx.now());
+        let end = Timestamp::from_secs(old.expires_at).min(row.lineage.ends_at());
+        let (claims, minted) =
+            self.mint(&old.handle, row, old.refresh_hash1.clone(), old.anti_csrf.clone(), end, now)?;
+        session::put(&mut tx, &old.handle, row).await?;
+        let tokens = Tokens {
+            method: opened.method,
+            access: minted.token,
+            front: Secret::new(minted.front),
+            refresh: None,
+            anti_csrf: None,
+            clear_other: false,
+            expire_older: false,
+        };
+        tx.commit((Opened { claims: Arc::new(claims), method: opened.method }, tokens))
     }
 }
 
 impl std::fmt::Debug for Kit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Kit").finish_non_exhaustive()
+    }
+}
+
+/// A change of tokens that an answer carries.
+impl From<Tokens> for TokenChange {
+    fn from(tokens: Tokens) -> Self {
+        Self::Set(tokens)
     }
 }

@@ -14,16 +14,17 @@ use crate::{
         payload::Payload,
         time::Timestamp,
     },
-    claim::{CompletedFactors, SessionClaim, Stamped, mfa::MfaClaim},
+    claim::{CompletedFactors, MfaClaim, SessionClaim, Stamped},
 };
 
 pub use self::verify::SessionDenied;
-pub(crate) use self::{kit::Kit, token::AccessClaims, transport::TransferMethod, verify::Opened};
+pub(crate) use self::{kit::Kit, token::AccessClaims, verify::Opened};
 
 pub(crate) mod cookies;
 pub(crate) mod csrf;
 pub(crate) mod feed;
 pub(crate) mod keyring;
+mod keystore;
 pub(crate) mod kit;
 pub(crate) mod origin;
 pub(crate) mod refresh;
@@ -117,9 +118,9 @@ impl Session {
     /// If the claim is there but isn't of its type.
     pub fn claim<C: SessionClaim>(&self) -> Result<Option<C::Value>, Error> {
         let claims = self.claims();
-        claims.payload.member(C::KEY).map(Stamped::<C::Value>::read).transpose().map_err(|_| {
-            Error::internal("a claim in the token isn't of its type")
-        })
+        let Some(value) = claims.payload.member(C::KEY) else { return Ok(None) };
+        let wrong = Error::internal("a claim in the token isn't of its type");
+        Stamped::<C::Value>::read(value).map(|stamped| Some(stamped.v)).ok_or(wrong)
     }
 
     /// Writes a claim: into the session's row, and into a new access token that leaves with the response.
@@ -165,16 +166,15 @@ impl Session {
         let (kit, opened) = (Arc::clone(&self.shared.kit), self.opened());
         self.still_writable()?;
         kit.clone().run(async move { kit.revoke(&opened.claims.handle).await }).await?;
-        self.set_change(transport::TokenChange::clear(self.opened().method));
+        self.set_change(transport::TokenChange::Clear(Some(self.opened().method)));
         Ok(())
     }
 
     async fn update(&self, update: Payload) -> Result<(), Error> {
         self.still_writable()?;
         let (kit, opened) = (Arc::clone(&self.shared.kit), self.opened());
-        let (opened, change) =
-            kit.clone().run(async move { kit.patch(&opened, &update).await }).await?;
-        self.replace(opened, change);
+        let (opened, tokens) = kit.clone().run(async move { kit.patch(&opened, &update).await }).await?;
+        self.replace(opened, tokens.into());
         Ok(())
     }
 

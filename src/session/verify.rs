@@ -9,15 +9,17 @@
 use std::sync::Arc;
 
 use super::{
-    csrf::{self, CsrfMode},
-    feed::Verdict,
+    cookies::TransferMethod,
+    csrf::{self, AntiCsrf},
+    feed::{Freshness, Verdict},
     keyring::Keyring,
     token::{self, AccessClaims, OpenError},
-    transport::{Presented, TransferMethod},
+    transport::{Access, Presented},
 };
 use crate::{
     base::time::Timestamp,
     claim::{ClaimRef, ClaimValidator, InvalidClaim, validator},
+    config::Stale,
 };
 
 /// Why a request gets no session.
@@ -41,15 +43,29 @@ pub(crate) struct Demand {
     pub(crate) optional: bool,
     pub(crate) validators: Arc<[Arc<dyn ClaimValidator>]>,
     pub(crate) check_store: bool,
-    pub(crate) csrf: CsrfMode,
     /// Asks for the anti-CSRF proof on safe methods too.
     pub(crate) csrf_always: bool,
+    pub(crate) stale: Stale,
 }
 
-/// What a judgement is made from, beside the demand.
+impl Demand {
+    /// A session, and nothing of it: what the endpoints that complete factors ask.
+    pub(crate) fn bare() -> Self {
+        Self {
+            optional: false,
+            validators: Arc::from([]),
+            check_store: false,
+            csrf_always: false,
+            stale: Stale::Serve,
+        }
+    }
+}
+
+/// What a token is judged against.
 pub(crate) struct Evidence<'a> {
-    pub(crate) presented: &'a Presented,
-    pub(crate) safe_method: bool,
+    pub(crate) presented: &'a Presented<'a>,
+    pub(crate) method: &'a str,
+    pub(crate) csrf: AntiCsrf,
     pub(crate) keyring: &'a Keyring,
     pub(crate) issuer: &'a str,
     pub(crate) now: Timestamp,
@@ -64,22 +80,30 @@ pub(crate) enum Judgement {
     Deny(SessionDenied),
     /// Something must be read first.
     Ask(Question),
+    /// The feed is cut off, and the mount wants no session then.
+    Unavailable,
 }
 
 /// A token that was verified, and how it came.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Opened {
     pub(crate) claims: Arc<AccessClaims>,
     pub(crate) method: TransferMethod,
+}
+
+impl std::fmt::Debug for Opened {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Opened").field("method", &self.method).finish_non_exhaustive()
+    }
 }
 
 /// What must be read before the judgement can be made.
 #[derive(Debug)]
 pub(crate) enum Question {
     /// The key set: the token names a key that isn't known here.
-    Keys,
+    Keys(String),
     /// The change feed: its last read is too long ago.
-    Feed,
+    Feed(Opened),
     /// The session's row, and these claims anew.
     Row(Opened, Vec<ClaimRef>),
 }
@@ -87,40 +111,55 @@ pub(crate) enum Question {
 /// Judges a request up to the token itself: steps 1 to 3.
 pub(crate) fn open(demand: &Demand, evidence: &Evidence<'_>) -> Judgement {
     let presented = evidence.presented;
-    if presented.several_authorizations() {
-        return Judgement::Deny(SessionDenied::Unauthorised);
-    }
-    let Some((text, method)) = presented.access() else {
-        return match (presented.duplicate_access(), demand.optional) {
-            (true, _) => Judgement::Deny(SessionDenied::TryRefresh),
-            (false, true) => Judgement::Anonymous,
-            (false, false) => Judgement::Deny(SessionDenied::Unauthorised),
-        };
+    let (text, method) = match presented.access {
+        Access::Ambiguous => return Judgement::Deny(SessionDenied::Unauthorised),
+        Access::Duplicate => return Judgement::Deny(SessionDenied::TryRefresh),
+        Access::Absent if demand.optional => return Judgement::Anonymous,
+        Access::Absent => return Judgement::Deny(SessionDenied::Unauthorised),
+        Access::Token { text, method } => (text, method),
     };
+    let guarded = csrf::needed(evidence.csrf, method, evidence.method, demand.csrf_always);
+    if guarded && !csrf::header_proven(evidence.csrf, presented) {
+        return Judgement::Deny(SessionDenied::TryRefresh);
+    }
     let claims = match token::open(text, evidence.keyring, evidence.issuer, evidence.now) {
         Ok(claims) => claims,
         Err(OpenError::NotOurs) if demand.optional => return Judgement::Anonymous,
         Err(OpenError::NotOurs) => return Judgement::Deny(SessionDenied::Unauthorised),
-        Err(OpenError::UnknownKey(_)) => return Judgement::Ask(Question::Keys),
+        Err(OpenError::UnknownKey(kid)) => return Judgement::Ask(Question::Keys(kid)),
         Err(OpenError::TryRefresh) => return Judgement::Deny(SessionDenied::TryRefresh),
     };
-    let safe = evidence.safe_method && !demand.csrf_always;
-    if !csrf::proven(demand.csrf, presented, method, safe, claims.anti_csrf.as_deref()) {
+    if guarded && !csrf::token_proven(evidence.csrf, presented, claims.anti_csrf.as_deref()) {
         return Judgement::Deny(SessionDenied::TryRefresh);
     }
     Judgement::Pass(Opened { claims: Arc::new(claims), method })
 }
 
-/// Judges an opened token: steps 4 and 5. `verdict` is what the feed says about it.
-pub(crate) fn judge(demand: &Demand, opened: Opened, verdict: Verdict, now: Timestamp) -> Judgement {
-    let payload = &opened.claims.payload;
-    let due = opened.claims.ask_at.is_some_and(|at| at <= now);
-    match verdict {
-        Verdict::Revoked => return Judgement::Deny(SessionDenied::Unauthorised),
-        Verdict::Stale => return Judgement::Ask(Question::Feed),
-        _ => {}
+/// Judges an opened token: steps 4 and 5. `verdict` is what the feed says about it; `read` says that the
+/// feed was tried just now, so that a mount decides instead of asking again.
+pub(crate) fn judge(
+    demand: &Demand,
+    opened: Opened,
+    verdict: Verdict,
+    freshness: Freshness,
+    tried: bool,
+    now: Timestamp,
+) -> Judgement {
+    if verdict == Verdict::Revoked {
+        return Judgement::Deny(SessionDenied::Unauthorised);
     }
+    // A mount that reads the row never depends on the feed.
+    if !demand.check_store {
+        match (freshness, tried) {
+            (Freshness::Fresh, _) => {}
+            (_, false) => return Judgement::Ask(Question::Feed(opened)),
+            (Freshness::Stale, true) if demand.stale == Stale::Serve => {}
+            (_, true) => return Judgement::Unavailable,
+        }
+    }
+    let payload = &opened.claims.payload;
     let claims = validator::refetches(&demand.validators, payload, now);
+    let due = opened.claims.ask_at.is_some_and(|at| at <= now);
     if !claims.is_empty() || verdict != Verdict::Current || demand.check_store || due {
         return Judgement::Ask(Question::Row(opened, claims));
     }

@@ -1,0 +1,217 @@
+//! The claim `st-mfa`: which factors were completed in this session, and whether that is enough.
+
+use serde_json::{Value, json};
+
+use super::{
+    ClaimContext, ClaimError, ClaimRef, ClaimValidator, CompletedFactors, InvalidClaim, SessionClaim,
+};
+use crate::{
+    base::{ident::FactorId, payload::Payload, time::Timestamp},
+    policy::{Requirement, Requirements},
+};
+
+/// The key of the claim in the payload.
+pub(crate) const KEY: &str = "st-mfa";
+
+/// What the claim says.
+///
+/// ```
+/// use serde_json::json;
+/// use tower_mfa::{FactorId, Requirements, claim::MfaClaim, ident::{Payload, Timestamp}};
+/// let now = Timestamp::from_secs(1_702_877_939);
+/// let mut claim = MfaClaim::default();
+/// claim.mark(FactorId::PASSWORD, now);
+/// claim.evaluate(&FactorId::OTP_EMAIL.into(), now);
+/// assert_eq!(claim.to_json(), json!({"c": {"emailpassword": 1_702_877_939}, "v": false}));
+/// claim.mark(FactorId::OTP_EMAIL, now);
+/// claim.evaluate(&FactorId::OTP_EMAIL.into(), now);
+/// assert!(claim.v);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MfaClaim {
+    /// The factors completed in this session.
+    pub c: CompletedFactors,
+    /// Whether everything that is required was complete when this was last evaluated.
+    pub v: bool,
+}
+
+impl MfaClaim {
+    /// Reads the claim. Whatever isn't exactly `{"c": {…}, "v": bool}` is no claim, and is fetched anew
+    /// (row P05).
+    pub fn from_payload(payload: &Payload) -> Option<Self> {
+        let members = payload.member(KEY)?.as_object()?;
+        let (Some(c @ Value::Object(_)), Some(Value::Bool(v)), 2) =
+            (members.get("c"), members.get("v"), members.len())
+        else {
+            return None;
+        };
+        Some(Self { c: CompletedFactors::from_json(c), v: *v })
+    }
+
+    /// The claim as it stands in the payload.
+    pub fn to_json(&self) -> Value {
+        json!({ "c": self.c.to_json(), "v": self.v })
+    }
+
+    pub(crate) fn write(&self, payload: &mut Payload) {
+        payload.set(KEY, self.to_json());
+    }
+
+    /// Stamps a factor as completed now.
+    pub fn mark(&mut self, factor: FactorId, now: Timestamp) {
+        self.c.insert(factor, now);
+    }
+
+    /// Sets `v` by what is required now; says whether it flipped.
+    pub fn evaluate(&mut self, requirements: &Requirements, now: Timestamp) -> bool {
+        let met = requirements.next(&self.c, now).is_none();
+        std::mem::replace(&mut self.v, met) != met
+    }
+}
+
+/// The claim's name for validators that want it fetched. Fetching asks the policy, which the crate does
+/// where it reads the session's row: there `c` is known.
+struct Missing;
+
+impl SessionClaim for Missing {
+    const KEY: &'static str = KEY;
+    type Value = Value;
+
+    async fn fetch(&self, _ctx: &ClaimContext<'_>) -> Result<Option<Value>, ClaimError> {
+        Ok(None)
+    }
+}
+
+fn missing(payload: &Payload) -> Option<ClaimRef> {
+    MfaClaim::from_payload(payload).is_none().then(|| ClaimRef::new(Missing))
+}
+
+/// All requirements for being signed in are met: looks at `v` alone. Every mount has it but those that
+/// say [`without_mfa`](crate::MfaLayer::without_mfa).
+#[derive(Clone, Debug)]
+pub struct MfaSatisfied {
+    id: String,
+}
+
+impl Default for MfaSatisfied {
+    fn default() -> Self {
+        Self { id: KEY.to_owned() }
+    }
+}
+
+impl MfaSatisfied {
+    /// The validator, by its usual id.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Under another id.
+    pub fn id(mut self, id: impl Into<String>) -> Self {
+        self.id = id.into();
+        self
+    }
+}
+
+impl ClaimValidator for MfaSatisfied {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn validate(&self, payload: &Payload, _now: Timestamp) -> Result<(), InvalidClaim> {
+        match MfaClaim::from_payload(payload) {
+            Some(claim) if claim.v => Ok(()),
+            _ => Err(InvalidClaim::new(
+                &self.id,
+                json!({ "message": "MFA requirement for auth is not satisfied" }),
+            )),
+        }
+    }
+
+    fn refetch(&self, payload: &Payload, _now: Timestamp) -> Option<ClaimRef> {
+        missing(payload)
+    }
+}
+
+/// This list is met by what was completed in the session, whatever `v` says: step-up for a route.
+#[derive(Clone, Debug)]
+pub struct FactorsMet {
+    id: String,
+    list: Requirements,
+}
+
+impl FactorsMet {
+    /// Asks for a list.
+    pub fn new(list: impl Into<Requirements>) -> Self {
+        Self { id: KEY.to_owned(), list: list.into() }
+    }
+
+    /// Under another id.
+    pub fn id(mut self, id: impl Into<String>) -> Self {
+        self.id = id.into();
+        self
+    }
+
+    /// The list.
+    pub fn requirements(&self) -> &Requirements {
+        &self.list
+    }
+}
+
+impl ClaimValidator for FactorsMet {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn validate(&self, payload: &Payload, now: Timestamp) -> Result<(), InvalidClaim> {
+        if self.list.items().is_empty() {
+            return Ok(());
+        }
+        let done = MfaClaim::from_payload(payload).map(|claim| claim.c).unwrap_or_default();
+        let Some(next) = self.list.next_set(&done, now) else { return Ok(()) };
+        let ids: Vec<&str> = next.factors.iter().map(FactorId::as_str).collect();
+        let listed = ids.join(", ");
+        let reason = match next.requirement {
+            Requirement::Factor(factor) => json!({
+                "message": format!("Factor validation failed: {factor} not completed"),
+                "factorId": factor.as_str(),
+            }),
+            Requirement::OneOf(_) => json!({
+                "message": format!("None of these factors are complete in the session: {listed}"),
+                "oneOf": ids,
+            }),
+            Requirement::AllOf(_) => json!({
+                "message": format!("Some of the factors are not complete in the session: {listed}"),
+                "allOfInAnyOrder": ids,
+            }),
+        };
+        Err(InvalidClaim::new(&self.id, reason))
+    }
+
+    fn refetch(&self, payload: &Payload, _now: Timestamp) -> Option<ClaimRef> {
+        missing(payload)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sec_p05_a_malformed_claim_satisfies_nothing() {
+        for odd in [
+            json!(true),
+            json!({"v": "true", "c": {}}),
+            json!({"v": 1, "c": {}}),
+            json!({"v": true, "c": []}),
+            json!({"v": true}),
+            json!({"c": {}}),
+            json!({"v": true, "c": {}, "x": 1}),
+            json!(null),
+        ] {
+            let mut payload = Payload::new();
+            payload.set(KEY, odd.clone());
+            assert!(MfaSatisfied::new().validate(&payload, Timestamp::EPOCH).is_err(), "{odd}");
+            assert!(MfaSatisfied::new().refetch(&payload, Timestamp::EPOCH).is_some(), "{odd}");
+        }
+    }
+}

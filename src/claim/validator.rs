@@ -1,0 +1,66 @@
+//! What a mount or a route asks of a payload: pure.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::ClaimRef;
+use crate::base::{payload::Payload, time::Timestamp};
+
+/// Judges a session's payload.
+pub trait ClaimValidator: Send + Sync + 'static {
+    /// Names the validator in a refusal; usually the claim's key.
+    fn id(&self) -> &str;
+
+    /// Judges the payload alone: no I/O, no clock but `now`.
+    ///
+    /// # Errors
+    /// What is wrong, as the client will read it.
+    fn validate(&self, payload: &Payload, now: Timestamp) -> Result<(), InvalidClaim>;
+
+    /// The claim to fetch first, if the payload's is missing or too old.
+    fn refetch(&self, _payload: &Payload, _now: Timestamp) -> Option<ClaimRef> {
+        None
+    }
+}
+
+/// A claim that isn't as a validator wants it.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct InvalidClaim {
+    /// The validator's id.
+    pub id: String,
+    /// What the client is told: any JSON, no user data (row P15).
+    pub reason: Option<Value>,
+}
+
+impl InvalidClaim {
+    /// A refusal by the validator `id`.
+    pub fn new(id: impl Into<String>, reason: impl Into<Option<Value>>) -> Self {
+        Self { id: id.into(), reason: reason.into() }
+    }
+}
+
+/// Runs every validator; none is skipped because another failed (row P15).
+pub(crate) fn enforce(
+    validators: &[Arc<dyn ClaimValidator>],
+    payload: &Payload,
+    now: Timestamp,
+) -> Vec<InvalidClaim> {
+    validators.iter().filter_map(|validator| validator.validate(payload, now).err()).collect()
+}
+
+/// The claims that validators want fetched first, each once. Allocates only if there are any.
+pub(crate) fn refetches(
+    validators: &[Arc<dyn ClaimValidator>],
+    payload: &Payload,
+    now: Timestamp,
+) -> Vec<ClaimRef> {
+    let mut claims: Vec<ClaimRef> = Vec::new();
+    for claim in validators.iter().filter_map(|validator| validator.refetch(payload, now)) {
+        if !claims.iter().any(|known| known.key() == claim.key()) {
+            claims.push(claim);
+        }
+    }
+    claims
+}

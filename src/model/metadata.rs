@@ -1,0 +1,58 @@
+//! What a user opted into. A record of its own, so that no generic metadata call reaches it (row P16).
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Tx,
+    change::{self, Change, ChangeKind, Subject},
+    keys,
+};
+use crate::base::{
+    error::Error,
+    ident::{FactorId, UserId},
+};
+
+/// A user's factors, in the order in which they were added, each once.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct RequiredFactors {
+    factors: Vec<FactorId>,
+}
+
+impl RequiredFactors {
+    /// Adds a factor; says whether anything changed.
+    pub(crate) fn add(&mut self, factor: &FactorId) -> bool {
+        let new = !self.factors.contains(factor);
+        if new {
+            self.factors.push(factor.clone());
+        }
+        new
+    }
+
+    /// Removes a factor; says whether anything changed.
+    pub(crate) fn remove(&mut self, factor: &FactorId) -> bool {
+        let before = self.factors.len();
+        self.factors.retain(|known| known != factor);
+        self.factors.len() != before
+    }
+
+    pub(crate) fn into_vec(self) -> Vec<FactorId> {
+        self.factors
+    }
+}
+
+/// Stages a change of what a user opted into and, if it is one, that the user's sessions are judged anew.
+/// Answers the list as it is then.
+pub(crate) async fn edit(
+    tx: &mut Tx,
+    user: &UserId,
+    edit: impl FnOnce(&mut RequiredFactors) -> bool,
+) -> Result<(RequiredFactors, Option<Change>), Error> {
+    let key = keys::required(user);
+    let mut list: RequiredFactors = tx.get(&key).await?.unwrap_or_default();
+    if !edit(&mut list) {
+        return Ok((list, None));
+    }
+    tx.put(key, &list, None).await?;
+    let change = change::stage(tx, Subject::User(user.clone()), ChangeKind::JudgeAnew).await?;
+    Ok((list, Some(change)))
+}

@@ -1,0 +1,32 @@
+//! Which factors may start a session in a tenant: pure (`spec/mfa.md` §4).
+
+use crate::base::ident::FactorId;
+
+/// The factors that may start a session, in the order in which they are advertised.
+///
+/// Three sources, the first that is there wins, lists are never merged: the tenant's, the app's, every
+/// method that is enabled. Then an id counts if a method that is enabled offers it, or if it is an app's
+/// own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FirstFactors {
+    listed: Vec<FactorId>,
+}
+
+impl FirstFactors {
+    /// Decides. `enabled` are the ids that the enabled methods offer as first factors.
+    pub fn new(enabled: &[FactorId], app: Option<&[FactorId]>, tenant: Option<&[FactorId]>) -> Self {
+        let chosen = tenant.or(app).unwrap_or(enabled);
+        let counts = |id: &&FactorId| enabled.contains(id) || !id.is_built_in();
+        Self { listed: chosen.iter().filter(counts).cloned().collect() }
+    }
+
+    /// The list, as it is advertised.
+    pub fn listed(&self) -> &[FactorId] {
+        &self.listed
+    }
+
+    /// Whether a session may start with this factor.
+    pub fn accepts(&self, factor: &FactorId) -> bool {
+        self.listed.contains(factor)
+    }
+}
