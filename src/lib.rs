@@ -3,9 +3,11 @@
 #![allow(dead_code, unused_imports)] // while the house is being built
 
 mod base;
+mod builder;
 pub mod claim;
 pub mod config;
 pub mod delivery;
+mod engine;
 pub mod factor;
 mod flow;
 mod layer;
@@ -16,7 +18,13 @@ pub mod store;
 
 /// Users and their login methods, tenants, sessions: the records a handler may see.
 pub mod account {
-    pub use crate::model::user::{LoginKind, LoginMethod, ThirdPartyId, User};
+    pub use crate::{
+        engine::{Counters, FactorsOf, RolesOf, SessionInfo, Sessions, Tenants, Users},
+        model::{
+            tenant::Tenant,
+            user::{LoginKind, LoginMethod, ThirdPartyId, User},
+        },
+    };
 }
 
 /// Identifiers, contacts, times and secrets.
@@ -32,7 +40,9 @@ pub mod ident {
 }
 
 pub use base::{error::Error, ident::FactorId, time::Clock};
+pub use builder::MfaBuilder;
 pub use claim::{ClaimValidator, SessionClaim};
+pub use engine::Mfa;
 pub use policy::{MfaPolicy, PolicyContext, Requirement, Requirements};
 pub use session::Session;
 pub use store::Store;

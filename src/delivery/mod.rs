@@ -37,6 +37,7 @@ use crate::base::{
 mod outbox;
 mod sealed;
 mod template;
+pub(crate) mod worker;
 
 /// Brings notices to their contacts.
 pub trait Delivery: Send + Sync + 'static {

@@ -100,10 +100,7 @@ mod tests {
             ),
             (Claimants { answer: Link::No, ..nobody }, Err(NotLinked::Declined)),
             (Claimants { answer: Link::IfVerified, ..nobody }, Ok(LinkPlan::Add)),
-            (
-                Claimants { answer: Link::IfVerified, verified: false, ..nobody },
-                Err(NotLinked::Unverified),
-            ),
+            (Claimants { answer: Link::IfVerified, verified: false, ..nobody }, Err(NotLinked::Unverified)),
         ];
         for (claimants, expected) in table {
             assert_eq!(decide(&claimants), expected, "{claimants:?}");

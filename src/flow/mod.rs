@@ -1,1 +1,119 @@
+//! Floor 4: the only place where several subjects meet. Async code gathers facts, calls a pure decision,
+//! and writes the plan in one batch.
 
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use self::link::NotLinked;
+use crate::{
+    base::{
+        error::{Error, ErrorKind},
+        ident::TenantId,
+    },
+    claim::{ClaimRef, ClaimValidator, InvalidClaim},
+    delivery::worker::Courier,
+    factor::{Factors, otp::Otp},
+    model::{keys, tenant::Tenant},
+    policy::{AnyLinkPolicy, AnyPolicy, FirstFactors, RequestFacts},
+    session::{Kit, Session, SessionDenied, cookies::TransferMethod},
+};
+
+pub(crate) mod admit;
+pub(crate) mod evaluate;
+pub(crate) mod facts;
+pub(crate) mod link;
+
+/// The parts every step needs. Behind one `Arc`, so that a step may outlive its caller.
+pub(crate) struct Desk {
+    pub(crate) kit: Arc<Kit>,
+    pub(crate) policy: AnyPolicy,
+    pub(crate) linking: AnyLinkPolicy,
+    /// Fetched when a session is made.
+    pub(crate) claims: Vec<ClaimRef>,
+    /// What every mount enforces unless it says otherwise.
+    pub(crate) validators: Arc<[Arc<dyn ClaimValidator>]>,
+    pub(crate) factors: Arc<Factors>,
+    pub(crate) otp: Otp,
+    pub(crate) courier: Arc<Courier>,
+    pub(crate) peer: Option<Peer>,
+    #[cfg(feature = "password")]
+    pub(crate) passwords: crate::factor::password::PasswordHasher,
+    #[cfg(feature = "password")]
+    pub(crate) password_rules: crate::factor::PasswordRules,
+}
+
+/// Tells who sent a request.
+pub(crate) type Peer = Arc<dyn Fn(&http::Extensions, &http::HeaderMap) -> Option<IpAddr> + Send + Sync>;
+
+/// Who is asking, and how an answer would reach them.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    /// The tenant: the session's if one is used, else the path's.
+    pub(crate) tenant: TenantId,
+    /// The session, if the request asked to use it.
+    pub(crate) session: Option<Session>,
+    /// A session that came along unasked: it ends when another one begins (row S01).
+    pub(crate) left_behind: Option<Session>,
+    /// How tokens of a new session travel.
+    pub(crate) method: TransferMethod,
+    /// Whether the request also carries tokens of the other method.
+    pub(crate) clear_other: bool,
+    pub(crate) request: RequestFacts,
+}
+
+/// Why a step was not taken.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    Denied(SessionDenied),
+    BadInput(&'static str),
+    NoTenant,
+    TooMany(Duration),
+    NotLinked(NotLinked),
+    Failed(Error),
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        match error.kind() {
+            ErrorKind::SessionEnded => Self::Denied(SessionDenied::Unauthorised),
+            ErrorKind::StaleToken => Self::Denied(SessionDenied::TryRefresh),
+            _ => Self::Failed(error),
+        }
+    }
+}
+
+impl Refusal {
+    /// A refusal of the claim `st-mfa`, for a reason that is a bare string (`spec/mfa.md` §10).
+    pub(crate) fn mfa(reason: impl ToString) -> Self {
+        let reason = serde_json::Value::String(reason.to_string());
+        Self::Denied(SessionDenied::InvalidClaims(vec![InvalidClaim::new("st-mfa", reason)]))
+    }
+}
+
+impl Desk {
+    /// What policies may know of a request.
+    pub(crate) fn request(&self, extensions: &http::Extensions, headers: &http::HeaderMap) -> RequestFacts {
+        let agent = headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok());
+        RequestFacts {
+            peer: self.peer.as_ref().and_then(|peer| peer(extensions, headers)),
+            user_agent: agent.map(|text| text.chars().take(256).collect()),
+        }
+    }
+
+    /// The tenant, or N02's answer.
+    pub(crate) async fn tenant(&self, id: &TenantId) -> Result<Tenant, Refusal> {
+        let tenant = self.kit.db.get::<Tenant>(&keys::tenant(id)).await?;
+        tenant.ok_or(Refusal::NoTenant)
+    }
+
+    /// The factors that may start a session in a tenant.
+    pub(crate) fn first_factors(&self, tenant: &Tenant) -> FirstFactors {
+        let app = self.kit.config.first_factors.as_deref();
+        FirstFactors::new(&self.factors.first(), app, tenant.first_factors.as_deref())
+    }
+}
+
+impl std::fmt::Debug for Desk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Desk").finish_non_exhaustive()
+    }
+}

@@ -34,6 +34,7 @@ pub(crate) mod queue;
 pub(crate) mod role;
 pub(crate) mod seal;
 pub(crate) mod session;
+pub(crate) mod spend;
 pub(crate) mod tenant;
 mod tx;
 pub(crate) mod user;

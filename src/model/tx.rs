@@ -149,6 +149,11 @@ impl Tx {
 }
 
 impl<T> Staged<T> {
+    /// The same writes with another answer.
+    pub(crate) fn map<U>(self, change: impl FnOnce(T) -> U) -> Staged<U> {
+        Staged { tx: self.tx, value: change(self.value) }
+    }
+
     /// The batch with its receipt.
     pub(super) fn into_batch(self, keep: Duration) -> Result<(Batch, Key, T), Error> {
         let Self { mut tx, value } = self;

@@ -30,6 +30,7 @@ use crate::{
         keys,
         seal::Sealer,
         session::{self, SessionRecord},
+        tenant,
     },
 };
 
@@ -44,7 +45,9 @@ pub(crate) struct Kit {
     pub(crate) cursor: tokio::sync::Mutex<Cursor>,
     /// Newest first.
     pub(crate) refresh: Vec<RefreshKeys>,
-    pub(crate) sealer: Sealer,
+    pub(crate) sealer: Arc<Sealer>,
+    /// The first start's records and a signing key are there.
+    pub(crate) ready: tokio::sync::OnceCell<()>,
     pub(crate) config: Arc<Config>,
     pub(crate) issuer: String,
 }
@@ -62,6 +65,15 @@ impl Kit {
         work: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> Result<T, Error> {
         self.tasks.run(work).await
+    }
+
+    /// Makes sure that the first start's records and a signing key are there.
+    pub(crate) async fn ready(&self) -> Result<(), Error> {
+        let prepare = || async {
+            tenant::bootstrap(&self.db).await?;
+            self.tend_keys().await
+        };
+        self.ready.get_or_try_init(prepare).await.copied()
     }
 
     /// What the feed says of an opened token, and whether its silence can be relied on.

@@ -1,0 +1,274 @@
+//! Asks the policy and the claims, and writes what they say into the session.
+
+use std::{future::Future, panic::AssertUnwindSafe, time::Duration};
+
+use futures_util::FutureExt as _;
+use serde_json::Value;
+
+use super::{Desk, facts::StoredFacts};
+use crate::{
+    base::{
+        error::{BoxError, Error, ErrorKind},
+        ident::FactorId,
+        payload::Payload,
+        time::Timestamp,
+    },
+    claim::{ClaimRef, MfaClaim, mfa},
+    model::{
+        epoch::{Epochs, Standing},
+        keys,
+        session::SessionRecord,
+        tenant::Tenant,
+        user::{LoginKind, User},
+    },
+    policy::{
+        CompletedFactors, Known, Lazy, MfaPolicy as _, PolicyContext, PolicyError, PolicyErrorKind,
+        RequestFacts, Requirements, SessionFacts,
+    },
+    session::{AccessClaims, Opened, refresh, transport::Tokens},
+};
+
+/// How long an app's callback may take (row P02).
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often requirements may move under an evaluation before it gives up (row P08).
+const ROUNDS: usize = 3;
+
+/// What a session looks like to policies and claims.
+pub(crate) struct Subject<'a> {
+    pub(crate) facts: &'a StoredFacts,
+    pub(crate) session: SessionFacts,
+    pub(crate) completed: &'a CompletedFactors,
+    pub(crate) payload: &'a Payload,
+    pub(crate) request: Option<RequestFacts>,
+    pub(crate) tenant: &'a crate::base::ident::TenantId,
+}
+
+impl Subject<'_> {
+    fn context(&self, now: Timestamp) -> PolicyContext<'_> {
+        PolicyContext {
+            known: Known {
+                tenant: self.tenant.clone(),
+                completed: self.completed.clone(),
+                payload: self.payload.clone(),
+                now,
+                session: self.session.clone(),
+                request: self.request.clone(),
+            },
+            facts: Lazy::Lent(self.facts),
+        }
+    }
+}
+
+/// What the app says of a session: its requirements, and claims by key.
+pub(crate) struct Verdicts {
+    pub(crate) requirements: Requirements,
+    pub(crate) claims: Vec<(&'static str, Value)>,
+}
+
+impl Desk {
+    /// Asks the policy; what fails, hangs or panics fails the request (rows P01 to P03, P10).
+    pub(crate) async fn requirements(&self, subject: &Subject<'_>) -> Result<Requirements, Error> {
+        let ctx = subject.context(self.kit.db.now());
+        let requirements = guarded(self.policy.requirements(&ctx)).await?;
+        match requirements.factors().into_iter().all(|factor| self.factors.knows(factor)) {
+            true => Ok(requirements),
+            false => Err(Error::internal("the policy names a factor that nobody knows")),
+        }
+    }
+
+    /// Fetches claims.
+    pub(crate) async fn fetch(
+        &self,
+        claims: &[ClaimRef],
+        subject: &Subject<'_>,
+    ) -> Result<Vec<(&'static str, Value)>, Error> {
+        let ctx = subject.context(self.kit.db.now());
+        let mut fetched = Vec::with_capacity(claims.len());
+        for claim in claims.iter().filter(|claim| claim.key() != mfa::KEY) {
+            if let Some(value) = guarded(claim.fetch(&ctx)).await? {
+                fetched.push((claim.key(), value));
+            }
+        }
+        Ok(fetched)
+    }
+
+    /// Facts about the user of a session.
+    pub(crate) fn facts(&self, row: &SessionRecord, user: Option<User>) -> StoredFacts {
+        StoredFacts::new(&self.kit.db, &self.factors, &row.user, &row.tenant, user)
+    }
+
+    /// The claim as the row has it, or derived from the login method that made the session (row P04).
+    pub(crate) async fn claim_of(&self, row: &SessionRecord) -> Result<MfaClaim, Error> {
+        if let Some(claim) = MfaClaim::from_payload(&row.payload) {
+            return Ok(claim);
+        }
+        let ended = || Error::new(ErrorKind::SessionEnded, "the session's first factor can't be told");
+        let user: User = self.kit.db.get(&keys::user(&row.user)).await?.ok_or_else(ended)?;
+        let tenant: Tenant = self.kit.db.get(&keys::tenant(&row.tenant)).await?.ok_or_else(ended)?;
+        let login = user.login(&row.login).ok_or_else(ended)?;
+        let candidates: &[FactorId] = match (login.kind, &login.email) {
+            (LoginKind::EmailPassword, _) => &[FactorId::PASSWORD],
+            (LoginKind::ThirdParty, _) => &[FactorId::THIRD_PARTY],
+            (LoginKind::WebAuthn, _) => &[FactorId::WEBAUTHN],
+            (LoginKind::Passwordless, Some(_)) => &[FactorId::LINK_EMAIL, FactorId::OTP_EMAIL],
+            (LoginKind::Passwordless, None) => &[FactorId::LINK_PHONE, FactorId::OTP_PHONE],
+            (LoginKind::External, _) => &[],
+        };
+        let allowed = self.first_factors(&tenant);
+        let factor = candidates.iter().find(|factor| allowed.accepts(factor)).ok_or_else(ended)?;
+        let mut claim = MfaClaim::default();
+        claim.mark(factor.clone(), row.created_at);
+        Ok(claim)
+    }
+
+    /// Reads a session's row, judges again what was called in, and mints a token if that changed
+    /// anything. `refetch` are claims wanted anew; `anew` asks the policy whatever the numbers say.
+    ///
+    /// # Errors
+    /// `SessionEnded`, `StaleToken`, or why an answer can't be had.
+    pub(crate) async fn reassess(
+        &self,
+        opened: &Opened,
+        refetch: &[ClaimRef],
+        anew: bool,
+        request: &RequestFacts,
+    ) -> Result<(Opened, Option<Tokens>, Requirements), Error> {
+        for _ in 0..ROUNDS {
+            let claims = &opened.claims;
+            let (row, standing) = self.look(claims).await?;
+            let now = self.kit.db.now();
+            let due = row.ask_at.is_some_and(|at| at <= now) || standing.outdates(&row.epochs);
+            let current = row.payload == claims.payload && row.numbers() == claims.epochs;
+            if !anew && !due && refetch.is_empty() && current {
+                return Ok((opened.clone(), None, Requirements::none()));
+            }
+            let claim = self.claim_of(&row).await?;
+            let facts = self.facts(&row, None);
+            let subject = Subject {
+                facts: &facts,
+                session: session_facts(claims, &row, &claim),
+                completed: &claim.c,
+                payload: &row.payload,
+                request: Some(request.clone()),
+                tenant: &row.tenant,
+            };
+            let verdicts = Verdicts {
+                requirements: self.requirements(&subject).await?,
+                claims: self.fetch(refetch, &subject).await?,
+            };
+            if let Some((opened, tokens)) = self.settle(opened, &standing, &claim, &verdicts).await? {
+                return Ok((opened, tokens, verdicts.requirements));
+            }
+        }
+        Err(Error::unavailable("what is required kept changing"))
+    }
+
+    /// Reads the row for somebody who holds an access token of the session's line (row R20).
+    async fn look(&self, claims: &AccessClaims) -> Result<(SessionRecord, Standing), Error> {
+        self.kit
+            .db
+            .transact(&claims.handle, |mut tx| async move {
+                let alive = self.kit.alive(&mut tx, &claims.handle).await?;
+                if !refresh::on_line(&alive.row.lineage, &claims.refresh_hash1) {
+                    return Err(Error::new(ErrorKind::StaleToken, "the access token is of a dead branch"));
+                }
+                tx.abandon((alive.row, alive.standing))
+            })
+            .await
+    }
+
+    /// Writes what was found out, if user and tenant still stand as they did; `None` if they moved.
+    async fn settle(
+        &self,
+        opened: &Opened,
+        before: &Standing,
+        derived: &MfaClaim,
+        verdicts: &Verdicts,
+    ) -> Result<Option<(Opened, Option<Tokens>)>, Error> {
+        let (kit, claims) = (&self.kit, &opened.claims);
+        kit.db
+            .transact(&claims.handle, |mut tx| async move {
+                let alive = kit.held(&mut tx, claims).await?;
+                let mut row = alive.row;
+                let numbers = alive.standing.numbers(row.revision);
+                let Some(numbers) = numbers.filter(|_| before.numbers(row.revision) == numbers) else {
+                    return tx.abandon(None);
+                };
+                let was = row.clone();
+                for (key, value) in &verdicts.claims {
+                    row.payload.set(key, value.clone());
+                }
+                let mut claim = MfaClaim::from_payload(&row.payload).unwrap_or_else(|| derived.clone());
+                apply(&mut row, &mut claim, &verdicts.requirements, numbers, tx.now());
+                let same_row = was.payload == row.payload
+                    && was.epochs == row.epochs
+                    && was.ask_at == row.ask_at
+                    && was.lineage.half_until == row.lineage.half_until;
+                let same_token = row.payload == claims.payload && row.numbers() == claims.epochs;
+                if same_row && same_token {
+                    return tx.abandon(Some((opened.clone(), None)));
+                }
+                Standing::check(&mut tx, &row.tenant, &row.user).await?;
+                if was.is_half() && !row.is_half() {
+                    crate::model::session::list_as_full(&mut tx, &row.user, &claims.handle).await?;
+                }
+                let staged = kit.stage_renewed(tx, opened, &row).await?;
+                Ok(staged.map(|(opened, tokens)| Some((opened, Some(tokens)))))
+            })
+            .await
+    }
+}
+
+/// Evaluates a claim and writes it into a row, with the numbers at which that was done. A session that
+/// meets its requirements once is half no more; a later `false` blocks routes but ends nothing.
+pub(crate) fn apply(
+    row: &mut SessionRecord,
+    claim: &mut MfaClaim,
+    requirements: &Requirements,
+    numbers: Epochs,
+    now: Timestamp,
+) {
+    claim.evaluate(requirements, now);
+    claim.write(&mut row.payload);
+    row.epochs = Epochs { session: row.epochs.session, ..numbers };
+    row.ask_at = requirements.holds_until();
+    if claim.v {
+        row.lineage.half_until = None;
+    }
+}
+
+pub(crate) fn session_facts(claims: &AccessClaims, row: &SessionRecord, claim: &MfaClaim) -> SessionFacts {
+    SessionFacts {
+        handle: claims.handle.clone(),
+        user: row.user.clone(),
+        login: row.login.clone(),
+        created_at: row.created_at,
+        first_factor: claim.c.first().cloned(),
+    }
+}
+
+/// Runs an app's callback: bounded, panic-proof, and with its failure told apart.
+pub(super) async fn guarded<T>(callback: impl Future<Output = Result<T, PolicyError>>) -> Result<T, Error> {
+    let caught = AssertUnwindSafe(callback).catch_unwind();
+    match tokio::time::timeout(PATIENCE, caught).await {
+        Err(_) => Err(Error::unavailable("a callback of the app took too long")),
+        Ok(Err(_)) => Err(Error::internal("a callback of the app panicked")),
+        Ok(Ok(Ok(value))) => Ok(value),
+        Ok(Ok(Err(error))) => Err(translate(error)),
+    }
+}
+
+fn translate(error: PolicyError) -> Error {
+    let (kind, source): (PolicyErrorKind, BoxError) = error.into_parts();
+    match kind {
+        PolicyErrorKind::Unauthorised => {
+            Error::with(ErrorKind::SessionEnded, "user or tenant are gone", source)
+        }
+        PolicyErrorKind::Unavailable => {
+            Error::with(ErrorKind::Unavailable, "a policy or claim failed", source)
+        }
+        PolicyErrorKind::Misconfigured => {
+            Error::with(ErrorKind::Internal, "a policy or claim is wrong", source)
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! What an accepted credential uses up; staged anew in each round, in the batch of its effect.
+
+use super::{
+    Tx,
+    code::{Code, Destination, Mac},
+    keys,
+    limit::Budget,
+    user::PasswordHash,
+};
+use crate::{
+    base::{error::Error, ident::LoginId},
+    store::Key,
+};
+
+/// What is used up, not at which version: a parallel wrong guess, which only counts, can't void it.
+#[derive(Clone)]
+pub(crate) enum Spend {
+    /// Nothing of the store's.
+    Nothing,
+    /// The password's hash must still be the one that was compared; `rehash` takes its place.
+    Password { login: LoginId, hash: String, rehash: Option<String> },
+    /// This code of this challenge, with all other live codes of the destination.
+    Code {
+        challenge: Key,
+        destination: Key,
+        /// The budget of wrong guesses that a right one sets back (row O07).
+        budget: Key,
+        matched: Mac,
+    },
+}
+
+impl Spend {
+    /// Stages it. `false`: the credential is gone, the race was lost.
+    pub(crate) async fn stage(&self, tx: &mut Tx) -> Result<bool, Error> {
+        match self {
+            Self::Nothing => Ok(true),
+            Self::Password { login, hash, rehash } => {
+                let key = keys::password(login);
+                match tx.get::<PasswordHash>(&key).await? {
+                    Some(stored) if stored.hash == *hash => {}
+                    _ => return Ok(false),
+                }
+                match rehash {
+                    Some(hash) => tx.put(key, &PasswordHash { hash: hash.clone() }, None).await?,
+                    None => tx.check(key).await?,
+                }
+                Ok(true)
+            }
+            Self::Code { challenge, destination, budget, matched } => {
+                tx.prefetch([challenge.clone(), destination.clone(), budget.clone()]).await?;
+                let Some(mut code) = tx.get::<Code>(challenge).await? else { return Ok(false) };
+                let mut siblings: Destination = tx.get(destination).await?.unwrap_or_default();
+                if !code.consume(matched, siblings.generation) {
+                    return Ok(false);
+                }
+                siblings.void_all();
+                tx.put(challenge.clone(), &code, Some(code.expires_at)).await?;
+                tx.put(destination.clone(), &siblings, None).await?;
+                if let Some(mut guesses) = tx.get::<Budget>(budget).await? {
+                    guesses.succeed();
+                    tx.put(budget.clone(), &guesses, None).await?;
+                }
+                Ok(true)
+            }
+        }
+    }
+}
