@@ -212,7 +212,8 @@ impl Users<'_> {
                             if user::owner(&mut tx, tenant, new).await?.is_some() {
                                 return Err(Error::invalid("the address is another user's"));
                             }
-                            let user = user::create(&mut tx, tenant, new).await?;
+                            let user = user::prepare(tenant, new, tx.now())?;
+                            user::create(&mut tx, tenant, &user, new).await?;
                             tx.commit(user)
                         }
                     })

@@ -2,7 +2,7 @@
 
 #[cfg(feature = "password")]
 pub use self::password::PasswordRules;
-pub(crate) use self::proof::{Bound, Credential};
+pub(crate) use self::proof::{Bound, Credential, accepted};
 pub use self::proof::{Proof, danger};
 use crate::{
     base::{contact, ident::FactorId},

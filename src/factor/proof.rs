@@ -46,20 +46,21 @@ pub(crate) enum Credential {
 }
 
 impl Proof {
-    pub(super) fn build(
-        factor: FactorId,
-        at: Timestamp,
-        bound: Bound,
-        spend: Spend,
-        credential: Credential,
-    ) -> Self {
-        Self { factor, at, bound, spend, credential }
-    }
-
     /// The factor that was proved.
     pub fn factor(&self) -> &FactorId {
         &self.factor
     }
+}
+
+/// A factor's check accepted a credential.
+pub(crate) fn accepted(
+    factor: FactorId,
+    at: Timestamp,
+    bound: Bound,
+    spend: Spend,
+    credential: Credential,
+) -> Proof {
+    Proof { factor, at, bound, spend, credential }
 }
 
 impl fmt::Debug for Proof {
@@ -77,6 +78,6 @@ pub mod danger {
     pub fn assert_proof(factor: FactorId, session: &Session, now: Timestamp) -> Proof {
         let bound =
             Bound { tenant: session.tenant_id(), session: Some((session.handle(), session.user_id())) };
-        Proof::build(factor, now, bound, Spend::Nothing, Credential::Session(session.login_id()))
+        super::accepted(factor, now, bound, Spend::Nothing, Credential::Session(session.login_id()))
     }
 }

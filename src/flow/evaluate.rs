@@ -9,7 +9,7 @@ use super::{Desk, facts::StoredFacts};
 use crate::{
     base::{
         error::{BoxError, Error, ErrorKind},
-        ident::FactorId,
+        ident::{FactorId, SessionHandle},
         payload::Payload,
         time::Timestamp,
     },
@@ -238,8 +238,16 @@ pub(crate) fn apply(
 }
 
 pub(crate) fn session_facts(claims: &AccessClaims, row: &SessionRecord, claim: &MfaClaim) -> SessionFacts {
+    session_facts_of(&claims.handle, row, claim)
+}
+
+pub(crate) fn session_facts_of(
+    handle: &SessionHandle,
+    row: &SessionRecord,
+    claim: &MfaClaim,
+) -> SessionFacts {
     SessionFacts {
-        handle: claims.handle.clone(),
+        handle: handle.clone(),
         user: row.user.clone(),
         login: row.login.clone(),
         created_at: row.created_at,

@@ -18,9 +18,17 @@ use crate::{
 };
 
 pub(crate) mod admit;
+pub(crate) mod code;
+pub(crate) mod complete;
 pub(crate) mod evaluate;
 pub(crate) mod facts;
+pub(crate) mod info;
 pub(crate) mod link;
+#[cfg(feature = "password")]
+pub(crate) mod password;
+pub(crate) mod rotate;
+pub(crate) mod second;
+pub(crate) mod sign_in;
 
 /// The parts every step needs. Behind one `Arc`, so that a step may outlive its caller.
 pub(crate) struct Desk {
@@ -87,6 +95,17 @@ impl Refusal {
         let reason = serde_json::Value::String(reason.to_string());
         Self::Denied(SessionDenied::InvalidClaims(vec![InvalidClaim::new("st-mfa", reason)]))
     }
+}
+
+/// By what a request's address is counted: an IPv6 one by its /64 (row O36).
+pub(super) fn peer_key(request: &RequestFacts) -> Option<String> {
+    Some(match request.peer?.to_canonical() {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
+        }
+    })
 }
 
 impl Desk {

@@ -14,7 +14,7 @@
 //! | `sessions-of/<user>` | the handles of a user's sessions | its user |
 //! | `t/<tenant>/role/<user>` | roles of the user there | tenant and user |
 //! | `t/<tenant>/code/<challenge>` | a one-time code's challenge | a random device id |
-//! | `t/<tenant>/contact/<factor>/<name>` | generation of a destination's codes | tenant, factor, contact |
+//! | `t/<tenant>/contact/<purpose>/<name>` | generation of a destination's codes | tenant, purpose, contact |
 //! | `tenant/<tenant>` | `Tenant` | its id |
 //! | `epoch/app`, `epoch/tenant/<t>`, `epoch/user/<u>` | numbers that tokens are measured against | its subject |
 //! | `change-head/<lane>`, `change/<lane>/<n>` | the change feed | lane and number, without gaps |
@@ -26,7 +26,7 @@
 
 use crate::{
     base::{
-        ident::{FactorId, LoginId, SessionHandle, TenantId, UserId},
+        ident::{LoginId, SessionHandle, TenantId, UserId},
         time::Timestamp,
     },
     store::{Key, key::sortable},
@@ -76,8 +76,8 @@ pub(crate) fn code(tenant: &TenantId, challenge: &str) -> Key {
     Key::new(["t", tenant.as_str(), "code", challenge])
 }
 
-pub(crate) fn contact(tenant: &TenantId, factor: &FactorId, name: &str) -> Key {
-    Key::new(["t", tenant.as_str(), "contact", factor.as_str(), name])
+pub(crate) fn contact(tenant: &TenantId, purpose: &str, name: &str) -> Key {
+    Key::new(["t", tenant.as_str(), "contact", purpose, name])
 }
 
 pub(crate) fn tenant(id: &TenantId) -> Key {

@@ -18,7 +18,13 @@ pub(crate) enum Spend {
     /// Nothing of the store's.
     Nothing,
     /// The password's hash must still be the one that was compared; `rehash` takes its place.
-    Password { login: LoginId, hash: String, rehash: Option<String> },
+    Password {
+        login: LoginId,
+        hash: String,
+        rehash: Option<String>,
+        /// The count of wrong tries that a right one sets back.
+        tries: Option<Key>,
+    },
     /// This code of this challenge, with all other live codes of the destination.
     Code {
         challenge: Key,
@@ -34,7 +40,7 @@ impl Spend {
     pub(crate) async fn stage(&self, tx: &mut Tx) -> Result<bool, Error> {
         match self {
             Self::Nothing => Ok(true),
-            Self::Password { login, hash, rehash } => {
+            Self::Password { login, hash, rehash, tries } => {
                 let key = keys::password(login);
                 match tx.get::<PasswordHash>(&key).await? {
                     Some(stored) if stored.hash == *hash => {}
@@ -43,6 +49,9 @@ impl Spend {
                 match rehash {
                     Some(hash) => tx.put(key, &PasswordHash { hash: hash.clone() }, None).await?,
                     None => tx.check(key).await?,
+                }
+                if let Some(tries) = tries {
+                    tx.remove(tries.clone());
                 }
                 Ok(true)
             }

@@ -241,18 +241,24 @@ pub(crate) async fn load(tx: &mut Tx, id: &UserId) -> Result<Option<User>, Error
     tx.get(&keys::user(id)).await
 }
 
-/// Stages a new user with one login method. The name must be free: `owner` said so in this round.
-pub(crate) async fn create(tx: &mut Tx, tenant: &TenantId, new: &NewLogin) -> Result<User, Error> {
+/// A user as it will be once [`create`] is committed: policies are asked about it before.
+pub(crate) fn prepare(tenant: &TenantId, new: &NewLogin, now: Timestamp) -> Result<User, Error> {
     let id = match &new.external {
         Some(user) => LoginId::parse(user.as_str()).map_err(|_| Error::internal("not a login id"))?,
         None => LoginId::random()?,
     };
-    let login = method(tx, tenant, new, id);
-    let user = User { id: login.id.alone(), primary: false, logins: vec![login.clone()] };
+    let login = method(now, tenant, new, id);
+    Ok(User { id: login.id.alone(), primary: false, logins: vec![login] })
+}
+
+/// Stages a new user with one login method. The name must be free: `owner` said so in this round.
+pub(crate) async fn create(tx: &mut Tx, tenant: &TenantId, user: &User, new: &NewLogin) -> Result<(), Error> {
     epoch::found(tx, keys::user_epoch(&user.id)).await?;
-    tx.insert(keys::user(&user.id), &user, None).await?;
-    stage_login(tx, tenant, &user, &login, new).await?;
-    Ok(user)
+    tx.insert(keys::user(&user.id), user, None).await?;
+    match user.logins.first() {
+        Some(login) => stage_login(tx, tenant, user, login, new).await,
+        None => Err(Error::internal("a new user has a login method")),
+    }
 }
 
 /// Stages a new login method of an existing user, who becomes primary with it.
@@ -262,7 +268,7 @@ pub(crate) async fn add_login(
     user: &mut User,
     new: &NewLogin,
 ) -> Result<LoginId, Error> {
-    let login = method(tx, tenant, new, LoginId::random()?);
+    let login = method(tx.now(), tenant, new, LoginId::random()?);
     user.logins.push(login.clone());
     make_primary(tx, user).await?;
     stage_login(tx, tenant, user, &login, new).await?;
@@ -361,12 +367,12 @@ pub(crate) async fn delete(tx: &mut Tx, user: User) -> Result<Change, Error> {
     Ok(gone)
 }
 
-fn method(tx: &Tx, tenant: &TenantId, new: &NewLogin, id: LoginId) -> LoginMethod {
+pub(crate) fn method(now: Timestamp, tenant: &TenantId, new: &NewLogin, id: LoginId) -> LoginMethod {
     LoginMethod {
         id,
         kind: new.kind,
         tenants: vec![tenant.clone()],
-        joined_at: tx.now(),
+        joined_at: now,
         verified: new.verified,
         email: new.email.clone(),
         phone: new.phone.clone(),

@@ -1,0 +1,367 @@
+//! One-time codes: begun, sent again, checked. The order is fixed: admit, reserve in a commit of its own,
+//! compare in memory, then complete in one batch (rows O04 to O16).
+
+use std::time::Duration;
+
+use super::{Caller, Desk, Refusal, complete::Outcome, link::NotLinked, second::Standpoint};
+use crate::{
+    base::{
+        contact::Contact,
+        error::Error,
+        ident::{FactorId, TenantId, UserId},
+    },
+    delivery::Notice,
+    factor::{
+        self, Bound, Credential,
+        otp::{self, Attempt, Begin, Begun, DeviceId, Fresh, Origin, Presented, Refused},
+    },
+    model::{
+        Tx,
+        audit::{self, Event, What},
+        code::{Code, Destination, FlowId, Form, Purpose},
+        keys,
+        limit::{Budget, Quota, RetryAfter, Window},
+        spend::Spend,
+        user::{NewLogin, Owner},
+    },
+    session::AccessClaims,
+    store::Key,
+};
+
+const MINUTE: u64 = 60;
+const HOUR: u64 = 60 * MINUTE;
+/// Sends a destination (`spec/security.md` 0.2).
+const TO_DESTINATION: [Quota; 3] = [
+    Quota::new(1, Duration::from_secs(30)),
+    Quota::new(5, Duration::from_secs(HOUR)),
+    Quota::new(10, Duration::from_secs(24 * HOUR)),
+];
+const BY_USER: [Quota; 1] = [Quota::new(10, Duration::from_secs(HOUR))];
+const BY_PEER: [Quota; 1] = [Quota::new(20, Duration::from_secs(HOUR))];
+/// How long a budget of guesses is kept after the last one.
+const BUDGET_LIFE: Duration = Duration::from_secs(90 * 24 * HOUR);
+
+/// What a code was begun for, as the caller is told.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub(crate) device: DeviceId,
+    pub(crate) flow: FlowId,
+}
+
+/// What a guess came to.
+#[derive(Debug)]
+pub(crate) enum Checked {
+    Refused(Refused),
+    Completed(Outcome),
+}
+
+/// Whether a send may happen.
+enum Send {
+    Yes,
+    /// Answered as if it had, to callers without a session (row O27).
+    Silent,
+    TooMany(RetryAfter),
+}
+
+impl Desk {
+    /// Begins a flow to a contact, and queues the message.
+    pub(crate) async fn begin_code(&self, caller: &Caller, contact: Contact) -> Result<Started, Refusal> {
+        let factor = kind(&contact);
+        let claims = caller.session.as_ref().map(|session| session.claims());
+        match &claims {
+            None => self.admit_first(caller, &factor).await?,
+            Some(claims) => {
+                let at = self.standpoint(caller, claims).await?;
+                self.admit_destination(caller, &at, claims, &factor, &contact).await?;
+            }
+        }
+        let (claims, contact, factor) = (claims.as_deref(), &contact, &factor);
+        let begun = self
+            .kit
+            .db
+            .transact((contact.as_str(), factor.as_str()), |mut tx| async move {
+                let send = self.take_send(&mut tx, caller, contact).await?;
+                let decoy = match send {
+                    Send::Yes => false,
+                    Send::Silent => true,
+                    Send::TooMany(RetryAfter(wait)) => return tx.abandon(Err(wait)),
+                };
+                let place = destination(&caller.tenant, purpose(caller), contact);
+                let generation = tx.get::<Destination>(&place).await?.unwrap_or_default().generation;
+                let Begun { code, device, fresh } = self.otp.begin(
+                    Begin {
+                        tenant: caller.tenant.clone(),
+                        purpose: purpose(caller),
+                        session: claims.map(|claims| claims.handle.clone()),
+                        user: claims.map(|claims| claims.user.clone()),
+                        factor: factor.clone(),
+                        contact: contact.clone(),
+                        form: Form::Code,
+                        generation,
+                        decoy,
+                    },
+                    tx.now(),
+                )?;
+                if !decoy {
+                    self.stage_notice(&mut tx, &code, &fresh)?;
+                }
+                let key = keys::code(&caller.tenant, code.id.as_str());
+                tx.insert_new(key, &code, Some(code.expires_at))?;
+                tx.commit(Ok(Started { device, flow: code.id }))
+            })
+            .await?;
+        self.courier.wake();
+        begun.map_err(Refusal::TooMany)
+    }
+
+    /// Sends a new code of a flow. `false`: start again.
+    pub(crate) async fn resend_code(&self, caller: &Caller, flow: &FlowId) -> Result<bool, Refusal> {
+        let claims = caller.session.as_ref().map(|session| session.claims());
+        if let Some(claims) = &claims {
+            // An access token of an earlier refresh token asks for nothing.
+            self.standpoint(caller, claims).await?;
+        }
+        let claims = claims.as_deref();
+        let sent = self
+            .kit
+            .db
+            .transact(flow.as_str(), |mut tx| async move {
+                let key = keys::code(&caller.tenant, flow.as_str());
+                let Some(mut code) = tx.get::<Code>(&key).await? else { return tx.abandon(Ok(false)) };
+                let place = destination(&caller.tenant, code.purpose, &code.contact);
+                let generation = tx.get::<Destination>(&place).await?.unwrap_or_default().generation;
+                let origin = origin(caller, claims, generation);
+                if !otp::may_resend(&code, &origin, self.otp.settings(), tx.now()) {
+                    return tx.abandon(Ok(false));
+                }
+                match self.take_send(&mut tx, caller, &code.contact).await? {
+                    Send::TooMany(RetryAfter(wait)) => return tx.abandon(Err(wait)),
+                    Send::Silent => return tx.abandon(Ok(true)),
+                    Send::Yes => {}
+                }
+                let fresh = self.otp.resend(&mut code, tx.now())?;
+                if !code.decoy {
+                    self.stage_notice(&mut tx, &code, &fresh)?;
+                }
+                tx.put(key, &code, Some(code.expires_at)).await?;
+                tx.commit(Ok(true))
+            })
+            .await?;
+        self.courier.wake();
+        sent.map_err(Refusal::TooMany)
+    }
+
+    /// Checks a guess and, if it is right, completes the factor.
+    pub(crate) async fn check_code(
+        &self,
+        caller: &Caller,
+        flow: &FlowId,
+        presented: &Presented,
+    ) -> Result<Checked, Refusal> {
+        let key = keys::code(&caller.tenant, flow.as_str());
+        let restart = Ok(Checked::Refused(Refused::Restart));
+        let Some(code) = self.kit.db.get::<Code>(&key).await? else { return restart };
+        let factor = code.completes(presented.is_link());
+        let claims = caller.session.as_ref().map(|session| session.claims());
+        match &claims {
+            None if code.purpose == Purpose::FirstFactor => self.admit_first(caller, &factor).await?,
+            None => {}
+            Some(claims) => {
+                let at = self.standpoint(caller, claims).await?;
+                if code.user.as_ref() == Some(&at.user.id) {
+                    self.admit_destination(caller, &at, claims, &factor, &code.contact).await?;
+                }
+            }
+        }
+        let charged = match self.reserve(caller, claims.as_deref(), &key, presented).await? {
+            Ok(charged) => charged,
+            Err(refused) => return Ok(Checked::Refused(refused)),
+        };
+        let Some(matched) = self.otp.compare(&charged, presented) else {
+            return Ok(Checked::Refused(otp::refuse(Attempt::Compare, &charged, presented)));
+        };
+        let spend = Spend::Code {
+            challenge: key,
+            destination: destination(&caller.tenant, charged.purpose, &charged.contact),
+            budget: budget(&charged),
+            matched,
+        };
+        let bound = Bound {
+            tenant: caller.tenant.clone(),
+            session: claims.as_ref().map(|claims| (claims.handle.clone(), claims.user.clone())),
+        };
+        let credential = Credential::Named(NewLogin::passwordless(&charged.contact));
+        let proof = factor::accepted(factor, self.kit.db.now(), bound, spend, credential);
+        let outcome = match &caller.session {
+            Some(session) => self.complete(caller, session, proof).await?,
+            None => self.sign_in(caller, proof).await?,
+        };
+        Ok(Checked::Completed(outcome))
+    }
+
+    /// Charges a guess, in a commit of its own, before it is compared (rows O04, O06). The flow as charged,
+    /// or the answer for a guess that may not be compared.
+    async fn reserve(
+        &self,
+        caller: &Caller,
+        claims: Option<&AccessClaims>,
+        key: &Key,
+        presented: &Presented,
+    ) -> Result<Result<Code, Refused>, Error> {
+        self.kit
+            .db
+            .transact(key.as_str(), |mut tx| async move {
+                let Some(mut code) = tx.get::<Code>(key).await? else {
+                    return tx.abandon(Err(Refused::Restart));
+                };
+                let place = destination(&caller.tenant, code.purpose, &code.contact);
+                let generation = tx.get::<Destination>(&place).await?.unwrap_or_default().generation;
+                let attempt =
+                    self.otp.decide(&code, &origin(caller, claims, generation), presented, tx.now());
+                if !attempt.is_charged() {
+                    return tx.abandon(Err(Refused::Restart));
+                }
+                code.charge();
+                tx.put(key.clone(), &code, Some(code.expires_at)).await?;
+                if attempt.takes_budget() {
+                    let key = budget(&code);
+                    let mut guesses: Budget = tx.get(&key).await?.unwrap_or_default();
+                    let reserved = guesses.reserve(tx.now());
+                    tx.put(key, &guesses, Some(tx.now() + BUDGET_LIFE)).await?;
+                    if reserved.is_err() {
+                        return tx.commit(Err(Refused::Restart));
+                    }
+                }
+                let answer = match attempt {
+                    Attempt::Compare => Ok(code),
+                    _ => Err(otp::refuse(attempt, &code, presented)),
+                };
+                tx.commit(answer)
+            })
+            .await
+    }
+
+    /// Whether the session's user may use this destination: theirs, or one to enrol (rows O14, O15).
+    async fn admit_destination(
+        &self,
+        caller: &Caller,
+        at: &Standpoint,
+        claims: &AccessClaims,
+        factor: &FactorId,
+        contact: &Contact,
+    ) -> Result<(), Refusal> {
+        let new = NewLogin::passwordless(contact);
+        let name = new.key(&TenantId::PUBLIC);
+        let theirs = at.user.logins.iter().any(|login| NewLogin::from(login).key(&TenantId::PUBLIC) == name);
+        let owner = match theirs {
+            true => Some(at.user.id.clone()),
+            false => self.kit.db.get::<Owner>(&new.key(&caller.tenant)).await?.map(|owner| owner.user),
+        };
+        // Whether it is somebody else's is told by the code's completion, not before (row O24).
+        let mine: Option<&UserId> = owner.as_ref().filter(|owner| **owner == at.user.id);
+        if let Err(refusal) = self.admit_second(at, factor, mine) {
+            let event = Event::new(What::DestinationRefused, &caller.tenant)
+                .user(&claims.user)
+                .session(&claims.handle)
+                .factor(factor);
+            let event = &event;
+            self.kit
+                .db
+                .transact(event.at.as_millis(), |mut tx| async move {
+                    audit::stage(&mut tx, event.clone())?;
+                    tx.commit(())
+                })
+                .await?;
+            return Err(refusal);
+        }
+        if mine.is_none() && self.is_blocked(at, &caller.tenant).await? {
+            return Err(Refusal::NotLinked(NotLinked::SessionUserBlocked));
+        }
+        Ok(())
+    }
+
+    async fn is_blocked(&self, at: &Standpoint, tenant: &TenantId) -> Result<bool, Error> {
+        self.kit
+            .db
+            .transact("look", |mut tx| async move {
+                let blocked = self.blocked_by(&mut tx, &at.user, tenant).await?;
+                tx.abandon(blocked.is_some())
+            })
+            .await
+    }
+
+    /// Reserves a send, in the batch of the code (row O27).
+    async fn take_send(&self, tx: &mut Tx, caller: &Caller, contact: &Contact) -> Result<Send, Error> {
+        if !self.kit.config.limits {
+            return Ok(Send::Yes);
+        }
+        let mut asked = vec![("send-to", contact.as_str().to_owned(), &TO_DESTINATION[..])];
+        if let Some(session) = &caller.session {
+            asked.push(("send-by", session.user_id().to_string(), &BY_USER[..]));
+        }
+        if let Some(peer) = super::peer_key(&caller.request) {
+            asked.push(("send-from", peer, &BY_PEER[..]));
+        }
+        for (what, subject, quotas) in asked {
+            let key = keys::limit(what, &subject);
+            let mut window: Window = tx.get(&key).await?.unwrap_or_default();
+            if let Err(wait) = window.try_take_all(quotas, tx.now()) {
+                return Ok(if caller.session.is_some() { Send::TooMany(wait) } else { Send::Silent });
+            }
+            let longest = quotas.iter().map(|quota| quota.window).max().unwrap_or_default();
+            tx.put(key, &window, Some(window.expires_at(longest))).await?;
+        }
+        Ok(Send::Yes)
+    }
+
+    fn stage_notice(&self, tx: &mut Tx, code: &Code, fresh: &Fresh) -> Result<(), Error> {
+        let notice = Notice::SignInCode {
+            to: code.contact.clone(),
+            code: fresh.code.clone(),
+            link: None,
+            valid_for: fresh.valid_for,
+            factor: code.factor.clone(),
+            first_factor: code.purpose == Purpose::FirstFactor,
+        };
+        self.courier.stage(tx, &code.tenant, &notice, code.expires_at)
+    }
+}
+
+/// The factor of a code to this contact.
+pub(crate) fn kind(contact: &Contact) -> FactorId {
+    match contact {
+        Contact::Email(_) => FactorId::OTP_EMAIL,
+        Contact::Phone(_) => FactorId::OTP_PHONE,
+    }
+}
+
+fn purpose(caller: &Caller) -> Purpose {
+    if caller.session.is_some() { Purpose::SecondFactor } else { Purpose::FirstFactor }
+}
+
+fn origin<'a>(caller: &'a Caller, claims: Option<&'a AccessClaims>, generation: u64) -> Origin<'a> {
+    Origin {
+        tenant: &caller.tenant,
+        purpose: purpose(caller),
+        session: claims.map(|claims| &claims.handle),
+        user: claims.map(|claims| &claims.user),
+        generation,
+    }
+}
+
+fn destination(tenant: &TenantId, purpose: Purpose, contact: &Contact) -> Key {
+    let purpose = match purpose {
+        Purpose::FirstFactor => "first",
+        Purpose::SecondFactor => "second",
+    };
+    keys::contact(tenant, purpose, contact.as_str())
+}
+
+/// Whose guesses count together: a user's of one kind of factor; without a user, a destination's. The
+/// unauthenticated can't touch a user's (row O34).
+fn budget(code: &Code) -> Key {
+    match &code.user {
+        Some(user) => keys::limit("guess", &format!("user {user} {}", code.factor)),
+        None => keys::limit("guess", &format!("contact {}", code.contact.as_str())),
+    }
+}

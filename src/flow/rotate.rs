@@ -1,0 +1,199 @@
+//! Refresh: open, decide, evaluate, sign, then one batch: the rotation, or the end of the session.
+
+use super::{
+    Desk,
+    evaluate::{Subject, apply, session_facts_of},
+};
+use crate::{
+    base::{
+        error::{Error, ErrorKind},
+        ident::SessionHandle,
+    },
+    claim::MfaClaim,
+    model::{
+        Staged, Tx,
+        audit::{self, Event, What},
+        change::Change,
+        epoch::Standing,
+        keys,
+        session::{self, SessionRecord},
+    },
+    policy::{RequestFacts, Requirements},
+    session::{
+        SessionDenied,
+        cookies::TransferMethod,
+        refresh::{self, End, Refresh, RefreshToken},
+        transport::Tokens,
+    },
+};
+
+/// What a refresh came to.
+#[derive(Debug)]
+pub(crate) enum Refreshed {
+    Tokens(Box<Tokens>),
+    /// An elevation made another token, which is on its way: 409.
+    Superseded,
+    /// It is over; the client's tokens go.
+    Denied(SessionDenied),
+}
+
+enum Round {
+    Done(Refreshed, Option<Change>),
+    /// The policy must be asked first.
+    Evaluate(Box<SessionRecord>, Standing),
+}
+
+const ROUNDS: usize = 3;
+
+impl Desk {
+    /// Refreshes by tokens of one session, all of them ours by their MAC.
+    pub(crate) async fn refresh(
+        &self,
+        tokens: &[RefreshToken],
+        method: TransferMethod,
+        request: &RequestFacts,
+    ) -> Result<Refreshed, Error> {
+        let Some(handle) = tokens.first().map(RefreshToken::handle) else {
+            return Ok(Refreshed::Denied(SessionDenied::Unauthorised));
+        };
+        let mut verdict: Option<(Standing, MfaClaim, Requirements)> = None;
+        for _ in 0..ROUNDS {
+            let evaluated = verdict.as_ref();
+            let round = self
+                .kit
+                .db
+                .transact(handle, |tx| async move {
+                    self.stage_refresh(tx, handle, tokens, method, evaluated).await
+                })
+                .await?;
+            match round {
+                Round::Done(refreshed, change) => {
+                    self.kit.learn(change.iter());
+                    return Ok(refreshed);
+                }
+                Round::Evaluate(row, standing) => {
+                    match self.evaluate_row(handle, &row, request).await {
+                        Ok((claim, requirements)) => verdict = Some((standing, claim, requirements)),
+                        // User or tenant are gone: the session with them (row R14).
+                        Err(error) if error.kind() == ErrorKind::SessionEnded => {
+                            self.kit.revoke(handle).await?;
+                            return Ok(Refreshed::Denied(SessionDenied::Unauthorised));
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
+            }
+        }
+        Err(Error::unavailable("what is required kept changing"))
+    }
+
+    async fn evaluate_row(
+        &self,
+        handle: &SessionHandle,
+        row: &SessionRecord,
+        request: &RequestFacts,
+    ) -> Result<(MfaClaim, Requirements), Error> {
+        let claim = self.claim_of(row).await?;
+        let facts = self.facts(row, None);
+        let requirements = self
+            .requirements(&Subject {
+                facts: &facts,
+                session: session_facts_of(handle, row, &claim),
+                completed: &claim.c,
+                payload: &row.payload,
+                request: Some(request.clone()),
+                tenant: &row.tenant,
+            })
+            .await?;
+        Ok((claim, requirements))
+    }
+
+    async fn stage_refresh(
+        &self,
+        mut tx: Tx,
+        handle: &SessionHandle,
+        tokens: &[RefreshToken],
+        method: TransferMethod,
+        evaluated: Option<&(Standing, MfaClaim, Requirements)>,
+    ) -> Result<Staged<Round>, Error> {
+        let (kit, now) = (&self.kit, tx.now());
+        let over = |denied| Round::Done(Refreshed::Denied(denied), None);
+        let Some(mut row) = tx.get::<SessionRecord>(&keys::session(handle)).await? else {
+            return tx.abandon(over(SessionDenied::Unauthorised));
+        };
+        let standing = Standing::read(&mut tx, &row.tenant, &row.user).await?;
+        let grace = kit.config.lifetimes.refresh_grace;
+        let dead = standing.revokes(&row.epochs);
+        let Some((token, decision)) = refresh::decide_any(&row.lineage, dead, tokens, now, grace) else {
+            return tx.abandon(over(SessionDenied::Unauthorised));
+        };
+        match decision {
+            Refresh::Superseded => tx.abandon(Round::Done(Refreshed::Superseded, None)),
+            Refresh::Ended(End::PreElevation) => {
+                self.stage_over(tx, handle, &row, Some(What::PreElevationReuse), SessionDenied::Unauthorised)
+                    .await
+            }
+            Refresh::Ended(_) => self.stage_over(tx, handle, &row, None, SessionDenied::Unauthorised).await,
+            Refresh::Theft(_) => {
+                self.stage_over(tx, handle, &row, Some(What::RefreshReuse), SessionDenied::Theft).await
+            }
+            Refresh::Replay => {
+                let salt = row.lineage.salt.clone();
+                let child = |keys: &refresh::RefreshKeys| refresh::child(keys, &salt, token);
+                let next = refresh::redeliver(&kit.refresh, &row.lineage, child);
+                let next = next.ok_or(Error::unavailable("the successor's root key is gone"))?;
+                let (_, tokens) = kit.issue(&row, &next, method, now)?;
+                tx.abandon(Round::Done(Refreshed::Tokens(Box::new(tokens)), None))
+            }
+            Refresh::Rotate => {
+                let due = row.ask_at.is_some_and(|at| at <= now)
+                    || standing.outdates(&row.epochs)
+                    || MfaClaim::from_payload(&row.payload).is_none();
+                let numbers = standing.numbers(row.revision).unwrap_or_default();
+                let fresh = evaluated.filter(|(before, ..)| before.numbers(row.revision) == Some(numbers));
+                match (due, fresh) {
+                    (true, None) => return tx.abandon(Round::Evaluate(Box::new(row), standing)),
+                    (true, Some((_, derived, requirements))) => {
+                        let was_half = row.is_half();
+                        let mut claim =
+                            MfaClaim::from_payload(&row.payload).unwrap_or_else(|| derived.clone());
+                        apply(&mut row, &mut claim, requirements, numbers, now);
+                        if was_half && !row.is_half() {
+                            session::list_as_full(&mut tx, &row.user, handle).await?;
+                        }
+                    }
+                    (false, _) => {}
+                }
+                let keys_now = kit.refresh.first().ok_or(Error::internal("there is no root key"))?;
+                let next = refresh::child(keys_now, &row.lineage.salt, token);
+                let slides = now + kit.config.lifetimes.refresh_token;
+                row.lineage = refresh::rotated(&row.lineage, &next, now, slides);
+                row.used_at = now;
+                let (_, tokens) = kit.issue(&row, &next, method, now)?;
+                session::put(&mut tx, handle, &row).await?;
+                Standing::check(&mut tx, &row.tenant, &row.user).await?;
+                audit::stage(
+                    &mut tx,
+                    Event::new(What::Refreshed, &row.tenant).user(&row.user).session(handle),
+                )?;
+                tx.commit(Round::Done(Refreshed::Tokens(Box::new(tokens)), None))
+            }
+        }
+    }
+
+    /// Stages that the session is over, in the batch that found out (row R09).
+    async fn stage_over(
+        &self,
+        mut tx: Tx,
+        handle: &SessionHandle,
+        row: &SessionRecord,
+        what: Option<What>,
+        denied: SessionDenied,
+    ) -> Result<Staged<Round>, Error> {
+        let change = session::end(&mut tx, handle, row).await?;
+        if let Some(what) = what {
+            audit::stage(&mut tx, Event::new(what, &row.tenant).user(&row.user).session(handle))?;
+        }
+        tx.commit(Round::Done(Refreshed::Denied(denied), Some(change)))
+    }
+}

@@ -1,0 +1,225 @@
+//! A first factor was proved: one batch with the credential spent, the user made if need be, the session,
+//! the one left behind ended, and the audit.
+
+use super::{
+    Caller, Desk, Refusal,
+    admit::{self, NotAdmitted},
+    complete::{Completed, Outcome, ROUNDS, Resolved, Round},
+    evaluate::{Subject, Verdicts, apply},
+};
+use crate::{
+    base::{
+        error::{Error, ErrorKind},
+        ident::{LoginId, SessionHandle},
+        payload::Payload,
+    },
+    claim::MfaClaim,
+    factor::Proof,
+    model::{
+        Staged, Tx,
+        audit::{self, Event, What},
+        change::Change,
+        epoch::Standing,
+        keys,
+        session::{self, Lineage, SessionRecord},
+        user::{self, NewLogin, User},
+    },
+    policy::SessionFacts,
+    session::{
+        SessionDenied,
+        refresh::{self, RefreshToken},
+    },
+};
+
+/// The one who signs in, as prepared outside of the transaction.
+struct Candidate {
+    user: User,
+    login: LoginId,
+    /// Made in the batch, if nobody has the name by then.
+    new: Option<NewLogin>,
+}
+
+impl Desk {
+    /// Whether a factor may start a session in the caller's tenant (row P19).
+    pub(crate) async fn admit_first(
+        &self,
+        caller: &Caller,
+        factor: &crate::base::ident::FactorId,
+    ) -> Result<(), Refusal> {
+        let tenant = self.tenant(&caller.tenant).await?;
+        match admit::first(factor, &self.first_factors(&tenant)) {
+            Ok(_) => Ok(()),
+            Err(NotAdmitted::NotAFirstFactor) if caller.left_behind.is_none() => {
+                Err(Refusal::Denied(SessionDenied::Unauthorised))
+            }
+            Err(_) => Err(Refusal::BadInput("this factor can't start a session here")),
+        }
+    }
+
+    /// Starts a session.
+    pub(crate) async fn sign_in(&self, caller: &Caller, proof: Proof) -> Result<Outcome, Refusal> {
+        if proof.bound.session.is_some() || proof.bound.tenant != caller.tenant {
+            return Ok(Outcome::Lost);
+        }
+        for _ in 0..ROUNDS {
+            // Read at completion, not only at the start (rows F22, N06).
+            self.admit_first(caller, &proof.factor).await?;
+            let resolved = self.resolve(&caller.tenant, &proof.credential).await?;
+            if resolved.fresh && resolved.owner.is_some() {
+                return Ok(Outcome::Taken);
+            }
+            let Some(candidate) = self.candidate(caller, resolved).await? else { return Ok(Outcome::Lost) };
+            let before = self.standing(caller, &candidate).await?;
+            let handle = SessionHandle::random(&caller.tenant)?;
+            let mut claim = MfaClaim::default();
+            claim.mark(proof.factor.clone(), proof.at);
+            let facts = crate::flow::facts::StoredFacts::new(
+                &self.kit.db,
+                &self.factors,
+                &candidate.user.id,
+                &caller.tenant,
+                Some(candidate.user.clone()),
+            );
+            let payload = Payload::new();
+            let subject = Subject {
+                facts: &facts,
+                session: SessionFacts {
+                    handle: handle.clone(),
+                    user: candidate.user.id.clone(),
+                    login: candidate.login.clone(),
+                    created_at: proof.at,
+                    first_factor: Some(proof.factor.clone()),
+                },
+                completed: &claim.c,
+                payload: &payload,
+                request: Some(caller.request.clone()),
+                tenant: &caller.tenant,
+            };
+            let verdicts = Verdicts {
+                requirements: self.requirements(&subject).await?,
+                claims: self.fetch(&self.claims, &subject).await?,
+            };
+            let (candidate, verdicts, claim, proof_ref) = (&candidate, &verdicts, &claim, &proof);
+            let (before, handle) = (&before, &handle);
+            let round = self
+                .kit
+                .db
+                .transact(&candidate.user.id, |tx| async move {
+                    self.stage_sign_in(tx, caller, proof_ref, candidate, before, handle, claim, verdicts)
+                        .await
+                })
+                .await?;
+            if let Round::Done(outcome, changes) = round {
+                self.kit.learn(&changes);
+                return Ok(outcome);
+            }
+        }
+        Err(Error::unavailable("what is required kept changing").into())
+    }
+
+    async fn candidate(&self, caller: &Caller, resolved: Resolved) -> Result<Option<Candidate>, Error> {
+        Ok(match (resolved.owner, resolved.new) {
+            (Some(owner), _) => {
+                let user = self.user(&owner).await?;
+                user.map(|user| Candidate { user, login: owner.login, new: None })
+            }
+            (None, Some(new)) => {
+                let user = user::prepare(&caller.tenant, &new, self.kit.db.now())?;
+                let login = user.logins.first().map(|login| login.id.clone());
+                login.map(|login| Candidate { user, login, new: Some(new) })
+            }
+            (None, None) => None,
+        })
+    }
+
+    async fn standing(&self, caller: &Caller, candidate: &Candidate) -> Result<Standing, Error> {
+        self.kit
+            .db
+            .transact("look", |mut tx| async move {
+                let standing = Standing::read(&mut tx, &caller.tenant, &candidate.user.id).await?;
+                tx.abandon(standing)
+            })
+            .await
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the values of one round, each of its own type")]
+    async fn stage_sign_in(
+        &self,
+        mut tx: Tx,
+        caller: &Caller,
+        proof: &Proof,
+        candidate: &Candidate,
+        before: &Standing,
+        handle: &SessionHandle,
+        claim: &MfaClaim,
+        verdicts: &Verdicts,
+    ) -> Result<Staged<Round>, Error> {
+        let (kit, tenant, user, now) = (&self.kit, &caller.tenant, &candidate.user, tx.now());
+        let standing = Standing::read(&mut tx, tenant, &user.id).await?;
+        if standing.numbers(0) != before.numbers(0) || standing.tenant.is_none() {
+            return tx.abandon(Round::Moved);
+        }
+        if !proof.spend.stage(&mut tx).await? {
+            return tx.abandon(Round::Done(Outcome::Lost, Vec::new()));
+        }
+        match &candidate.new {
+            Some(new) if user::owner(&mut tx, tenant, new).await?.is_some() => {
+                return tx.abandon(Round::Moved);
+            }
+            Some(new) => user::create(&mut tx, tenant, user, new).await?,
+            None if user::load(&mut tx, &user.id).await?.as_ref() != Some(user) => {
+                return tx.abandon(Round::Moved);
+            }
+            None => {}
+        }
+        let numbers = Standing::read(&mut tx, tenant, &user.id).await?.numbers(1);
+        let numbers = numbers.ok_or(Error::new(ErrorKind::SessionEnded, "user or tenant are gone"))?;
+        let keys_now = kit.refresh.first().ok_or(Error::internal("there is no root key"))?;
+        let token = RefreshToken::random(handle.clone(), user.id.clone(), keys_now)?;
+        let lives = &kit.config.lifetimes;
+        let mut row = SessionRecord {
+            user: user.id.clone(),
+            login: candidate.login.clone(),
+            tenant: tenant.clone(),
+            created_at: now,
+            used_at: now,
+            revision: 1,
+            epochs: numbers,
+            payload: Payload::new(),
+            lineage: Lineage {
+                current: token.hash2(),
+                previous: None,
+                superseded: Vec::new(),
+                salt: refresh::salt()?,
+                half_until: Some(now + lives.half_session),
+                expires_at: (now + lives.refresh_token).min(now + lives.session),
+                absolute_until: now + lives.session,
+            },
+            ask_at: None,
+        };
+        for (key, value) in &verdicts.claims {
+            row.payload.set(key, value.clone());
+        }
+        apply(&mut row, &mut claim.clone(), &verdicts.requirements, numbers, now);
+        let (opened, mut tokens) = kit.issue(&row, &token, caller.method, now)?;
+        tokens.clear_other = caller.clear_other;
+        let mut changes = session::insert(&mut tx, handle, &row, kit.config.max_sessions).await?;
+        changes.extend(end_left_behind(&mut tx, caller).await?);
+        Standing::check(&mut tx, tenant, &user.id).await?;
+        let event = Event::new(What::SignedIn, tenant).user(&user.id).session(handle).factor(&proof.factor);
+        audit::stage(&mut tx, event)?;
+        let created = candidate.new.is_some();
+        let done = Completed { user: user.clone(), created, opened, tokens };
+        tx.commit(Round::Done(Outcome::Done(Box::new(done)), changes))
+    }
+}
+
+/// A session that came along and wasn't used ends with the sign-in (row S01).
+async fn end_left_behind(tx: &mut Tx, caller: &Caller) -> Result<Option<Change>, Error> {
+    let Some(session) = &caller.left_behind else { return Ok(None) };
+    let handle = session.handle();
+    match tx.get::<SessionRecord>(&keys::session(&handle)).await? {
+        Some(row) => session::end(tx, &handle, &row).await.map(Some),
+        None => Ok(None),
+    }
+}
