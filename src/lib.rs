@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 #![allow(dead_code, unused_imports)] // while the house is being built
 
+#[cfg(feature = "api")]
+pub mod api;
 mod base;
 mod builder;
 pub mod claim;

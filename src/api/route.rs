@@ -15,7 +15,10 @@ pub(super) enum Endpoint {
     ConsumeCode,
     SignIn,
     SignUp,
-    EmailExists,
+    PasswordExists,
+    CodeExists,
+    /// The path that both recipes shared once: `rid` says which is meant (§1.1.7).
+    OldExists,
     LoginMethods,
     Jwks,
 }
@@ -30,9 +33,9 @@ const ROUTES: [(Method, &str, Endpoint); 13] = [
     (Method::POST, "/signinup/code/consume", Endpoint::ConsumeCode),
     (Method::POST, "/signin", Endpoint::SignIn),
     (Method::POST, "/signup", Endpoint::SignUp),
-    (Method::GET, "/emailpassword/email/exists", Endpoint::EmailExists),
-    (Method::GET, "/passwordless/email/exists", Endpoint::EmailExists),
-    (Method::GET, "/signup/email/exists", Endpoint::EmailExists),
+    (Method::GET, "/emailpassword/email/exists", Endpoint::PasswordExists),
+    (Method::GET, "/passwordless/email/exists", Endpoint::CodeExists),
+    (Method::GET, "/signup/email/exists", Endpoint::OldExists),
     (Method::GET, "/loginmethods", Endpoint::LoginMethods),
     (Method::GET, "/jwt/jwks.json", Endpoint::Jwks),
 ];
@@ -58,17 +61,19 @@ pub(super) fn find(base: &str, method: &Method, path: &str) -> Route {
     if let Some(endpoint) = exact(method, rest) {
         return Route::Ours(endpoint, TenantId::PUBLIC);
     }
-    let Some((segment, tail)) = rest[1..].split_once('/') else { return Route::Inner };
-    match (exact(method, &rest[1 + segment.len()..]), tail.is_empty()) {
-        (Some(endpoint), false) => match TenantId::parse(segment) {
+    let Some(inside) = rest.strip_prefix('/') else { return Route::Inner };
+    let Some(slash) = inside.find('/') else { return Route::Inner };
+    let (segment, tail) = inside.split_at(slash);
+    match exact(method, tail) {
+        Some(endpoint) => match TenantId::parse(segment) {
             Ok(tenant) => Route::Ours(endpoint, tenant),
             Err(_) => Route::NoTenant,
         },
-        _ => Route::Inner,
+        None => Route::Inner,
     }
 }
 
-/// Whether the path is the refresh route, in any tenant's form.
+/// The endpoint at a path below the base path.
 fn exact(method: &Method, rest: &str) -> Option<Endpoint> {
     ROUTES.iter().find(|(m, path, _)| m == method && *path == rest).map(|(.., endpoint)| *endpoint)
 }

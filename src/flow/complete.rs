@@ -12,7 +12,7 @@ use crate::{
         Db, keys,
         user::{NewLogin, Owner, User},
     },
-    session::{Opened, transport::Tokens},
+    session::{Opened, Session, transport::Tokens},
 };
 
 /// How often requirements may move under a completion before it gives up (row P08).
@@ -72,6 +72,11 @@ impl Desk {
                 fresh: matches!(credential, Credential::Fresh(_)),
             },
         })
+    }
+
+    /// The user of a session.
+    pub(crate) async fn user_of(&self, session: &Session) -> Result<Option<User>, Error> {
+        self.kit.db.get(&keys::user(&session.user_id())).await
     }
 
     pub(super) async fn user(&self, owner: &Owner) -> Result<Option<User>, Error> {

@@ -1,1 +1,2 @@
-mod body;
+pub(crate) mod body;
+pub(crate) mod refuse;

@@ -1,0 +1,157 @@
+//! One request to a route: what came with it, and the session it uses.
+
+use bytes::Bytes;
+use http::{StatusCode, request::Parts};
+use serde_json::Map;
+
+use super::{reply::Reply, wire::Body};
+use crate::{
+    base::{error::Error, ident::TenantId, json},
+    engine::Mfa,
+    flow::{Caller, Desk, Refusal},
+    policy::RequestFacts,
+    session::{
+        Kit, Session, SessionDenied, csrf,
+        feed::{Freshness, Verdict},
+        transport::Presented,
+        verify::{self, Demand, Evidence, Judgement, Opened, Question},
+    },
+};
+
+/// A request, read but not judged.
+pub(super) struct Call<'a> {
+    pub(super) desk: &'a Desk,
+    pub(super) tenant: TenantId,
+    pub(super) presented: Presented<'a>,
+    pub(super) parts: &'a Parts,
+    pub(super) body: Body,
+}
+
+impl<'a> Call<'a> {
+    /// Reads headers and body; refuses what another site sent (rows X06, X07).
+    pub(super) fn new(mfa: &'a Mfa, tenant: TenantId, parts: &'a Parts, body: &Bytes) -> Result<Self, Reply> {
+        let desk: &Desk = &mfa.desk;
+        let config = &desk.kit.config;
+        let Ok(presented) = Presented::read(&parts.headers, &config.cookies) else {
+            return Err(Reply::message(
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "there are too many cookies",
+            ));
+        };
+        let (api, websites) = (&config.app.api, &config.app.websites);
+        let same_site = websites.iter().all(|website| api.same_site(website));
+        let unsafe_method = csrf::is_unsafe(parts.method.as_str());
+        if unsafe_method && !csrf::origin_allowed(&presented, websites, same_site) {
+            return Err(Reply::message(StatusCode::BAD_REQUEST, "this origin may not use the API"));
+        }
+        let body = match body.is_empty() {
+            true => Map::new(),
+            false => json::parse_object(body)
+                .map_err(|_| Reply::message(StatusCode::BAD_REQUEST, "the body must be one JSON object"))?,
+        };
+        Ok(Self { desk, tenant, presented, parts, body: Body(body) })
+    }
+
+    pub(super) fn kit(&self) -> &Kit {
+        &self.desk.kit
+    }
+
+    pub(super) fn request(&self) -> RequestFacts {
+        self.desk.request(&self.parts.extensions, &self.parts.headers)
+    }
+
+    /// One parameter of the query, decoded.
+    pub(super) fn query(&self, name: &str) -> Option<String> {
+        let query = self.parts.uri.query()?;
+        query.split('&').find_map(|pair| {
+            let (key, value) = pair.split_once('=')?;
+            (key == name).then(|| decode(value))?
+        })
+    }
+
+    /// The session that came along. No validators: the factors are completed here.
+    pub(super) async fn session(&self) -> Result<Session, Refusal> {
+        let demand = Demand::bare();
+        for tried in [false, true] {
+            let keyring = self.kit().keys.current();
+            let now = self.kit().db.now();
+            let evidence = Evidence {
+                presented: &self.presented,
+                method: self.parts.method.as_str(),
+                csrf: self.kit().config.csrf,
+                keyring: &keyring,
+                issuer: &self.kit().issuer,
+                now,
+            };
+            match verify::open(&demand, &evidence) {
+                Judgement::Pass(opened) => return self.current(opened).await,
+                Judgement::Ask(Question::Keys(kid)) if !tried => {
+                    if !self.kit().reload_keys(&kid).await? {
+                        return Err(Refusal::Denied(SessionDenied::TryRefresh));
+                    }
+                }
+                Judgement::Deny(denied) => return Err(Refusal::Denied(denied)),
+                _ => break,
+            }
+        }
+        Err(Refusal::Denied(SessionDenied::TryRefresh))
+    }
+
+    /// What the change feed says of it. A feed that can't be read is no obstacle: every step of a factor
+    /// reads the session's row.
+    async fn current(&self, opened: Opened) -> Result<Session, Refusal> {
+        let kit = &self.desk.kit;
+        let (mut verdict, freshness) = kit.verdict(&opened.claims, kit.db.now());
+        if freshness != Freshness::Fresh && kit.read_feed().await.is_ok() {
+            verdict = kit.verdict(&opened.claims, kit.db.now()).0;
+        }
+        match verdict {
+            Verdict::Revoked => Err(Refusal::Denied(SessionDenied::Unauthorised)),
+            _ => Ok(Session::new(kit, opened)),
+        }
+    }
+
+    /// Who asks. With the flag the session is required and its tenant counts; without it the session isn't
+    /// used, and ends if another one begins.
+    pub(super) async fn caller(&self, try_linking: bool) -> Result<Caller, Refusal> {
+        let (session, left_behind) = match try_linking {
+            true => (Some(self.session().await?), None),
+            false => (None, self.left_behind().await?),
+        };
+        let method = self.kit().config.cookies.methods.choose(self.presented.auth_mode);
+        Ok(Caller {
+            tenant: session.as_ref().map_or_else(|| self.tenant.clone(), Session::tenant_id),
+            clear_other: self.presented.carries(method.other()),
+            session,
+            left_behind,
+            method,
+            request: self.request(),
+        })
+    }
+
+    /// A session that came along unasked; one that isn't good is as if there were none.
+    async fn left_behind(&self) -> Result<Option<Session>, Error> {
+        match self.session().await {
+            Ok(session) => Ok(Some(session)),
+            Err(Refusal::Failed(error)) => Err(error),
+            Err(_) => Ok(None),
+        }
+    }
+}
+
+/// Percent-decoding of a query's value; `None` if it isn't UTF-8 or is cut off.
+fn decode(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let mut digit = || char::from(rest.next()?).to_digit(16);
+                u8::try_from(digit()? * 16 + digit()?).ok()?
+            }
+            other => other,
+        });
+    }
+    String::from_utf8(bytes).ok()
+}

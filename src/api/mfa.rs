@@ -1,0 +1,43 @@
+//! `PUT /mfa/info` (`spec/wire.md` §6.3).
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    call::Call,
+    reply::{NotAllowed, Reply},
+};
+use crate::{base::ident::FactorId, flow::Refusal, session::Session};
+
+/// No login method is made here, so no code of §13 is ever sent.
+const NEVER: NotAllowed = NotAllowed { status: "GENERAL_ERROR", codes: [""; 4] };
+
+/// What comes next.
+pub(super) async fn info(call: &Call<'_>) -> Reply {
+    answer(call).await.unwrap_or_else(|refusal| NEVER.refusal(refusal))
+}
+
+async fn answer(call: &Call<'_>) -> Result<Reply, Refusal> {
+    let caller = call.caller(true).await?;
+    let Some(session) = &caller.session else { return Err(Refusal::BadInput("a session is needed")) };
+    let info = call.desk.info(&caller, session).await?;
+    let ids = |factors: &[FactorId]| factors.iter().map(FactorId::as_str).collect::<Vec<&str>>().into();
+    let emails: Map<String, Value> =
+        info.emails.iter().map(|(factor, emails)| (factor.to_string(), json!(emails))).collect();
+    let (next, set_up, allowed): (Value, Value, Value) =
+        (ids(&info.next), ids(&info.set_up), ids(&info.allowed));
+    let reply = Reply::ok(json!({
+        "status": "OK",
+        "factors": { "next": next, "alreadySetup": set_up, "allowedToSetup": allowed },
+        "emails": emails,
+        "phoneNumbers": {},
+    }));
+    Ok(with_change(reply, session))
+}
+
+/// What the session has to tell the client leaves with the answer.
+fn with_change(reply: Reply, session: &Session) -> Reply {
+    match session.take_change() {
+        Some(change) => reply.change(change),
+        None => reply,
+    }
+}

@@ -1,0 +1,223 @@
+//! The routes under the base path: what the SuperTokens browser SDKs speak (`spec/wire.md`).
+//!
+//! [`ApiLayer`] answers requests to its own routes and hands everything else to the inner service
+//! untouched; it never answers 404 or 405 for a path that isn't its own. Mount it outside of
+//! [`MfaLayer`](crate::MfaLayer), and CORS outside of both.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, request::Parts};
+use http_body::Body;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
+
+use self::{
+    call::Call,
+    reply::Reply,
+    route::{Endpoint, Route},
+};
+use crate::{base::error::BoxError, engine::Mfa, layer::body::MfaBody};
+
+mod call;
+mod keys;
+mod mfa;
+#[cfg(feature = "password")]
+mod password;
+mod passwordless;
+mod reply;
+mod route;
+mod session;
+mod tenant;
+mod wire;
+
+pub(crate) use self::wire::WireUser;
+
+/// The longest request body (row M10), and how long it may take to arrive.
+const BODY: usize = 16 * 1024;
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Serves the crate's own routes in front of a service.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct ApiLayer {
+    mfa: Mfa,
+}
+
+impl ApiLayer {
+    /// Serves the routes of `mfa`.
+    pub fn new(mfa: Mfa) -> Self {
+        Self { mfa }
+    }
+}
+
+impl<S> Layer<S> for ApiLayer {
+    type Service = ApiService<S>;
+
+    fn layer(&self, inner: S) -> ApiService<S> {
+        ApiService { mfa: self.mfa.clone(), inner }
+    }
+}
+
+/// What [`ApiLayer`] makes of a service.
+#[derive(Clone)]
+pub struct ApiService<S> {
+    mfa: Mfa,
+    inner: S,
+}
+
+impl<S> fmt::Debug for ApiService<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiService").finish_non_exhaustive()
+    }
+}
+
+impl<S, B, R> Service<Request<B>> for ApiService<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+    R: Body<Data = Bytes>,
+{
+    type Response = Response<MfaBody<R>>;
+    type Error = S::Error;
+    type Future = ApiFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> ApiFuture<S::Future> {
+        let base = &self.mfa.desk.kit.config.app.base_path;
+        let state = match route::find(base, request.method(), request.uri().path()) {
+            Route::Inner => State::Inner { future: self.inner.call(request) },
+            Route::NoTenant => State::Ours { future: Box::pin(std::future::ready(reply::no_tenant())) },
+            Route::Ours(endpoint, tenant) => {
+                let (parts, body) = request.into_parts();
+                let mfa = self.mfa.clone();
+                let future = async move {
+                    match read(&parts, body).await {
+                        Ok(body) => serve(mfa, endpoint, tenant, parts, body).await,
+                        Err(reply) => reply,
+                    }
+                };
+                State::Ours { future: Box::pin(future) }
+            }
+        };
+        ApiFuture { state }
+    }
+}
+
+pin_project! {
+    /// The future of [`ApiService`].
+    pub struct ApiFuture<F> {
+        #[pin]
+        state: State<F>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<F> {
+        Inner { #[pin] future: F },
+        Ours { future: Pin<Box<dyn Future<Output = Reply> + Send>> },
+    }
+}
+
+impl<F> fmt::Debug for ApiFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiFuture").finish_non_exhaustive()
+    }
+}
+
+impl<F, R, E> Future for ApiFuture<F>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+{
+    type Output = Result<Response<MfaBody<R>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().state.project() {
+            StateProj::Inner { future } => {
+                let response = ready!(future.poll(cx))?;
+                Poll::Ready(Ok(response.map(MfaBody::inner)))
+            }
+            StateProj::Ours { future } => Poll::Ready(Ok(ready!(future.as_mut().poll(cx)).into_response())),
+        }
+    }
+}
+
+/// Reads the body within its bounds (row M10).
+async fn read<B>(parts: &Parts, body: B) -> Result<Bytes, Reply>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    let collected = tokio::time::timeout(PATIENCE, Limited::new(body, BODY).collect()).await;
+    let bytes = match collected {
+        Err(_) => return Err(Reply::message(StatusCode::REQUEST_TIMEOUT, "the body took too long")),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            return Err(Reply::message(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large"));
+        }
+        Ok(Err(_)) => return Err(Reply::message(StatusCode::BAD_REQUEST, "the body could not be read")),
+        Ok(Ok(collected)) => collected.to_bytes(),
+    };
+    // A form or a text body needs no preflight, so a foreign page could send one (row X05).
+    let json = parts.headers.get(http::header::CONTENT_TYPE).is_some_and(|value| {
+        let essence = value.as_bytes().split(|b| *b == b';').next().unwrap_or_default();
+        essence.trim_ascii().eq_ignore_ascii_case(b"application/json")
+    });
+    if !bytes.is_empty() && !json {
+        return Err(Reply::message(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body must be application/json"));
+    }
+    Ok(bytes)
+}
+
+/// From here on the work runs to its end, whatever becomes of the caller (row M12).
+async fn serve(
+    mfa: Mfa,
+    endpoint: Endpoint,
+    tenant: crate::ident::TenantId,
+    parts: Parts,
+    body: Bytes,
+) -> Reply {
+    let kit = mfa.desk.kit.clone();
+    let work = async move {
+        mfa.desk.kit.ready().await?;
+        Ok(match Call::new(&mfa, tenant, &parts, &body) {
+            Ok(call) => dispatch(endpoint, &call).await,
+            Err(reply) => reply,
+        })
+    };
+    kit.clone().run(work).await.unwrap_or_else(|error| Reply::failed(&error)).finish(&kit)
+}
+
+async fn dispatch(endpoint: Endpoint, call: &Call<'_>) -> Reply {
+    match endpoint {
+        Endpoint::Refresh => session::refresh(call).await,
+        Endpoint::SignOut => session::sign_out(call).await,
+        Endpoint::MfaInfo => mfa::info(call).await,
+        Endpoint::CreateCode => passwordless::create(call).await,
+        Endpoint::ResendCode => passwordless::resend(call).await,
+        Endpoint::ConsumeCode => passwordless::consume(call).await,
+        #[cfg(feature = "password")]
+        Endpoint::SignIn => password::sign_in(call).await,
+        #[cfg(feature = "password")]
+        Endpoint::SignUp => password::sign_up(call).await,
+        #[cfg(not(feature = "password"))]
+        Endpoint::SignIn | Endpoint::SignUp => reply::no_tenant(),
+        Endpoint::PasswordExists | Endpoint::CodeExists | Endpoint::OldExists => {
+            tenant::exists(endpoint, call).await
+        }
+        Endpoint::LoginMethods => tenant::login_methods(call).await,
+        Endpoint::Jwks => keys::jwks(call),
+    }
+}

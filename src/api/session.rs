@@ -1,0 +1,79 @@
+//! `POST /session/refresh` and `POST /signout` (`spec/wire.md` §4, §11).
+
+use serde_json::json;
+
+use super::{call::Call, reply::Reply, wire};
+use crate::{
+    flow::rotate::Refreshed,
+    session::{
+        SessionDenied, csrf,
+        refresh::{self, Offered},
+        token::{self, OpenError},
+        transport::{Access, TokenChange},
+    },
+};
+
+/// Refresh: new tokens for old, or the end.
+pub(super) async fn refresh(call: &Call<'_>) -> Reply {
+    let (kit, presented) = (call.kit(), &call.presented);
+    let gone = || Reply::denied(&SessionDenied::Unauthorised).change(TokenChange::Clear(None));
+    // The SDKs' first visit: 401 and `front-token: remove`, never anything else.
+    let Some((values, method)) = presented.refresh() else { return gone() };
+    let tokens = match refresh::offered(values, &kit.refresh) {
+        Offered::Nothing => return gone(),
+        Offered::Several => return Reply::denied(&SessionDenied::Unauthorised),
+        Offered::Session(tokens) => tokens,
+    };
+    let websites = &kit.config.app.websites;
+    let bound = tokens.first().zip(kit.refresh.first()).map(|(token, keys)| token.anti_csrf(keys));
+    if !csrf::refresh_proven(kit.config.csrf, method, presented, websites, bound.as_deref()) {
+        return match csrf::may_clear(presented, websites) {
+            true => gone(),
+            false => Reply::denied(&SessionDenied::Unauthorised),
+        };
+    }
+    match call.desk.refresh(&tokens, method, &call.request()).await {
+        Ok(Refreshed::Tokens(mut tokens)) => {
+            tokens.clear_other = presented.carries(method.other());
+            tokens.expire_older = values.len() > 1;
+            Reply::ok(json!({})).change(*tokens)
+        }
+        Ok(Refreshed::Superseded) => Reply::superseded(),
+        Ok(Refreshed::Denied(denied)) => Reply::denied(&denied).change(TokenChange::Clear(None)),
+        Err(error) => Reply::failed(&error),
+    }
+}
+
+/// Sign-out: an expired token still names its session, and ends it (row S12).
+pub(super) async fn sign_out(call: &Call<'_>) -> Reply {
+    let (kit, presented) = (call.kit(), &call.presented);
+    let (text, method) = match presented.access {
+        Access::Token { text, method } => (text, method),
+        Access::Duplicate => return Reply::denied(&SessionDenied::TryRefresh),
+        Access::Absent | Access::Ambiguous => return Reply::denied(&SessionDenied::Unauthorised),
+    };
+    let again = || Reply::denied(&SessionDenied::TryRefresh);
+    let guarded = csrf::needed(kit.config.csrf, method, call.parts.method.as_str(), false);
+    if guarded && !csrf::header_proven(kit.config.csrf, presented) {
+        return again();
+    }
+    let mut opened = token::open_expired(text, &kit.keys.current(), &kit.issuer, kit.db.now());
+    if let Err(OpenError::UnknownKey(kid)) = &opened {
+        match kit.reload_keys(kid).await {
+            Ok(_) => opened = token::open_expired(text, &kit.keys.current(), &kit.issuer, kit.db.now()),
+            Err(error) => return Reply::failed(&error),
+        }
+    }
+    let claims = match opened {
+        Ok(claims) => claims,
+        Err(OpenError::NotOurs) => return Reply::denied(&SessionDenied::Unauthorised),
+        Err(_) => return again(),
+    };
+    if guarded && !csrf::token_proven(kit.config.csrf, presented, claims.anti_csrf.as_deref()) {
+        return again();
+    }
+    match kit.revoke(&claims.handle).await {
+        Ok(_) => Reply::ok(wire::status("OK")).change(TokenChange::Clear(Some(method))),
+        Err(error) => Reply::failed(&error),
+    }
+}

@@ -1,0 +1,62 @@
+//! `GET /loginmethods` and the `…/exists` routes (`spec/wire.md` §9.4, §7.6).
+
+use serde_json::json;
+
+use super::{
+    call::Call,
+    reply::{self, Reply},
+    route::Endpoint,
+};
+use crate::{
+    base::{contact::Email, ident::FactorId},
+    flow::Refusal,
+    model::{keys, user::Owner},
+};
+
+/// What a tenant's sign-in page offers.
+pub(super) async fn login_methods(call: &Call<'_>) -> Reply {
+    let tenant = match call.desk.tenant(&call.tenant).await {
+        Ok(tenant) => tenant,
+        Err(Refusal::Failed(error)) => return Reply::failed(&error),
+        Err(_) => return reply::no_tenant(),
+    };
+    let first = call.desk.first_factors(&tenant);
+    let passwordless = [FactorId::OTP_EMAIL, FactorId::OTP_PHONE, FactorId::LINK_EMAIL, FactorId::LINK_PHONE];
+    Reply::ok(json!({
+        "status": "OK",
+        "emailPassword": { "enabled": first.accepts(&FactorId::PASSWORD) },
+        "thirdParty": { "enabled": first.accepts(&FactorId::THIRD_PARTY), "providers": [] },
+        "passwordless": { "enabled": passwordless.iter().any(|factor| first.accepts(factor)) },
+        "webauthn": { "enabled": first.accepts(&FactorId::WEBAUTHN) },
+        "firstFactors": first.listed().iter().map(FactorId::as_str).collect::<Vec<_>>(),
+    }))
+}
+
+/// Whether an address signs somebody in. `false` for everybody, unless the app said otherwise (row O25).
+pub(super) async fn exists(endpoint: Endpoint, call: &Call<'_>) -> Reply {
+    let Some(text) = call.query("email") else {
+        return super::wire::BadInput("the query must name an email").into();
+    };
+    match call.desk.tenant(&call.tenant).await {
+        Ok(_) => {}
+        Err(Refusal::Failed(error)) => return Reply::failed(&error),
+        Err(_) => return reply::no_tenant(),
+    }
+    let by_code = match endpoint {
+        Endpoint::CodeExists => true,
+        Endpoint::OldExists => call.parts.headers.get("rid").is_some_and(|rid| rid == "passwordless"),
+        _ => false,
+    };
+    let kind = if by_code { "passwordless-email" } else { "emailpassword" };
+    let exists = match Email::parse(&text) {
+        Ok(email) if call.kit().config.reveal_accounts => {
+            let key = keys::login(&call.tenant, kind, email.as_str());
+            match call.kit().db.get::<Owner>(&key).await {
+                Ok(owner) => owner.is_some(),
+                Err(error) => return Reply::failed(&error),
+            }
+        }
+        _ => false,
+    };
+    Reply::ok(json!({ "status": "OK", "exists": exists }))
+}
