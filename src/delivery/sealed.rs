@@ -156,7 +156,7 @@ mod tests {
             &whole.expose().replace("SignInCode", "Other"),
             &whole.expose().replace("a@shop.example", "nobody"),
             &whole.expose().replace("validFor", "x"),
-            &whole.expose().replace("otp-email", ""),
+            &whole.expose().replace("otp-email", "\\u0001"),
             &format!("{}x", whole.expose()),
         ] {
             assert!(Notice::from_sealed_form(text).is_err(), "{text}");

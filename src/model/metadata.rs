@@ -56,3 +56,41 @@ pub(crate) async fn edit(
     let change = change::stage(tx, Subject::User(user.clone()), ChangeKind::JudgeAnew).await?;
     Ok((list, Some(change)))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// The vectors keep the list in a document with other things; only the list is ours.
+    #[test]
+    fn the_list_follows_the_vectors() {
+        let vectors: Value =
+            serde_json::from_str(include_str!("../../tests/vectors/required_factors_storage.json")).unwrap();
+        let listed = |document: &Value| match &document["_supertokens"]["requiredSecondaryFactors"] {
+            Value::Null => json!([]),
+            list => list.clone(),
+        };
+        let cases = vectors["cases"].as_array().unwrap();
+        assert!(!cases.is_empty());
+        for case in cases {
+            let name = &case["name"];
+            let stored = json!({ "factors": listed(&case["input"]["metadata"]) });
+            let mut list: RequiredFactors = serde_json::from_value(stored).unwrap();
+            let operations = case["input"]["operations"].as_array().unwrap();
+            let steps = operations.iter().map(|step| {
+                let factor = || FactorId::parse(step["factorId"].as_str().unwrap()).unwrap();
+                let wrote = match step["op"].as_str().unwrap() {
+                    "add" => list.add(&factor()),
+                    "remove" => list.remove(&factor()),
+                    "get" => false,
+                    other => panic!("{name}: no operation {other}"),
+                };
+                json!({ "wrote": wrote, "required": list.clone().into_vec() })
+            });
+            assert_eq!(steps.collect::<Value>(), case["expected"]["steps"], "{name}");
+            assert_eq!(json!(list.into_vec()), listed(&case["expected"]["metadataAfter"]), "{name}");
+        }
+    }
+}

@@ -28,8 +28,9 @@ impl UserOrTenant {
 
 impl MfaPolicy for UserOrTenant {
     async fn requirements(&self, ctx: &PolicyContext<'_>) -> Result<Requirements, PolicyError> {
-        let mut union = ctx.required_for_user().await?.to_vec();
-        for factor in ctx.required_for_tenant().await? {
+        let (user, tenant) = (ctx.required_for_user().await?, ctx.required_for_tenant().await?);
+        let mut union: Vec<FactorId> = Vec::with_capacity(user.len() + tenant.len());
+        for factor in user.iter().chain(tenant) {
             if !union.contains(factor) {
                 union.push(factor.clone());
             }
@@ -140,5 +141,86 @@ pub struct Nobody;
 impl MfaPolicy for Nobody {
     async fn requirements(&self, _ctx: &PolicyContext<'_>) -> Result<Requirements, PolicyError> {
         Ok(Requirements::none())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::policy::FixedFacts;
+
+    const EMAIL: FactorId = FactorId::OTP_EMAIL;
+
+    fn ask(policy: &impl MfaPolicy, facts: FixedFacts) -> Value {
+        let context = PolicyContext::fixed(facts);
+        policy.requirements(&context).now_or_never().unwrap().unwrap().to_json()
+    }
+
+    fn alice() -> FixedFacts {
+        FixedFacts::new("alice")
+    }
+
+    #[test]
+    fn only_admins() {
+        let policy = ForRole::new("admin", EMAIL);
+        assert_eq!(ask(&policy, alice().roles(["editor", "admin"])), json!(["otp-email"]));
+        assert_eq!(ask(&policy, alice().roles(["administrator"])), json!([]));
+    }
+
+    #[test]
+    fn only_admins_where_the_tenant_asks() {
+        let policy = ForRole::new("admin", EMAIL).where_tenant_asks();
+        assert_eq!(ask(&policy, alice().roles(["admin"]).required_for_tenant([EMAIL])), json!(["otp-email"]));
+        assert_eq!(ask(&policy, alice().roles(["admin"]).required_for_tenant([FactorId::TOTP])), json!([]));
+    }
+
+    #[test]
+    fn only_who_opted_in() {
+        assert_eq!(ask(&OptIn, alice().required_for_user([EMAIL])), json!([{ "oneOf": ["otp-email"] }]));
+        assert_eq!(ask(&OptIn, alice().required_for_tenant([EMAIL])), json!([]));
+    }
+
+    #[test]
+    fn only_who_opted_in_where_the_tenant_asks() {
+        let (policy, asked) = (TenantScoped::new(OptIn), alice().required_for_tenant([EMAIL]));
+        let yes = asked.clone().required_for_user([FactorId::TOTP, EMAIL]);
+        assert_eq!(
+            (ask(&policy, yes), ask(&policy, asked)),
+            (json!([{ "oneOf": ["otp-email"] }]), json!([]))
+        );
+    }
+
+    #[test]
+    fn a_group_of_which_nothing_stays_is_dropped() {
+        let list =
+            json!(["totp", {"oneOf": ["totp", "webauthn"]}, {"allOfInAnyOrder": ["totp", "otp-email"]}]);
+        let policy = TenantScoped::new(Everyone::new(Requirements::from_json(&list).unwrap()));
+        assert_eq!(
+            ask(&policy, alice().required_for_tenant([EMAIL])),
+            json!([{ "allOfInAnyOrder": ["otp-email"] }])
+        );
+        assert_eq!(ask(&policy, alice()), json!([]));
+    }
+
+    #[test]
+    fn the_tenant_is_read_only_if_there_is_a_demand() {
+        let facts = alice();
+        assert_eq!(ask(&TenantScoped::new(OptIn), facts.clone()), json!([]));
+        assert_eq!(facts.reads(), ["required_for_user"]);
+        let facts = alice();
+        assert_eq!(ask(&Nobody, facts.clone()), json!([]));
+        assert!(facts.reads().is_empty());
+    }
+
+    #[test]
+    fn one_or_all_of_user_and_tenant() {
+        let facts = || alice().required_for_user([EMAIL]).required_for_tenant([FactorId::TOTP, EMAIL]);
+        assert_eq!(ask(&UserOrTenant::new(), facts()), json!([{ "oneOf": ["otp-email", "totp"] }]));
+        let all = UserOrTenant::new().all_required();
+        assert_eq!(ask(&all, facts()), json!([{ "allOfInAnyOrder": ["otp-email", "totp"] }]));
+        assert_eq!(ask(&UserOrTenant::new(), alice()), json!([{ "oneOf": [] }]));
     }
 }

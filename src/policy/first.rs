@@ -30,3 +30,34 @@ impl FirstFactors {
         self.listed.contains(factor)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_list_that_is_there_wins() {
+        let list = |text: &str| -> Vec<FactorId> {
+            text.split_whitespace().map(|id| FactorId::parse(id).unwrap()).collect()
+        };
+        for (app, tenant, expected) in [
+            (None, None, "emailpassword otp-email"),
+            (Some("otp-email"), None, "otp-email"),
+            (Some("otp-email"), Some("emailpassword"), "emailpassword"),
+            (None, Some(""), ""),
+            (Some("otp-email"), Some(""), ""),
+            (Some("thirdparty emailpassword"), None, "emailpassword"),
+            (None, Some("totp"), ""),
+            (Some("sso otp-email"), None, "sso otp-email"),
+            (Some("sso"), Some("otp-email"), "otp-email"),
+        ] {
+            let (app_list, tenant_list) = (app.map(list), tenant.map(list));
+            let enabled = list("emailpassword otp-email");
+            let first = FirstFactors::new(&enabled, app_list.as_deref(), tenant_list.as_deref());
+            assert_eq!(first.listed(), list(expected), "{app:?} {tenant:?}");
+            for id in list("emailpassword otp-email thirdparty totp sso") {
+                assert_eq!(first.accepts(&id), list(expected).contains(&id), "{app:?} {tenant:?} {id}");
+            }
+        }
+    }
+}

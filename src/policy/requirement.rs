@@ -309,9 +309,30 @@ impl From<FactorId> for Requirements {
     }
 }
 
+/// The first factor of a list that nobody knows: a typo, or a method that isn't enabled (row P10).
+pub(crate) fn unknown(requirements: &Requirements, known: impl Fn(&FactorId) -> bool) -> Option<FactorId> {
+    requirements.factors().into_iter().find(|factor| !known(factor)).cloned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sec_p10_unknown_factors_are_named() {
+        let known = |factor: &FactorId| [FactorId::TOTP, FactorId::OTP_EMAIL].contains(factor);
+        for (list, first) in [
+            (json!([]), None),
+            (json!(["totp", {"oneOf": ["otp-email", "totp"]}, {"allOfInAnyOrder": []}]), None),
+            (json!(["otp_email"]), Some("otp_email")),
+            (json!(["TOTP"]), Some("TOTP")),
+            (json!(["totp", {"oneOf": ["totp", "webauthn"]}, "x"]), Some("webauthn")),
+            (json!([{"allOfInAnyOrder": ["totp", " totp"]}]), Some(" totp")),
+        ] {
+            let found = unknown(&Requirements::from_json(&list).unwrap(), known);
+            assert_eq!(found.as_ref().map(FactorId::as_str), first, "{list}");
+        }
+    }
 
     #[test]
     fn sec_p09_odd_items_are_refused() {
@@ -323,7 +344,8 @@ mod tests {
             json!({"oneOf": [1]}),
             json!(["totp"]),
             json!(null),
-            json!(""),
+            json!("totp\n"),
+            json!("x".repeat(65)),
         ] {
             assert!(Requirement::from_json(&bad).is_err(), "{bad}");
         }

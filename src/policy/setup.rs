@@ -51,3 +51,67 @@ pub fn may_set_up(
         () => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{SetUpRefused::*, *};
+
+    const TOTP: FactorId = FactorId::TOTP;
+    const EMAIL: FactorId = FactorId::OTP_EMAIL;
+    const PHONE: FactorId = FactorId::OTP_PHONE;
+
+    /// Every satisfied × next set × set-up list × factor, against the rule in other words.
+    #[test]
+    fn sec_f01_truth_table() {
+        let all = [TOTP, EMAIL, PHONE];
+        let subset = |bits: usize| -> Vec<FactorId> {
+            all.iter().enumerate().filter(|(at, _)| bits >> at & 1 == 1).map(|(_, id)| id.clone()).collect()
+        };
+        let mut allowed = 0;
+        for satisfied in [true, false] {
+            for (next, set_up) in (0..8).flat_map(|next| (0..8).map(move |set_up| (next, set_up))) {
+                for (at, factor) in all.iter().enumerate() {
+                    let answer = may_set_up(satisfied, &subset(next), &subset(set_up), factor);
+                    let expected = match (satisfied, next & set_up, next >> at & 1) {
+                        (true, ..) => Ok(()),
+                        (false, 1.., _) => Err(UseWhatIsSetUp),
+                        (false, 0, 0) if next != 0 => Err(NotNext),
+                        (false, 0, _) => Ok(()),
+                    };
+                    assert_eq!(answer, expected, "{satisfied} {next:b} {set_up:b} {factor}");
+                    allowed += usize::from(answer.is_ok());
+                }
+            }
+        }
+        // All 192 when satisfied; 24 with nothing next; per factor, a next set of one, two or three that
+        // has it leaves 4, 2 (twice) or 1 set-up lists that touch none of it.
+        assert_eq!(allowed, 192 + 24 + 3 * (4 + 2 + 2 + 1));
+    }
+
+    #[test]
+    fn sec_f01_a_second_factor_of_ones_own_is_refused() {
+        for (next, set_up, factor, answer) in [
+            // Nothing is there yet: the first enrolment.
+            (vec![TOTP], vec![], TOTP, Ok(())),
+            (vec![EMAIL, PHONE], vec![TOTP], PHONE, Ok(())),
+            // What is wanted is there: it must be used, not replaced and not avoided.
+            (vec![TOTP], vec![TOTP], TOTP, Err(UseWhatIsSetUp)),
+            (vec![TOTP], vec![TOTP], EMAIL, Err(UseWhatIsSetUp)),
+            (vec![EMAIL, PHONE], vec![EMAIL], PHONE, Err(UseWhatIsSetUp)),
+        ] {
+            assert_eq!(may_set_up(false, &next, &set_up, &factor), answer, "{next:?} {set_up:?} {factor}");
+        }
+    }
+
+    #[test]
+    fn sec_f02_only_what_is_next() {
+        // First totp or e-mail, then the phone, which the user has: a new phone can't come first.
+        let next = [TOTP, EMAIL];
+        assert_eq!(may_set_up(false, &next, &[PHONE], &PHONE), Err(NotNext));
+        assert_eq!(may_set_up(false, &next, &[PHONE], &TOTP), Ok(()));
+        // After that the phone is next, and must be used.
+        assert_eq!(may_set_up(false, &[PHONE], &[PHONE, TOTP], &PHONE), Err(UseWhatIsSetUp));
+        assert_eq!(may_set_up(false, &[PHONE], &[PHONE, TOTP], &EMAIL), Err(UseWhatIsSetUp));
+        assert_eq!(may_set_up(true, &[], &[PHONE, TOTP], &PHONE), Ok(()));
+    }
+}
