@@ -1,3 +1,5 @@
 //! Tests of the crate from outside, one binary.
 
+mod seed;
+mod support;
 mod vectors;

@@ -1,0 +1,416 @@
+//! What the HTTP tests share: an app, a client that keeps cookies, a clock wound by hand, and a store
+//! that counts and fails.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{Json, Router, body::Body, routing::get};
+use http::{HeaderMap, Method, Request, StatusCode, header};
+use http_body_util::BodyExt as _;
+use serde_json::{Value, json};
+use tower::ServiceExt as _;
+use tower_mfa::{
+    Clock, Mfa, MfaBuilder, MfaLayer, SessionExtractor,
+    api::ApiLayer,
+    config::{AppInfo, Secrets},
+    delivery::Outbox,
+    ident::{Contact, Email, TenantId, Timestamp, UserId},
+    store::{AnyStore, Batch, Commit, Key, MemoryStore, Record, Row, Scan, Store, StoreError},
+};
+
+pub const START: i64 = 1_702_877_939;
+pub const PASSWORD: &str = "correct horse 1";
+
+/// A clock that moves when it is told to.
+#[derive(Clone, Debug)]
+pub struct HandClock(Arc<AtomicI64>);
+
+impl HandClock {
+    pub fn new() -> Self {
+        Self(Arc::new(AtomicI64::new(START * 1000)))
+    }
+
+    pub fn advance(&self, by: Duration) {
+        self.0.fetch_add(by.as_millis() as i64, Ordering::SeqCst);
+    }
+}
+
+impl Clock for HandClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.0.load(Ordering::SeqCst))
+    }
+}
+
+/// A store that counts its calls and fails when it is told to.
+#[derive(Clone, Debug)]
+pub struct Watched {
+    inner: AnyStore,
+    pub counts: Arc<Counts>,
+}
+
+#[derive(Debug, Default)]
+pub struct Counts {
+    pub gets: AtomicU64,
+    pub scans: AtomicU64,
+    pub commits: AtomicU64,
+    pub failing: AtomicU64,
+}
+
+impl Watched {
+    pub fn new(inner: impl Store) -> Self {
+        Self { inner: AnyStore::new(inner), counts: Arc::default() }
+    }
+
+    /// Reads and writes so far; the change feed's scans and the upkeep's are not among them.
+    pub fn calls(&self) -> u64 {
+        self.counts.gets.load(Ordering::SeqCst) + self.counts.commits.load(Ordering::SeqCst)
+    }
+
+    pub fn fail_next(&self, calls: u64) {
+        self.counts.failing.store(calls, Ordering::SeqCst);
+    }
+
+    fn may_fail(&self) -> Result<(), StoreError> {
+        let failing = |n: u64| n.checked_sub(1);
+        match self.counts.failing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, failing) {
+            Ok(_) => Err(StoreError::refused("told to fail")),
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+impl Store for Watched {
+    async fn get(&self, keys: &[Key]) -> Result<Vec<Option<Row>>, StoreError> {
+        self.counts.gets.fetch_add(1, Ordering::SeqCst);
+        self.may_fail()?;
+        self.inner.get(keys).await
+    }
+
+    async fn scan(&self, scan: &Scan) -> Result<Vec<Record>, StoreError> {
+        self.counts.scans.fetch_add(1, Ordering::SeqCst);
+        self.may_fail()?;
+        self.inner.scan(scan).await
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<Commit, StoreError> {
+        self.counts.commits.fetch_add(1, Ordering::SeqCst);
+        self.may_fail()?;
+        self.inner.commit(batch).await
+    }
+
+    async fn sweep(&self, before: Timestamp) -> Result<u64, StoreError> {
+        self.inner.sweep(before).await
+    }
+
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        self.inner.now().await
+    }
+}
+
+/// An app with the crate in front of it.
+#[derive(Clone)]
+pub struct TestApp {
+    pub mfa: Mfa,
+    pub outbox: Outbox,
+    pub clock: HandClock,
+    pub store: Watched,
+    router: Router,
+}
+
+impl TestApp {
+    pub async fn new() -> Self {
+        Self::with(|builder| builder).await
+    }
+
+    /// The usual app, with something changed.
+    pub async fn with(change: impl FnOnce(MfaBuilder) -> MfaBuilder) -> Self {
+        let app = AppInfo::new("Shop", "https://api.shop.test", "https://shop.test").unwrap();
+        Self::of(app, change).await
+    }
+
+    pub async fn of(app: AppInfo, change: impl FnOnce(MfaBuilder) -> MfaBuilder) -> Self {
+        let (outbox, clock) = (Outbox::new(), HandClock::new());
+        let store = Watched::new(MemoryStore::new());
+        let builder = Mfa::builder(app, Secrets::random().unwrap(), store.clone())
+            .clock(clock.clone())
+            .insecure_without_quotas()
+            .delivery(outbox.clone());
+        let mfa = change(builder).build().unwrap();
+        // The first call makes the first start's records.
+        mfa.tenants().create(&TenantId::PUBLIC, None).await.unwrap();
+        let half = Router::new()
+            .route("/api/half", get(me).post(me))
+            .layer(MfaLayer::required(mfa.clone()).without_mfa());
+        let router = Router::new()
+            .route("/api/me", get(me).post(me))
+            .layer(MfaLayer::required(mfa.clone()))
+            .merge(half)
+            .layer(ApiLayer::new(mfa.clone()))
+            .layer(mfa.cors());
+        Self { mfa, outbox, clock, store, router }
+    }
+
+    pub fn browser(&self, mode: Mode) -> Browser {
+        Browser { app: self.clone(), mode, jar: BTreeMap::new(), access: None, refresh: None, front: None, tenant: None }
+    }
+
+    /// Sends a request as it is.
+    pub async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let json = serde_json::from_slice(&body).unwrap_or(Value::Null);
+        Answer { status: parts.status, headers: parts.headers, body: json, text: String::from_utf8_lossy(&body).into_owned() }
+    }
+
+    /// The last code sent to an address, once it is there.
+    pub async fn code(&self, email: &str) -> String {
+        self.code_after(email, 0).await
+    }
+
+    /// The last code, once more than `seen` messages were sent.
+    pub async fn code_after(&self, email: &str, seen: usize) -> String {
+        let contact = Contact::from(Email::parse(email).unwrap());
+        for _ in 0..200 {
+            if self.outbox.count_to(&contact) > seen {
+                let sent = self.outbox.last_to(&contact).unwrap();
+                return sent.notice.code().unwrap().expose().clone();
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("no message to {email}");
+    }
+
+    pub fn sent_to(&self, email: &str) -> usize {
+        self.outbox.count_to(&Contact::from(Email::parse(email).unwrap()))
+    }
+
+    pub async fn user(&self, email: &str) -> UserId {
+        let email = Email::parse(email).unwrap();
+        for tenant in self.mfa.tenants().list().await.unwrap() {
+            if let Some(user) = self.mfa.users().by_email(&tenant.id, &email).await.unwrap().first() {
+                return user.id.clone();
+            }
+        }
+        panic!("nobody signs in by that address");
+    }
+}
+
+async fn me(session: SessionExtractor) -> Json<Value> {
+    Json(json!({
+        "userId": session.user_id().as_str(),
+        "tenantId": session.tenant_id().as_str(),
+        "claim": session.payload().member("st-mfa"),
+    }))
+}
+
+/// How a client carries its tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Cookie,
+    Header,
+}
+
+/// A client as the SDKs behave: it keeps cookies or header tokens, and sends what they send.
+#[derive(Clone)]
+pub struct Browser {
+    app: TestApp,
+    pub mode: Mode,
+    pub jar: BTreeMap<String, String>,
+    pub access: Option<String>,
+    pub refresh: Option<String>,
+    pub front: Option<Value>,
+    pub tenant: Option<String>,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Value,
+    pub text: String,
+}
+
+impl Answer {
+    pub fn ok(self) -> Value {
+        assert_eq!((self.status, &self.body["status"]), (StatusCode::OK, &json!("OK")), "{}", self.text);
+        self.body
+    }
+
+    pub fn status(&self, status: &str) -> &Self {
+        assert_eq!((self.status, &self.body["status"]), (StatusCode::OK, &json!(status)), "{}", self.text);
+        self
+    }
+
+    pub fn is(&self, status: u16) -> &Self {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text);
+        self
+    }
+
+    pub fn cookies(&self) -> Vec<&str> {
+        self.headers.get_all(header::SET_COOKIE).iter().map(|value| value.to_str().unwrap()).collect()
+    }
+}
+
+impl Browser {
+    pub async fn get(&mut self, path: &str) -> Answer {
+        self.call(Method::GET, path, None).await
+    }
+
+    pub async fn post(&mut self, path: &str, body: Value) -> Answer {
+        self.call(Method::POST, path, Some(body)).await
+    }
+
+    pub async fn put(&mut self, path: &str, body: Value) -> Answer {
+        self.call(Method::PUT, path, Some(body)).await
+    }
+
+    /// A request with what the client holds.
+    pub fn request(&self, method: Method, path: &str, body: Option<Value>) -> Request<Body> {
+        let refreshing = path.ends_with("/session/refresh");
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("rid", "anti-csrf")
+            .header("fdi-version", "3.1,4.0,4.1,4.2")
+            .header("st-auth-mode", if self.mode == Mode::Cookie { "cookie" } else { "header" });
+        let cookies: Vec<String> = self
+            .jar
+            .iter()
+            .filter(|(name, _)| refreshing || !name.ends_with("sRefreshToken"))
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        if !cookies.is_empty() {
+            request = request.header(header::COOKIE, cookies.join("; "));
+        }
+        let bearer = if refreshing { &self.refresh } else { &self.access };
+        if let Some(token) = bearer {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        match body {
+            Some(body) => request
+                .header(header::CONTENT_TYPE, "application/json")
+                .body(Body::from(body.to_string()))
+                .unwrap(),
+            None => request.body(Body::empty()).unwrap(),
+        }
+    }
+
+    pub async fn call(&mut self, method: Method, path: &str, body: Option<Value>) -> Answer {
+        let request = self.request(method, path, body);
+        let answer = self.app.send(request).await;
+        self.keep(&answer);
+        answer
+    }
+
+    /// Takes in what an answer does to the tokens.
+    pub fn keep(&mut self, answer: &Answer) {
+        for cookie in answer.cookies() {
+            let (name, rest) = cookie.split_once('=').unwrap();
+            let value = rest.split(';').next().unwrap();
+            if value.is_empty() {
+                self.jar.remove(name);
+            } else {
+                self.jar.insert(name.to_owned(), value.to_owned());
+            }
+        }
+        for (name, slot) in [("st-access-token", &mut self.access), ("st-refresh-token", &mut self.refresh)] {
+            if let Some(value) = answer.headers.get(name) {
+                let value = value.to_str().unwrap();
+                *slot = (!value.is_empty()).then(|| value.to_owned());
+            }
+        }
+        if let Some(front) = answer.headers.get("front-token") {
+            self.front = match front.to_str().unwrap() {
+                "remove" => {
+                    (self.access, self.refresh) = (None, None);
+                    None
+                }
+                text => Some(decode_front(text)),
+            };
+        }
+    }
+
+    fn path(&self, route: &str) -> String {
+        match &self.tenant {
+            Some(tenant) => format!("/auth/{tenant}{route}"),
+            None => format!("/auth{route}"),
+        }
+    }
+
+    /// The claim as the client sees it.
+    pub fn claim(&self) -> Value {
+        self.front.as_ref().map(|front| front["up"]["st-mfa"].clone()).unwrap_or_default()
+    }
+
+    pub async fn sign_up(&mut self, email: &str) -> Answer {
+        let path = self.path("/signup");
+        self.post(&path, credentials(email, PASSWORD)).await
+    }
+
+    pub async fn sign_in(&mut self, email: &str) -> Answer {
+        let path = self.path("/signin");
+        self.post(&path, credentials(email, PASSWORD)).await
+    }
+
+    pub async fn refresh(&mut self) -> Answer {
+        self.call(Method::POST, "/auth/session/refresh", None).await
+    }
+
+    pub async fn sign_out(&mut self) -> Answer {
+        self.call(Method::POST, "/auth/signout", None).await
+    }
+
+    pub async fn info(&mut self) -> Answer {
+        self.put("/auth/mfa/info", json!({})).await
+    }
+
+    /// Asks for a code; `linking` as a second factor.
+    pub async fn ask_code(&mut self, email: &str, linking: bool) -> Answer {
+        let path = self.path("/signinup/code");
+        self.post(&path, json!({ "email": email, "shouldTryLinkingWithSessionUser": linking })).await
+    }
+
+    /// Enters a code for a flow.
+    pub async fn enter(&mut self, flow: &Value, code: &str, linking: bool) -> Answer {
+        let path = self.path("/signinup/code/consume");
+        let body = json!({
+            "deviceId": flow["deviceId"],
+            "preAuthSessionId": flow["preAuthSessionId"],
+            "userInputCode": code,
+            "shouldTryLinkingWithSessionUser": linking,
+        });
+        self.post(&path, body).await
+    }
+
+    /// Passes the e-mail code as second factor.
+    pub async fn pass_code(&mut self, email: &str) -> Value {
+        let seen = self.app.sent_to(email);
+        let flow = self.ask_code(email, true).await.ok();
+        let code = self.app.code_after(email, seen).await;
+        self.enter(&flow, &code, true).await.ok()
+    }
+}
+
+pub fn credentials(email: &str, password: &str) -> Value {
+    json!({ "formFields": [{ "id": "email", "value": email }, { "id": "password", "value": password }] })
+}
+
+/// A code that is certainly not this one.
+pub fn wrong(code: &str) -> String {
+    let last = if code.ends_with('0') { '1' } else { '0' };
+    format!("{}{last}", &code[..code.len() - 1])
+}
+
+fn decode_front(text: &str) -> Value {
+    use base64::Engine as _;
+    let raw = base64::engine::general_purpose::STANDARD.decode(text).unwrap();
+    serde_json::from_slice(&raw).unwrap()
+}
