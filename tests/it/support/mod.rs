@@ -135,9 +135,19 @@ impl TestApp {
     }
 
     pub async fn of(app: AppInfo, change: impl FnOnce(MfaBuilder) -> MfaBuilder) -> Self {
+        Self::on(app, Secrets::random().unwrap(), MemoryStore::new(), change).await
+    }
+
+    /// The usual app on another store.
+    pub async fn on(
+        app: AppInfo,
+        secrets: Secrets,
+        store: impl Store,
+        change: impl FnOnce(MfaBuilder) -> MfaBuilder,
+    ) -> Self {
         let (outbox, clock) = (Outbox::new(), HandClock::new());
-        let store = Watched::new(MemoryStore::new());
-        let builder = Mfa::builder(app, Secrets::random().unwrap(), store.clone())
+        let store = Watched::new(store);
+        let builder = Mfa::builder(app, secrets, store.clone())
             .clock(clock.clone())
             .insecure_without_quotas()
             .delivery(outbox.clone());
@@ -157,7 +167,15 @@ impl TestApp {
     }
 
     pub fn browser(&self, mode: Mode) -> Browser {
-        Browser { app: self.clone(), mode, jar: BTreeMap::new(), access: None, refresh: None, front: None, tenant: None }
+        Browser {
+            app: self.clone(),
+            mode,
+            jar: BTreeMap::new(),
+            access: None,
+            refresh: None,
+            front: None,
+            tenant: None,
+        }
     }
 
     /// Sends a request as it is.
@@ -166,7 +184,12 @@ impl TestApp {
         let (parts, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         let json = serde_json::from_slice(&body).unwrap_or(Value::Null);
-        Answer { status: parts.status, headers: parts.headers, body: json, text: String::from_utf8_lossy(&body).into_owned() }
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            body: json,
+            text: String::from_utf8_lossy(&body).into_owned(),
+        }
     }
 
     /// The last code sent to an address, once it is there.
