@@ -53,14 +53,14 @@ async fn only_admins_need_a_code() {
         let code = app.code(ALICE).await;
         let miss = alice.enter(&flow, &wrong(&code), true).await;
         miss.status("INCORRECT_USER_INPUT_CODE_ERROR");
-        assert_eq!((&miss.body["failedCodeInputAttemptCount"], &miss.body["maximumCodeInputAttempts"]), (&json!(1), &json!(5)));
+        assert_eq!(
+            (&miss.body["failedCodeInputAttemptCount"], &miss.body["maximumCodeInputAttempts"]),
+            (&json!(1), &json!(5))
+        );
         let done = alice.enter(&flow, &code, true).await.ok();
         assert_eq!(done["createdNewRecipeUser"], true);
         assert_eq!(done["user"]["loginMethods"].as_array().unwrap().len(), 2);
-        assert_eq!(
-            alice.claim(),
-            json!({"c": {"emailpassword": START, "otp-email": START + 60}, "v": true})
-        );
+        assert_eq!(alice.claim(), json!({"c": {"emailpassword": START, "otp-email": START + 60}, "v": true}));
         alice.get("/api/me").await.is(200);
         // The next time the factor is there and can only be used, not set up.
         alice.sign_out().await.ok();

@@ -157,7 +157,15 @@ impl TestApp {
     }
 
     pub fn browser(&self, mode: Mode) -> Browser {
-        Browser { app: self.clone(), mode, jar: BTreeMap::new(), access: None, refresh: None, front: None, tenant: None }
+        Browser {
+            app: self.clone(),
+            mode,
+            jar: BTreeMap::new(),
+            access: None,
+            refresh: None,
+            front: None,
+            tenant: None,
+        }
     }
 
     /// Sends a request as it is.
@@ -166,7 +174,12 @@ impl TestApp {
         let (parts, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         let json = serde_json::from_slice(&body).unwrap_or(Value::Null);
-        Answer { status: parts.status, headers: parts.headers, body: json, text: String::from_utf8_lossy(&body).into_owned() }
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            body: json,
+            text: String::from_utf8_lossy(&body).into_owned(),
+        }
     }
 
     /// The last code sent to an address, once it is there.
