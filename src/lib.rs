@@ -10,9 +10,12 @@ pub mod claim;
 pub mod config;
 pub mod delivery;
 mod engine;
+#[cfg(feature = "axum")]
+pub mod extract;
 pub mod factor;
 mod flow;
-mod layer;
+pub mod guard;
+pub mod layer;
 mod model;
 pub mod policy;
 pub mod session;
@@ -45,6 +48,10 @@ pub use base::{error::Error, ident::FactorId, time::Clock};
 pub use builder::MfaBuilder;
 pub use claim::{ClaimValidator, SessionClaim};
 pub use engine::Mfa;
+#[cfg(feature = "axum")]
+pub use extract::SessionExtractor;
+pub use guard::RequireFactors;
+pub use layer::MfaLayer;
 pub use policy::{MfaPolicy, PolicyContext, Requirement, Requirements};
 pub use session::Session;
 pub use store::Store;

@@ -1,2 +1,18 @@
+//! The layer: verifies the session of a request, enforces the mount's validators, and hands the session on.
+
+pub use self::{
+    body::MfaBody,
+    future::MfaFuture,
+    layer::{MfaLayer, Protected},
+    service::MfaService,
+};
+
+pub(crate) use self::service::Verified;
+
 pub(crate) mod body;
+mod cors;
+mod future;
+#[allow(clippy::module_inception, reason = "one file a role: layer, service, future, body")]
+mod layer;
 pub(crate) mod refuse;
+mod service;

@@ -1,23 +1,128 @@
-//! temporary
-use super::body::MfaBody;
-use crate::{base::error::Error, session::SessionDenied};
+//! Refusals and failures as answers: the wire's body, and the members of RFC 9457 beside it.
+
+use std::sync::Arc;
+
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::{
+    HeaderValue, Response, StatusCode,
+    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
+};
 use serde_json::{Value, json};
+
+use super::MfaBody;
+use crate::{
+    base::{
+        error::{Error, ErrorKind},
+        random,
+    },
+    session::{
+        Kit, SessionDenied,
+        transport::{self, TokenChange},
+    },
+};
+
+/// An answer of the crate's own.
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) body: Value,
+    /// Seconds.
     pub(crate) retry_after: Option<u64>,
+    /// Put into the response's extensions, so that an outer layer sees why without parsing.
     pub(crate) denied: Option<SessionDenied>,
+    /// What becomes of the client's tokens, and what is needed to say so.
+    pub(crate) change: Option<(TokenChange, Arc<Kit>)>,
 }
-pub(crate) fn denied(d: &SessionDenied) -> Answer {
-    Answer { status: StatusCode::UNAUTHORIZED, body: json!({}), retry_after: None, denied: Some(d.clone()) }
+
+/// A status with a fixed text.
+pub(crate) fn message(status: StatusCode, message: &'static str) -> Answer {
+    Answer { status, body: json!({ "message": message }), retry_after: None, denied: None, change: None }
 }
-pub(crate) fn failed(_e: &Error) -> Answer {
-    Answer { status: StatusCode::SERVICE_UNAVAILABLE, body: json!({}), retry_after: Some(1), denied: None }
+
+/// A session is missing, over, or lacks something.
+pub(crate) fn denied(denied: &SessionDenied) -> Answer {
+    let (status, kind, title, message) = match denied {
+        SessionDenied::Unauthorised => {
+            (StatusCode::UNAUTHORIZED, "unauthorised", "There is no session", "unauthorised")
+        }
+        SessionDenied::TryRefresh => (
+            StatusCode::UNAUTHORIZED,
+            "try-refresh",
+            "The access token must be refreshed",
+            "try refresh token",
+        ),
+        SessionDenied::Theft => (
+            StatusCode::UNAUTHORIZED,
+            "token-theft",
+            "A refresh token was used twice",
+            "token theft detected",
+        ),
+        SessionDenied::InvalidClaims(_) => {
+            (StatusCode::FORBIDDEN, "invalid-claim", "The session lacks what is asked here", "invalid claim")
+        }
+    };
+    let mut body = json!({
+        "message": message,
+        "type": format!("urn:tower-mfa:{kind}"),
+        "title": title,
+        "status": status.as_u16(),
+    });
+    if let SessionDenied::InvalidClaims(claims) = denied {
+        let errors = claims.iter().map(|claim| match &claim.reason {
+            Some(reason) => json!({ "id": claim.id, "reason": reason }),
+            None => json!({ "id": claim.id }),
+        });
+        if let Some(members) = body.as_object_mut() {
+            members.insert("claimValidationErrors".to_owned(), errors.collect());
+        }
+    }
+    Answer { status, body, retry_after: None, denied: Some(denied.clone()), change: None }
 }
+
+/// Something failed: 503 or 500, logged once, and it clears no cookie (decision of the house 17).
+pub(crate) fn failed(error: &Error) -> Answer {
+    if error.kind() == ErrorKind::Unavailable {
+        #[cfg(feature = "tracing")]
+        tracing::warn!(error = %error, cause = cause(error), "temporarily unavailable");
+        let body = json!({ "message": "temporarily unavailable" });
+        let (status, retry_after) = (StatusCode::SERVICE_UNAVAILABLE, Some(1));
+        return Answer { status, body, retry_after, denied: None, change: None };
+    }
+    let id = random::uuid().unwrap_or_default();
+    #[cfg(feature = "tracing")]
+    tracing::error!(error = %error, cause = cause(error), %id, "internal error");
+    Answer {
+        status: StatusCode::INTERNAL_SERVER_ERROR,
+        body: json!({ "message": "internal error", "id": id }),
+        retry_after: None,
+        denied: None,
+        change: None,
+    }
+}
+
+/// The message of the nearest cause; deeper ones may carry a driver's values (row G03).
+#[cfg(feature = "tracing")]
+fn cause(error: &Error) -> String {
+    std::error::Error::source(error).map(ToString::to_string).unwrap_or_default()
+}
+
 impl Answer {
     pub(crate) fn into_response<R>(self) -> Response<MfaBody<R>> {
-        Response::new(MfaBody::ours(Bytes::new()))
+        let mut response = Response::new(MfaBody::ours(Bytes::from(self.body.to_string())));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        transport::no_store(headers);
+        if let Some(seconds) = self.retry_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some((change, kit)) = &self.change {
+            // Tokens are made of letters that can stand in a header.
+            let _ = change.write(headers, &kit.config.cookies, kit.db.now());
+        }
+        if let Some(denied) = self.denied {
+            response.extensions_mut().insert(denied);
+        }
+        response
     }
 }

@@ -1,5 +1,9 @@
 //! Tests of the crate from outside, one binary.
 
+mod codes;
+#[cfg(all(unix, feature = "sqlite"))]
+mod feed;
+mod refresh;
 mod seed;
 mod support;
 mod vectors;

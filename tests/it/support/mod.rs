@@ -135,9 +135,19 @@ impl TestApp {
     }
 
     pub async fn of(app: AppInfo, change: impl FnOnce(MfaBuilder) -> MfaBuilder) -> Self {
+        Self::on(app, Secrets::random().unwrap(), MemoryStore::new(), change).await
+    }
+
+    /// The usual app on another store.
+    pub async fn on(
+        app: AppInfo,
+        secrets: Secrets,
+        store: impl Store,
+        change: impl FnOnce(MfaBuilder) -> MfaBuilder,
+    ) -> Self {
         let (outbox, clock) = (Outbox::new(), HandClock::new());
-        let store = Watched::new(MemoryStore::new());
-        let builder = Mfa::builder(app, Secrets::random().unwrap(), store.clone())
+        let store = Watched::new(store);
+        let builder = Mfa::builder(app, secrets, store.clone())
             .clock(clock.clone())
             .insecure_without_quotas()
             .delivery(outbox.clone());

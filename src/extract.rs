@@ -1,0 +1,101 @@
+//! The session as an argument of a handler.
+
+use std::{fmt, ops::Deref};
+
+use axum_core::{
+    body::Body,
+    extract::{FromRequestParts, OptionalFromRequestParts},
+    response::{IntoResponse, Response},
+};
+use http::{StatusCode, request::Parts};
+
+use crate::{
+    base::error::Error,
+    layer::{Verified, refuse},
+    session::{Session, SessionDenied},
+};
+
+/// The session that [`MfaLayer`](crate::MfaLayer) verified. Derefs to [`Session`].
+///
+/// `Option<SessionExtractor>` is `None` for an anonymous request under
+/// [`MfaLayer::optional`](crate::MfaLayer::optional); without the layer both are a 500 that says so.
+#[derive(Clone, Debug)]
+pub struct SessionExtractor(Session);
+
+impl SessionExtractor {
+    /// The session itself, to keep or to hand on.
+    pub fn into_inner(self) -> Session {
+        self.0
+    }
+}
+
+impl Deref for SessionExtractor {
+    type Target = Session;
+
+    fn deref(&self) -> &Session {
+        &self.0
+    }
+}
+
+/// Why there is no session to extract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SessionRejection {
+    /// No [`MfaLayer`](crate::MfaLayer) ran: the app is wired wrongly (row M01).
+    NoLayer,
+    /// The mount takes requests without a session, and this one has none.
+    NoSession,
+}
+
+impl SessionRejection {
+    /// The answer's status.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::NoLayer => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::NoSession => StatusCode::UNAUTHORIZED,
+        }
+    }
+}
+
+impl fmt::Display for SessionRejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoLayer => {
+                "SessionExtractor without MfaLayer around it: add .layer(MfaLayer::required(mfa))"
+            }
+            Self::NoSession => "there is no session",
+        })
+    }
+}
+
+impl std::error::Error for SessionRejection {}
+
+impl IntoResponse for SessionRejection {
+    fn into_response(self) -> Response {
+        let answer = match self {
+            Self::NoLayer => refuse::failed(&Error::internal(
+                "SessionExtractor without MfaLayer around it: add .layer(MfaLayer::required(mfa))",
+            )),
+            Self::NoSession => refuse::denied(&SessionDenied::Unauthorised),
+        };
+        answer.into_response::<Body>().map(Body::new)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for SessionExtractor {
+    type Rejection = SessionRejection;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, SessionRejection> {
+        let verified = parts.extensions.get::<Verified>().ok_or(SessionRejection::NoLayer)?;
+        verified.session.clone().map(Self).ok_or(SessionRejection::NoSession)
+    }
+}
+
+impl<S: Send + Sync> OptionalFromRequestParts<S> for SessionExtractor {
+    type Rejection = SessionRejection;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Option<Self>, SessionRejection> {
+        let verified = parts.extensions.get::<Verified>().ok_or(SessionRejection::NoLayer)?;
+        Ok(verified.session.clone().map(Self))
+    }
+}

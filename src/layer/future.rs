@@ -1,0 +1,148 @@
+//! The layer's future: refused, asking, or running.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue, Request, Response, StatusCode,
+    header::{CACHE_CONTROL, VARY},
+};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tower::Service;
+
+use super::{MfaBody, refuse::Answer, service};
+use crate::{
+    flow::Desk,
+    session::{Session, transport},
+};
+
+type Asking = Pin<Box<dyn Future<Output = Result<Option<Session>, Answer>> + Send>>;
+
+pin_project! {
+    /// The future of [`MfaService`](super::MfaService).
+    pub struct MfaFuture<S, B>
+    where
+        S: Service<Request<B>>,
+    {
+        #[pin]
+        state: State<S, B, S::Future>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<S, B, F> {
+        Refused { answer: Option<Box<Answer>> },
+        // Boxed whole, so that the rare state doesn't size the common one.
+        Asking { asking: Asking, rest: Option<Box<(S, Request<B>)>>, desk: Arc<Desk> },
+        Running { #[pin] inner: F, session: Option<Session>, desk: Option<Arc<Desk>> },
+    }
+}
+
+impl<S, B> MfaFuture<S, B>
+where
+    S: Service<Request<B>>,
+{
+    pub(super) fn refused(answer: Answer) -> Self {
+        Self { state: State::Refused { answer: Some(Box::new(answer)) } }
+    }
+
+    pub(super) fn running(inner: S::Future, session: Option<Session>, desk: Option<Arc<Desk>>) -> Self {
+        Self { state: State::Running { inner, session, desk } }
+    }
+
+    pub(super) fn asking(asking: Asking, ready: S, request: Request<B>, desk: Arc<Desk>) -> Self {
+        Self { state: State::Asking { asking, rest: Some(Box::new((ready, request))), desk } }
+    }
+}
+
+impl<S, B> fmt::Debug for MfaFuture<S, B>
+where
+    S: Service<Request<B>>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MfaFuture").finish_non_exhaustive()
+    }
+}
+
+impl<S, B, R> Future for MfaFuture<S, B>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    R: Body<Data = Bytes>,
+{
+    type Output = Result<Response<MfaBody<R>>, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            match this.state.as_mut().project() {
+                StateProj::Refused { answer } => {
+                    let Some(answer) = answer.take() else { return Poll::Pending };
+                    return Poll::Ready(Ok(answer.into_response()));
+                }
+                StateProj::Asking { asking, rest, desk } => {
+                    let found = ready!(asking.as_mut().poll(cx));
+                    let next = match (found, rest.take()) {
+                        (Err(answer), _) => State::Refused { answer: Some(Box::new(answer)) },
+                        (Ok(session), Some(rest)) => {
+                            let (mut service, mut request) = *rest;
+                            service::insert(desk, &mut request, session.clone());
+                            let inner = service.call(request);
+                            State::Running { inner, session, desk: Some(Arc::clone(desk)) }
+                        }
+                        (Ok(_), None) => return Poll::Pending,
+                    };
+                    this.state.set(next);
+                }
+                StateProj::Running { inner, session, desk } => {
+                    let mut response = ready!(inner.poll(cx))?;
+                    if let Some(desk) = desk {
+                        write(desk, session.as_ref(), &mut response);
+                    }
+                    return Poll::Ready(Ok(response.map(MfaBody::inner)));
+                }
+            }
+        }
+    }
+}
+
+/// One writer, one moment: what the session has to tell the client goes into the head.
+fn write<R>(desk: &Desk, session: Option<&Session>, response: &mut Response<R>) {
+    let kit = &desk.kit;
+    let headers = response.headers_mut();
+    if transport::strip_foreign(headers, &kit.config.cookies) > 0 {
+        #[cfg(feature = "tracing")]
+        tracing::error!("a handler set a cookie by a name of the session's: it was dropped");
+    }
+    let Some(session) = session else { return };
+    // A switching connection gets no tokens (row M05).
+    let change = session.take_change().filter(|_| response.status() != StatusCode::SWITCHING_PROTOCOLS);
+    let headers = response.headers_mut();
+    match change {
+        Some(change) => {
+            if change.write(headers, &kit.config.cookies, kit.db.now()).is_err() {
+                #[cfg(feature = "tracing")]
+                tracing::error!("a token can't stand in a header: nothing was sent to the client");
+            }
+        }
+        None => private(headers),
+    }
+}
+
+/// A protected answer is nobody else's (row C11), unless the handler is stricter still.
+fn private(headers: &mut HeaderMap) {
+    let strict = headers
+        .get(CACHE_CONTROL)
+        .is_some_and(|value| value.to_str().is_ok_and(|text| text.to_ascii_lowercase().contains("no-store")));
+    if !strict {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
+    }
+    headers.append(VARY, HeaderValue::from_static("Cookie, Authorization"));
+}

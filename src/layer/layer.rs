@@ -1,0 +1,131 @@
+//! What a mount asks of sessions, said in methods.
+
+use std::{fmt, sync::Arc};
+
+use tower::Layer;
+
+use super::MfaService;
+use crate::{
+    claim::{ClaimValidator, SessionClaim, mfa},
+    config::Stale,
+    engine::Mfa,
+    session::verify::Demand,
+};
+
+/// Verifies the session of each request and enforces claim validators.
+///
+/// A request without a good session is answered here (401, or 403 for a claim), and the inner service
+/// isn't called. Layers run outside in: an inner mount can demand more than an outer one, never less, so
+/// a looser route has a router of its own.
+#[derive(Clone)]
+#[must_use]
+pub struct MfaLayer {
+    mfa: Mfa,
+    demand: Demand,
+}
+
+impl MfaLayer {
+    /// A session is needed, and every global validator must hold.
+    pub fn required(mfa: Mfa) -> Self {
+        let validators = Arc::clone(&mfa.desk.validators);
+        Self { mfa, demand: Demand { validators, ..Demand::bare() } }
+    }
+
+    /// A session if there is one. One that is there must be good: an expired, forged or revoked one is
+    /// refused, never taken for none (row M14).
+    pub fn optional(mfa: Mfa) -> Self {
+        let mut layer = Self::required(mfa);
+        layer.demand.optional = true;
+        layer
+    }
+
+    /// Lets sessions pass that lack a factor: for pages where factors are completed.
+    pub fn without_mfa(self) -> Self {
+        self.without_id(mfa::KEY)
+    }
+
+    /// Drops the global validators of a claim.
+    pub fn without<C: SessionClaim>(self) -> Self {
+        self.without_id(C::KEY)
+    }
+
+    fn without_id(self, id: &str) -> Self {
+        self.validators(|global| global.into_iter().filter(|validator| validator.id() != id).collect())
+    }
+
+    /// One more validator.
+    pub fn validate(self, validator: impl ClaimValidator) -> Self {
+        self.validators(|mut all| {
+            all.push(Arc::new(validator));
+            all
+        })
+    }
+
+    /// Other validators than the global ones, made from them; their order is kept.
+    pub fn validators(
+        mut self,
+        change: impl FnOnce(Vec<Arc<dyn ClaimValidator>>) -> Vec<Arc<dyn ClaimValidator>>,
+    ) -> Self {
+        self.demand.validators = change(self.demand.validators.to_vec()).into();
+        self
+    }
+
+    /// Reads the session's row at each request: revocation is exact, at the price of a store call.
+    pub fn check_store(mut self) -> Self {
+        self.demand.check_store = true;
+        self
+    }
+
+    /// What to do while the change feed is cut off. Default: go on, bounded by the token's life.
+    pub fn when_stale(mut self, stale: Stale) -> Self {
+        self.demand.stale = stale;
+        self
+    }
+
+    /// Asks for the anti-CSRF proof on safe methods as well.
+    pub fn csrf_always(mut self) -> Self {
+        self.demand.csrf_always = true;
+        self
+    }
+
+    /// Covers a whole service, fallback and all: what comes back takes no more routes (row M02).
+    pub fn protect<S>(self, service: S) -> Protected<S> {
+        Protected(self.layer(service))
+    }
+}
+
+impl<S> Layer<S> for MfaLayer {
+    type Service = MfaService<S>;
+
+    fn layer(&self, inner: S) -> MfaService<S> {
+        MfaService::new(self.mfa.clone(), self.demand.clone(), inner)
+    }
+}
+
+impl fmt::Debug for MfaLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ids: Vec<&str> = self.demand.validators.iter().map(|validator| validator.id()).collect();
+        f.debug_struct("MfaLayer").field("optional", &self.demand.optional).field("validators", &ids).finish()
+    }
+}
+
+/// A service behind [`MfaLayer::protect`].
+#[derive(Clone, Debug)]
+pub struct Protected<S>(MfaService<S>);
+
+impl<S, R> tower::Service<R> for Protected<S>
+where
+    MfaService<S>: tower::Service<R>,
+{
+    type Response = <MfaService<S> as tower::Service<R>>::Response;
+    type Error = <MfaService<S> as tower::Service<R>>::Error;
+    type Future = <MfaService<S> as tower::Service<R>>::Future;
+
+    fn poll_ready(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Self::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: R) -> Self::Future {
+        self.0.call(request)
+    }
+}
