@@ -5,7 +5,6 @@ use std::{collections::BTreeSet, fmt, net::IpAddr, sync::Arc, time::Duration};
 use crate::{
     base::{
         error::ConfigError,
-        hash,
         ident::FactorId,
         task::Tasks,
         time::{Clock, SystemClock},

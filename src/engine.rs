@@ -136,7 +136,7 @@ async fn tick(desk: Arc<Desk>, clock: Arc<dyn Clock>) {
                 clock.follow(ahead);
             }
         }
-        if ticks % CHORES == 0 {
+        if ticks.is_multiple_of(CHORES) {
             let _ = kit.tend_keys().await;
             let _ = kit.db.sweep().await;
         }

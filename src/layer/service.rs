@@ -225,9 +225,9 @@ async fn ask(
                 Ok(_) => return Found::Refused(Box::new(refuse::denied(&SessionDenied::TryRefresh))),
                 Err(error) => return Found::Refused(Box::new(refuse::failed(&error))),
             },
-            Question::Feed(_) if tried => return settle(desk, Judgement::Unavailable),
+            Question::Feed if tried => return settle(desk, Judgement::Unavailable),
             // A read that fails leaves the feed as it was: the mount decides.
-            Question::Feed(_) => {
+            Question::Feed => {
                 let _ = kit.read_feed().await;
                 tried = true;
             }
