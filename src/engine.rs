@@ -12,15 +12,20 @@ pub use self::{
     users::Users,
 };
 use crate::{
-    base::{error::Error, time::Clock},
+    base::{
+        error::Error,
+        time::{self, Clock},
+    },
     flow::Desk,
     model::{Db, change::Change},
+    session::feed::Freshness,
 };
 
 mod factors;
 mod roles;
 mod sessions;
 mod tenants;
+mod upkeep;
 mod users;
 
 /// Everything, behind one handle. Made by [`Mfa::builder`](crate::MfaBuilder).
@@ -47,14 +52,9 @@ impl fmt::Debug for Mfa {
     }
 }
 
-/// How often the change feed is read and the store's clock sampled.
-const TICK: Duration = Duration::from_secs(1);
-/// How often keys are tended and what has expired is swept.
-const CHORES: u64 = 30;
-
 impl Mfa {
-    pub(crate) fn start(desk: Arc<Desk>, clock: Arc<dyn Clock>) -> Self {
-        let ticking = tokio::spawn(tick(Arc::clone(&desk), clock));
+    pub(crate) fn start(desk: Arc<Desk>, clock: Arc<dyn Clock>, own_clock: bool) -> Self {
+        let ticking = tokio::spawn(upkeep::run(Arc::clone(&desk), clock, own_clock));
         let sending = tokio::spawn(crate::delivery::worker::run(Arc::clone(&desk.courier)));
         Self { desk, _background: Arc::new(Background(vec![ticking, sending])) }
     }
@@ -95,6 +95,14 @@ impl Mfa {
         }
     }
 
+    /// Whether this process can do its work: it has a signing key, reads the change feed, and its clock is
+    /// the store's. For health checks; what needs more asks on its own and answers 503.
+    pub fn is_ready(&self) -> bool {
+        let (kit, now) = (&self.desk.kit, self.desk.kit.db.now());
+        let reads = kit.feed.freshness(time::monotonic(), now) == Freshness::Fresh;
+        reads && !kit.is_skewed() && kit.keys.current().signing(now).is_some()
+    }
+
     /// Takes no new work, and waits for what is under way, at most 30 s.
     pub async fn shutdown(&self) {
         self.desk.kit.tasks.drain(Duration::from_secs(30)).await;
@@ -120,28 +128,6 @@ impl Mfa {
                 Ok(value)
             })
             .await
-    }
-}
-
-async fn tick(desk: Arc<Desk>, clock: Arc<dyn Clock>) {
-    let kit = &desk.kit;
-    let mut ticks = 0_u64;
-    loop {
-        let _ = kit.ready().await;
-        // A failing read shows in the feed's age, which every request looks at.
-        let _ = kit.poll_feed().await;
-        if let Ok(store) = kit.db.store_now().await {
-            let ahead = store.as_millis().saturating_sub(clock.now().as_millis());
-            if ahead.abs() > TICK.as_millis() as i64 {
-                clock.follow(ahead);
-            }
-        }
-        if ticks.is_multiple_of(CHORES) {
-            let _ = kit.tend_keys().await;
-            let _ = kit.db.sweep().await;
-        }
-        ticks += 1;
-        tokio::time::sleep(TICK).await;
     }
 }
 

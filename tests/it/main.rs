@@ -8,9 +8,12 @@
     reason = "a test that fails may panic, and its modules are one binary"
 )]
 
+mod bad_input;
 mod codes;
 #[cfg(all(unix, feature = "sqlite"))]
 mod feed;
+mod mount;
+mod readiness;
 mod refresh;
 mod seed;
 mod support;
