@@ -17,12 +17,12 @@ use crate::{
         Factors,
         otp::{Otp, OtpSettings, Peppers},
     },
-    flow::{Desk, Peer},
+    flow::Desk,
     model::{Db, seal::Sealer},
     policy::{
         AnyLinkPolicy, AnyPolicy, FirstFactors, LinkPolicy, MfaPolicy, SecondFactorsOnly, UserOrTenant,
     },
-    session::{Kit, cookies::CookieConfig, refresh::RefreshKeys},
+    session::{Kit, cookies::CookieConfig, peer::Peer, refresh::RefreshKeys},
     store::{AnyStore, Store},
 };
 
@@ -39,7 +39,7 @@ pub struct MfaBuilder {
     delivery: Option<AnyDelivery>,
     claims: Vec<ClaimRef>,
     validators: Vec<Arc<dyn ClaimValidator>>,
-    peer: Option<Peer>,
+    peer: Peer,
     #[cfg(feature = "password")]
     password_rules: crate::factor::PasswordRules,
 }
@@ -73,7 +73,7 @@ impl Mfa {
             delivery: None,
             claims: Vec::new(),
             validators: Vec::new(),
-            peer: None,
+            peer: Peer::default(),
             #[cfg(feature = "password")]
             password_rules: crate::factor::PasswordRules::default(),
         }
@@ -225,7 +225,7 @@ impl MfaBuilder {
         mut self,
         peer: impl Fn(&http::Extensions, &http::HeaderMap) -> Option<IpAddr> + Send + Sync + 'static,
     ) -> Self {
-        self.peer = Some(Arc::new(peer));
+        self.peer = Peer::new(peer);
         self
     }
 

@@ -95,7 +95,7 @@ where
             Verdicts::Found(Found::Refused(answer)) => MfaFuture::refused(*answer),
             Verdicts::Ask(question) => {
                 let (desk, demand) = (Arc::clone(desk), self.demand.clone());
-                let facts = desk.request(request.extensions(), request.headers());
+                let facts = desk.peer.facts(request.extensions(), request.headers());
                 // What is needed to judge again, without holding the request across an await.
                 let retry = Retry { method: request.method().clone(), headers: request.headers().clone() };
                 let asking = Box::pin(async move {
