@@ -281,7 +281,7 @@ impl MfaBuilder {
             validators: validators.into(),
             factors: Arc::new(Factors::new(installed, config.custom_factors.clone())),
             otp: Otp::new(otp_settings(&config), peppers),
-            courier: Arc::new(Courier::new(db, sealer, delivery)),
+            courier: Arc::new(Courier::new(db, sealer, delivery).map_err(wrong)?),
             peer: self.peer,
             #[cfg(feature = "password")]
             passwords: crate::factor::password::PasswordHasher::new(Default::default()).map_err(wrong)?,

@@ -26,11 +26,15 @@ pub(crate) struct Courier {
     sealer: Arc<Sealer>,
     delivery: AnyDelivery,
     wake: Notify,
+    /// Names this process among those that share the queue.
+    name: String,
 }
 
 impl Courier {
-    pub(crate) fn new(db: Db, sealer: Arc<Sealer>, delivery: AnyDelivery) -> Self {
-        Self { db, sealer, delivery, wake: Notify::new() }
+    /// # Errors
+    /// If the operating system gives no randomness.
+    pub(crate) fn new(db: Db, sealer: Arc<Sealer>, delivery: AnyDelivery) -> Result<Self, Error> {
+        Ok(Self { db, sealer, delivery, wake: Notify::new(), name: random::token()? })
     }
 
     /// Stages a notice, sealed, in the batch of what it tells; [`Courier::wake`] after the commit.
@@ -43,7 +47,7 @@ impl Courier {
     ) -> Result<(), Error> {
         let key = keys::queue(tx.now(), &random::token()?);
         let sealed = self.sealer.seal(&key, notice.to_sealed_form().expose().as_bytes())?;
-        let queued = Queued::new(tenant.clone(), sealed, tx.now(), end);
+        let queued = Queued::new(tenant.clone(), &self.name, sealed, tx.now(), end);
         tx.insert_new(key, &queued, Some(end))
     }
 
@@ -57,7 +61,7 @@ impl Courier {
         let due: Vec<(Key, Queued)> = self.db.scan(&Scan::under(keys::queued())).await?;
         let now = self.db.now();
         let mut sending = tokio::task::JoinSet::new();
-        for (key, _) in due.into_iter().filter(|(_, queued)| queued.lease_until <= now) {
+        for (key, _) in due.into_iter().filter(|(_, queued)| queued.is_due(&self.name, now)) {
             let courier = Arc::clone(self);
             sending.spawn(async move { courier.send(&key).await });
         }
@@ -87,7 +91,7 @@ impl Courier {
         self.db
             .transact(key.as_str(), |mut tx| async move {
                 let Some(mut queued) = tx.get::<Queued>(key).await? else { return tx.abandon(None) };
-                match queued.take(tx.now()) {
+                match queued.take(&self.name, tx.now()) {
                     Take::Leased => {
                         tx.put(key.clone(), &queued, Some(queued.expires_at)).await?;
                         tx.commit(Some(queued))

@@ -11,6 +11,8 @@ use crate::base::{ident::TenantId, time::Timestamp};
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Queued {
     pub(crate) tenant: TenantId,
+    /// The process that made it, and sends it unless its lease ends first.
+    pub(crate) maker: String,
     /// The sealed text of `Notice::to_sealed_form`.
     pub(crate) sealed: String,
     pub(crate) created_at: Timestamp,
@@ -49,13 +51,26 @@ impl Queued {
     pub(crate) const LEASE: Duration = Duration::from_secs(30);
     pub(crate) const TRIES: u32 = 5;
 
-    pub(crate) fn new(tenant: TenantId, sealed: String, now: Timestamp, expires_at: Timestamp) -> Self {
-        Self { tenant, sealed, created_at: now, lease_until: now, tries: 0, expires_at }
+    /// A new one, leased to the process `maker`.
+    pub(crate) fn new(
+        tenant: TenantId,
+        maker: &str,
+        sealed: String,
+        now: Timestamp,
+        expires_at: Timestamp,
+    ) -> Self {
+        let maker = maker.to_owned();
+        Self { tenant, maker, sealed, created_at: now, lease_until: now + Self::LEASE, tries: 0, expires_at }
     }
 
-    /// Leases it, if it is free and still worth a try.
-    pub(crate) fn take(&mut self, now: Timestamp) -> Take {
-        if now < self.lease_until {
+    /// Whether the process `taker` may lease it: its maker at once, others when it was left.
+    pub(crate) fn is_due(&self, taker: &str, now: Timestamp) -> bool {
+        now >= self.lease_until || (self.tries == 0 && self.maker == taker)
+    }
+
+    /// Leases it to the process `taker`, if it is due and still worth a try.
+    pub(crate) fn take(&mut self, taker: &str, now: Timestamp) -> Take {
+        if !self.is_due(taker, now) {
             return Take::Later(self.lease_until);
         }
         if now >= self.expires_at || self.tries >= Self::TRIES {
@@ -103,46 +118,55 @@ mod tests {
     }
 
     fn queued() -> Queued {
-        Queued::new(TenantId::PUBLIC, "sealed".to_owned(), at(0), at(600))
+        Queued::new(TenantId::PUBLIC, "me", "sealed".to_owned(), at(0), at(600))
     }
 
     #[test]
     fn sec_v02_five_tries_with_backoff() {
         let (mut entry, mut now) = (queued(), 0);
         for wait in [2, 8, 32, 128] {
-            assert_eq!(entry.take(at(now)), Take::Leased);
+            assert_eq!(entry.take("me", at(now)), Take::Leased);
             assert_eq!(entry.fail(false, at(now)), Failed::RetryAt(at(now + wait)));
-            assert_eq!(entry.take(at(now + wait - 1)), Take::Later(at(now + wait)));
+            assert_eq!(entry.take("me", at(now + wait - 1)), Take::Later(at(now + wait)));
             now += wait;
         }
-        assert_eq!(entry.take(at(now)), Take::Leased);
+        assert_eq!(entry.take("me", at(now)), Take::Leased);
         assert_eq!(entry.fail(false, at(now)), Failed::GiveUp);
     }
 
     #[test]
     fn sec_v02_not_past_expiry_and_not_in_vain() {
         let mut entry = queued();
-        assert_eq!(entry.take(at(599)), Take::Leased);
+        assert_eq!(entry.take("me", at(599)), Take::Leased);
         assert_eq!(entry.fail(false, at(599)), Failed::GiveUp);
-        assert_eq!(queued().take(at(600)), Take::GiveUp);
+        assert_eq!(queued().take("me", at(600)), Take::GiveUp);
         let mut entry = queued();
-        assert_eq!(entry.take(at(0)), Take::Leased);
+        assert_eq!(entry.take("me", at(0)), Take::Leased);
         assert_eq!(entry.fail(true, at(1)), Failed::GiveUp);
     }
 
     #[test]
     fn sec_v04_a_dead_workers_lease_ends() {
         let mut entry = queued();
-        assert_eq!(entry.take(at(0)), Take::Leased);
-        assert_eq!(entry.take(at(29)), Take::Later(at(30)));
-        assert_eq!(entry.take(at(30)), Take::Leased);
+        assert_eq!(entry.take("me", at(0)), Take::Leased);
+        assert_eq!(entry.take("me", at(29)), Take::Later(at(30)));
+        assert_eq!(entry.take("me", at(30)), Take::Leased);
         for now in [60, 90, 120] {
-            assert_eq!(entry.take(at(now)), Take::Leased);
+            assert_eq!(entry.take("me", at(now)), Take::Leased);
         }
         // Five workers died with it: perhaps it kills them.
-        assert_eq!(entry.take(at(150)), Take::GiveUp);
+        assert_eq!(entry.take("me", at(150)), Take::GiveUp);
         let stored = serde_json::to_value(&entry).unwrap();
         assert_eq!(serde_json::from_value::<Queued>(stored).unwrap(), entry);
         assert!(!format!("{entry:?}").contains("sealed"));
+    }
+
+    #[test]
+    fn sec_v04_others_step_in_only_when_the_makers_lease_ended() {
+        assert_eq!(queued().take("you", at(29)), Take::Later(at(30)));
+        assert_eq!(queued().take("you", at(30)), Take::Leased);
+        let mut entry = queued();
+        assert_eq!(entry.take("me", at(29)), Take::Leased);
+        assert_eq!(entry.take("you", at(58)), Take::Later(at(59)));
     }
 }

@@ -1,0 +1,234 @@
+//! The environment, read once. What can't be served is an error that names its variable.
+
+use std::{ffi::OsString, fmt, ops::RangeInclusive, path::PathBuf, time::Duration};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use tower_mfa::{
+    FactorId, Requirement, Requirements,
+    config::{AppInfo, FactorChanges, Lifetimes, Secrets},
+    policy::{AnyPolicy, Everyone, ForRole, MfaPolicy, Nobody, PolicyContext, PolicyError, UserOrTenant},
+};
+
+/// What the environment asks for.
+pub struct Settings {
+    /// `PORT`
+    pub port: u16,
+    /// `STORE`
+    pub store: StoreKind,
+    /// `SECRET`
+    pub secrets: Secrets,
+    /// `ACCESS_TOKEN_TTL`, `OTP_TTL`, `HALF_SESSION_TTL`
+    pub lifetimes: Lifetimes,
+    /// `MAX_WRONG_CODES`
+    pub max_wrong_codes: u32,
+    /// `LIMITS`
+    pub limits: bool,
+    /// `FIRST_FACTORS`
+    pub first_factors: Vec<FactorId>,
+    /// `MFA_POLICY` or `MFA_REQUIREMENTS`
+    pub policy: AnyPolicy,
+    /// `STEP_UP_FOR_FACTOR_CHANGES`
+    pub factor_changes: FactorChanges,
+    /// `TEST_HOOKS`
+    pub hooks: bool,
+    website: String,
+    api: Option<String>,
+}
+
+/// Where records are kept.
+#[derive(Debug, PartialEq)]
+pub enum StoreKind {
+    /// In this process, until it ends.
+    Memory,
+    /// In a file.
+    Sqlite(PathBuf),
+}
+
+/// A variable whose value can't be served.
+#[derive(Debug)]
+pub struct Wrong {
+    name: &'static str,
+    why: String,
+}
+
+impl Wrong {
+    pub fn new(name: &'static str, why: impl Into<String>) -> Self {
+        Self { name, why: why.into() }
+    }
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.name, self.why)
+    }
+}
+
+impl std::error::Error for Wrong {}
+
+impl Settings {
+    /// Reads the variables, each through `look`.
+    pub fn from_env(look: impl Fn(&'static str) -> Option<OsString>) -> Result<Self, Wrong> {
+        let env = Env(&look);
+        let store = store(env.text("STORE")?)?;
+        let mut lifetimes = Lifetimes::default();
+        let year = lifetimes.session.as_secs();
+        lifetimes.access_token = env.seconds("ACCESS_TOKEN_TTL", 3600, 1..=year)?;
+        lifetimes.code = env.seconds("OTP_TTL", 600, 1..=900)?;
+        lifetimes.half_session = env.seconds("HALF_SESSION_TTL", 900, 1..=year)?;
+        passwordless(env.text("PASSWORDLESS")?.as_deref())?;
+        env.choice("EMAIL_VERIFICATION", &["off"])?;
+        for (name, part) in [("PROVIDERS", "sign-in by third parties"), ("FRESH_SECONDS", "/api/fresh")] {
+            if env.text(name)?.is_some() {
+                return Err(Wrong::new(name, format!("{part} isn't built yet")));
+            }
+        }
+        let (website, api) = (env.text("WEBSITE_ORIGIN")?, env.text("API_ORIGIN")?);
+        for (name, origin) in [("WEBSITE_ORIGIN", &website), ("API_ORIGIN", &api)] {
+            if let Some(origin) = origin {
+                AppInfo::new("Testbed", origin, origin)
+                    .map_err(|_| Wrong::new(name, "an origin looks like http://localhost:3000"))?;
+            }
+        }
+        let loose = env.choice("STEP_UP_FOR_FACTOR_CHANGES", &["on", "off"])? == "off";
+        Ok(Self {
+            port: u16::try_from(env.number("PORT", 3001, 0..=65535)?).unwrap_or(0),
+            secrets: secrets(env.text("SECRET")?, &store, env.text("STORE")?)?,
+            store,
+            lifetimes,
+            max_wrong_codes: u32::try_from(env.number("MAX_WRONG_CODES", 5, 1..=10)?).unwrap_or(5),
+            limits: env.choice("LIMITS", &["on", "off"])? == "on",
+            first_factors: first_factors(env.text("FIRST_FACTORS")?)?,
+            policy: policy(env.text("MFA_POLICY")?.as_deref(), env.text("MFA_REQUIREMENTS")?.as_deref())?,
+            factor_changes: if loose { FactorChanges::Compat } else { FactorChanges::StepUp },
+            // Anything but `1` must not serve the hooks, and doesn't.
+            hooks: env.text("TEST_HOOKS")?.as_deref() == Some("1"),
+            website: website.unwrap_or_else(|| "http://localhost:3000".to_owned()),
+            api,
+        })
+    }
+
+    /// The names under which the world knows this server.
+    pub fn app_info(&self) -> Result<AppInfo, Wrong> {
+        let api = self.api.clone().unwrap_or_else(|| format!("http://localhost:{}", self.port));
+        AppInfo::new("Testbed", &api, &self.website)
+            .map_err(|error| Wrong::new("API_ORIGIN", error.to_string()))
+    }
+}
+
+struct Env<'a>(&'a dyn Fn(&'static str) -> Option<OsString>);
+
+impl Env<'_> {
+    fn text(&self, name: &'static str) -> Result<Option<String>, Wrong> {
+        let unicode = |value: OsString| value.into_string().map_err(|_| Wrong::new(name, "it isn't UTF-8"));
+        (self.0)(name).map(unicode).transpose()
+    }
+
+    fn number(&self, name: &'static str, default: u64, fits: RangeInclusive<u64>) -> Result<u64, Wrong> {
+        let Some(text) = self.text(name)? else { return Ok(default) };
+        let found = text.parse().ok().filter(|number| fits.contains(number));
+        found.ok_or_else(|| {
+            Wrong::new(name, format!("a whole number from {} to {} is wanted", fits.start(), fits.end()))
+        })
+    }
+
+    fn seconds(
+        &self,
+        name: &'static str,
+        default: u64,
+        fits: RangeInclusive<u64>,
+    ) -> Result<Duration, Wrong> {
+        self.number(name, default, fits).map(Duration::from_secs)
+    }
+
+    /// One of these words; the first is the default.
+    fn choice(&self, name: &'static str, words: &[&'static str]) -> Result<&'static str, Wrong> {
+        let found = match self.text(name)? {
+            Some(text) => words.iter().find(|word| **word == text),
+            None => words.first(),
+        };
+        found.copied().ok_or_else(|| Wrong::new(name, format!("only {} can be served", words.join(", "))))
+    }
+}
+
+fn store(text: Option<String>) -> Result<StoreKind, Wrong> {
+    match text.as_deref() {
+        None | Some("memory") => Ok(StoreKind::Memory),
+        Some(text) => match text.strip_prefix("sqlite:") {
+            Some(file) if !file.is_empty() => Ok(StoreKind::Sqlite(file.into())),
+            _ => Err(Wrong::new("STORE", "only memory and sqlite:FILE can be served")),
+        },
+    }
+}
+
+/// From `SECRET`, else from the name of the store: this is a server for tests.
+fn secrets(secret: Option<String>, store: &StoreKind, name: Option<String>) -> Result<Secrets, Wrong> {
+    let text = match (secret, store) {
+        (Some(secret), _) if secret.is_empty() => return Err(Wrong::new("SECRET", "it is empty")),
+        (Some(secret), _) => secret,
+        (None, StoreKind::Memory) => {
+            return Secrets::random().map_err(|error| Wrong::new("SECRET", error.to_string()));
+        }
+        (None, StoreKind::Sqlite(_)) => format!("testbed {}", name.unwrap_or_default()),
+    };
+    let hash = digest(&SHA256, text.as_bytes());
+    let key = <[u8; 32]>::try_from(hash.as_ref()).map_err(|error| Wrong::new("SECRET", error.to_string()))?;
+    Secrets::new("testbed", key).map_err(|error| Wrong::new("SECRET", error.to_string()))
+}
+
+fn passwordless(text: Option<&str>) -> Result<(), Wrong> {
+    // With phone numbers not built yet, e-mail is what is left of either.
+    match text {
+        None | Some("EMAIL,USER_INPUT_CODE" | "EMAIL_OR_PHONE,USER_INPUT_CODE") => Ok(()),
+        Some(_) => Err(Wrong::new(
+            "PASSWORDLESS",
+            "only EMAIL,USER_INPUT_CODE and EMAIL_OR_PHONE,USER_INPUT_CODE can be served yet",
+        )),
+    }
+}
+
+fn first_factors(text: Option<String>) -> Result<Vec<FactorId>, Wrong> {
+    const NAME: &str = "FIRST_FACTORS";
+    let Some(text) = text else { return Ok(vec![FactorId::PASSWORD]) };
+    let mut factors = Vec::new();
+    for id in text.split(',').map(str::trim) {
+        let served =
+            [FactorId::PASSWORD, FactorId::OTP_EMAIL].into_iter().find(|factor| factor.as_str() == id);
+        let factor =
+            served.ok_or_else(|| Wrong::new(NAME, "only emailpassword and otp-email can be served yet"))?;
+        if factors.contains(&factor) {
+            return Err(Wrong::new(NAME, "a factor is listed twice"));
+        }
+        factors.push(factor);
+    }
+    Ok(factors)
+}
+
+fn policy(name: Option<&str>, requirements: Option<&str>) -> Result<AnyPolicy, Wrong> {
+    let admins = ForRole::new("admin", FactorId::OTP_EMAIL);
+    let policy = match name.unwrap_or("default") {
+        "default" => AnyPolicy::new(UserOrTenant::new()),
+        "all-required" => AnyPolicy::new(UserOrTenant::new().all_required()),
+        "admin-only" => AnyPolicy::new(admins),
+        "admin-and-tenant" => AnyPolicy::new(admins.where_tenant_asks()),
+        "opt-in-and-tenant" => AnyPolicy::new(OptInAndTenant),
+        "everyone-totp" => AnyPolicy::new(Everyone::new(FactorId::TOTP)),
+        "nobody" => AnyPolicy::new(Nobody),
+        _ => return Err(Wrong::new("MFA_POLICY", "there is no such policy")),
+    };
+    let Some(text) = requirements else { return Ok(policy) };
+    let list = serde_json::from_str(text).ok().and_then(|json| Requirements::from_json(&json).ok());
+    let list = list.ok_or_else(|| Wrong::new("MFA_REQUIREMENTS", "a JSON list of requirements is wanted"))?;
+    Ok(AnyPolicy::new(Everyone::new(list)))
+}
+
+/// A code by e-mail, if the user opted into it and the tenant asks for it. A policy of an app's own.
+struct OptInAndTenant;
+
+impl MfaPolicy for OptInAndTenant {
+    async fn requirements(&self, ctx: &PolicyContext<'_>) -> Result<Requirements, PolicyError> {
+        const EMAIL: FactorId = FactorId::OTP_EMAIL;
+        let asked = ctx.required_for_user().await?.contains(&EMAIL)
+            && ctx.required_for_tenant().await?.contains(&EMAIL);
+        Ok(if asked { Requirement::Factor(EMAIL).into() } else { Requirements::none() })
+    }
+}

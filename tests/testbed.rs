@@ -1,0 +1,426 @@
+//! The testbed as programs see it: a process, its environment and HTTP, nothing else.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
+const EMAIL: &str = "alice@shop.example";
+const PASSWORD: &str = "correct horse 1";
+
+#[test]
+fn a_session_from_sign_up_to_its_end() {
+    let server = Server::start(&[("MFA_REQUIREMENTS", r#"["otp-email"]"#), ("TEST_HOOKS", "1")]);
+    let mut alice = Client::of(&server);
+    assert_eq!(alice.get("/health").status, 200);
+    assert_eq!(alice.get("/api/public").body, json!({ "userId": null }));
+    assert_eq!(alice.get("/api/me").status, 401);
+
+    alice.sign_up(EMAIL);
+    let refused = alice.get("/api/me");
+    assert_eq!((refused.status, &refused.body["claimValidationErrors"][0]["id"]), (403, &json!("st-mfa")));
+    let half = alice.get("/api/half");
+    assert_eq!((half.status, &half.body["claim"]["v"]), (200, &json!(false)));
+    assert_eq!(alice.get("/api/public").body["userId"], half.body["userId"]);
+
+    assert_eq!(alice.get(&format!("/test/otp?contact={EMAIL}")).status, 404);
+    alice.pass_code(EMAIL);
+    let me = alice.get("/api/me");
+    assert_eq!(
+        (me.status, &me.body["tenantId"], &me.body["claim"]["v"]),
+        (200, &json!("public"), &json!(true))
+    );
+
+    let totp = alice.get("/api/totp-only");
+    assert_eq!(
+        (totp.status, &totp.body["claimValidationErrors"][0]["reason"]["factorId"]),
+        (403, &json!("totp"))
+    );
+    let admin = alice.get("/api/admin");
+    assert_eq!((admin.status, &admin.body["claimValidationErrors"][0]["id"]), (403, &json!("st-role")));
+    let roles = format!("/test/users/{EMAIL}/roles");
+    alice.put(&roles, json!({ "tenantId": "public", "roles": ["admin"] })).ok();
+    assert_eq!(alice.get("/api/admin").status, 200);
+    alice.put(&roles, json!({ "tenantId": "public", "roles": [] })).ok();
+    assert_eq!(alice.get("/api/admin").status, 403);
+
+    alice.post("/test/clock", json!({ "advance": 3601 })).ok();
+    let expired = alice.get("/api/me");
+    assert_eq!((expired.status, &expired.body["message"]), (401, &json!("try refresh token")));
+    assert_eq!(alice.refresh().status, 200);
+    assert_eq!(alice.get("/api/me").status, 200);
+
+    let shown = alice.get(&format!("/test/users/{EMAIL}")).ok();
+    let handle = shown["sessions"][0]["sessionHandle"].clone();
+    alice.post("/test/sessions/revoke", json!({ "sessionHandle": handle })).ok();
+    assert_eq!(alice.get("/api/me").status, 401);
+    assert_eq!(alice.refresh().status, 401);
+    assert_eq!(alice.post("/test/sessions/revoke", json!({ "sessionHandle": handle })).status, 404);
+}
+
+#[test]
+fn hooks_set_up_tenants_and_users() {
+    let server = Server::start(&[("FIRST_FACTORS", "emailpassword,otp-email"), ("TEST_HOOKS", "1")]);
+    let mut alice = Client::of(&server);
+    alice
+        .put(
+            "/test/tenants/acme",
+            json!({ "firstFactors": ["emailpassword"], "requiredSecondaryFactors": ["otp-email"] }),
+        )
+        .ok();
+    let methods = alice.get("/auth/acme/loginmethods").body;
+    assert_eq!(methods["firstFactors"], json!(["emailpassword"]), "{methods}");
+    let ours = alice.get("/auth/loginmethods").body;
+    assert_eq!(ours["firstFactors"], json!(["emailpassword", "otp-email"]), "{ours}");
+
+    let wire = alice.sign_up(EMAIL);
+    assert_eq!(alice.get("/api/me").status, 200);
+    let factors = format!("/test/users/{EMAIL}/required-factors");
+    let required = alice.put(&factors, json!({ "add": ["otp-email", "totp"], "remove": ["totp"] })).ok();
+    assert_eq!(required, json!({ "required": ["otp-email"] }));
+    assert_eq!(alice.get("/api/me").status, 403, "a demand bites at once");
+    let shown = alice.get(&format!("/test/users/{}", wire["user"]["id"].as_str().unwrap())).ok();
+    assert_eq!(shown["user"], wire["user"], "as the API writes it");
+    assert_eq!((&shown["requiredFactors"], &shown["roles"]), (&json!(["otp-email"]), &json!({})));
+    assert_eq!(shown["sessions"].as_array().unwrap().len(), 1);
+
+    alice.put(&format!("/test/users/{EMAIL}/tenants"), json!({ "add": ["acme"] })).ok();
+    let answer = alice.post("/auth/acme/signin", credentials(EMAIL));
+    assert_eq!(answer.body["status"], "OK", "{}", answer.body);
+    assert_eq!(alice.get("/api/half").body["tenantId"], "acme");
+    assert_eq!(alice.get("/api/me").status, 403);
+
+    for (path, body) in [
+        ("/test/users/nobody@shop.example/roles", json!({ "roles": [] })),
+        ("/test/users/alice@shop.example/roles", json!({ "tenantId": "none", "roles": [] })),
+        ("/test/users/alice@shop.example/tenants", json!({ "add": ["none"] })),
+    ] {
+        assert_eq!(alice.put(path, body).status, 404, "{path}");
+    }
+    assert_eq!(alice.put("/test/tenants/Not%20One", json!({})).status, 400);
+    assert_eq!(alice.post("/test/clock", json!({ "advance": -1 })).status, 400);
+    assert_eq!(alice.post("/test/sessions/revoke", json!({ "user": "nobody" })).status, 404);
+    alice.post("/test/sessions/revoke", json!({ "user": EMAIL })).ok();
+    assert_eq!(alice.get("/api/half").status, 401);
+}
+
+#[test]
+fn failures_are_told_apart_and_counted() {
+    let server = Server::start(&[("TEST_HOOKS", "1")]);
+    let mut alice = Client::of(&server);
+    alice.sign_up(EMAIL);
+    let before = alice.get("/test/counters").ok();
+
+    alice.post("/test/fail", json!({ "store": 1000 })).ok();
+    assert_eq!(alice.post("/auth/signin", credentials(EMAIL)).status, 503);
+    assert_eq!(alice.get("/api/admin").status, 503);
+    alice.post("/test/fail", json!({ "store": 0, "policy": 1 })).ok();
+    assert_eq!(alice.post("/auth/signin", credentials(EMAIL)).status, 503);
+    assert_eq!(alice.post("/auth/signin", credentials(EMAIL)).body["status"], "OK");
+
+    alice.pass_code(EMAIL);
+    let after = alice.get("/test/counters").ok();
+    for counter in ["storeGets", "storeScans", "storeCommits", "passwordHashes", "codeComparisons", "sent"] {
+        assert!(after[counter].as_u64() > before[counter].as_u64(), "{counter}: {before} {after}");
+    }
+    assert_eq!((&after["sent"], &after["codeComparisons"]), (&json!(1), &json!(1)));
+}
+
+#[test]
+fn what_cant_be_served_ends_the_start() {
+    let wrong = [
+        ("PORT", "eighty"),
+        ("WEBSITE_ORIGIN", "localhost:3000"),
+        ("WEBSITE_ORIGIN", "https://shop.example"),
+        ("API_ORIGIN", ""),
+        ("SECRET", ""),
+        ("STORE", "postgres://localhost/x"),
+        ("STORE", "redis://localhost"),
+        ("STORE", "sqlite:"),
+        ("STORE", "sqlite:/there/is/no/such/folder/x.db"),
+        ("ACCESS_TOKEN_TTL", "0"),
+        ("OTP_TTL", "901"),
+        ("HALF_SESSION_TTL", "-1"),
+        ("MAX_WRONG_CODES", "0"),
+        ("LIMITS", "maybe"),
+        ("FIRST_FACTORS", "emailpassword,totp"),
+        ("FIRST_FACTORS", ""),
+        ("PASSWORDLESS", "PHONE,USER_INPUT_CODE"),
+        ("PASSWORDLESS", "EMAIL,MAGIC_LINK"),
+        ("MFA_POLICY", "sometimes"),
+        ("MFA_REQUIREMENTS", "totp"),
+        ("MFA_REQUIREMENTS", r#"[{"anyOf":["totp"]}]"#),
+        ("EMAIL_VERIFICATION", "required"),
+        ("PROVIDERS", "[]"),
+        ("STEP_UP_FOR_FACTOR_CHANGES", "1"),
+        ("FRESH_SECONDS", "300"),
+    ];
+    let started: Vec<Child> = wrong.iter().map(|variable| spawn(&[("PORT", "0"), *variable])).collect();
+    for ((name, value), child) in wrong.iter().zip(started) {
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{name}={value}: {said}");
+        assert!(said.contains(name), "{name}={value}: {said}");
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn only_1_serves_the_hooks() {
+    for variables in [&[][..], &[("TEST_HOOKS", "true")], &[("TEST_HOOKS", "0")]] {
+        let server = Server::start(variables);
+        let mut client = Client::of(&server);
+        for path in ["/test/counters", "/test/otp?contact=alice@shop.example"] {
+            assert_eq!(client.get(path).status, 404);
+        }
+        assert_eq!(client.post("/test/clock", json!({ "advance": 1 })).status, 404);
+    }
+}
+
+#[test]
+fn two_processes_share_a_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = format!("sqlite:{}", folder.path().join("testbed.db").display());
+    let origin = ("API_ORIGIN", "http://localhost:3001");
+    let variables = [("STORE", &*store), origin, ("MFA_POLICY", "admin-only"), ("TEST_HOOKS", "1")];
+    let (one, two) = (Server::start(&variables), Server::start(&variables));
+    let mut alice = Client::of(&one);
+    alice.sign_up(EMAIL);
+    assert_eq!(alice.get("/api/me").status, 200);
+    let mut there = alice.at(&two);
+    assert_eq!(there.get("/api/me").status, 200);
+    assert_eq!(there.get("/api/admin").status, 403);
+
+    there
+        .put(&format!("/test/users/{EMAIL}/roles"), json!({ "tenantId": "public", "roles": ["admin"] }))
+        .ok();
+    assert_eq!(there.get("/api/me").status, 403);
+    within_two_seconds(|| alice.get("/api/me").status == 403);
+
+    // Each sends what it made, whoever looks through the queue meanwhile.
+    alice.pass_code(EMAIL);
+    assert_eq!(alice.get("/api/admin").status, 200);
+    let mut there = alice.at(&two);
+    within_two_seconds(|| there.get("/api/admin").status == 200);
+    assert_eq!(there.get(&format!("/test/otp?contact={EMAIL}")).status, 404);
+
+    there.post("/test/sessions/revoke", json!({ "user": EMAIL })).ok();
+    assert_eq!(there.get("/api/half").status, 401);
+    within_two_seconds(|| alice.get("/api/half").status == 401);
+    assert_eq!(alice.refresh().status, 401);
+}
+
+#[test]
+fn messages_are_found_where_they_were_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = format!("sqlite:{}", folder.path().join("testbed.db").display());
+    let variables =
+        [("STORE", &*store), ("FIRST_FACTORS", "otp-email"), ("LIMITS", "off"), ("TEST_HOOKS", "1")];
+    let servers = [Server::start(&variables), Server::start(&variables)];
+    std::thread::scope(|scope| {
+        for (n, server) in servers.iter().enumerate() {
+            scope.spawn(move || {
+                for user in 0..15 {
+                    let (email, mut client) = (format!("user{user}-{n}@shop.example"), Client::of(server));
+                    let asked = client.post("/auth/signinup/code", json!({ "email": email })).ok();
+                    assert_eq!(asked["status"], "OK");
+                    let sent = client.get(&format!("/test/otp?contact={email}")).ok();
+                    assert_eq!(sent["count"], 1);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn sigterm_finishes_what_was_accepted() {
+    let mut server = Server::start(&[]);
+    let body = credentials(EMAIL).to_string();
+    let (head, rest) = body.split_at(10);
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    write!(
+        stream,
+        "POST /auth/signup HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nrid: x\r\n\
+         st-auth-mode: header\r\nContent-Length: {}\r\n\r\n{head}",
+        body.len()
+    )
+    .unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    let pid = server.child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(TcpStream::connect(server.address).is_err(), "nothing new is accepted");
+    stream.write_all(rest.as_bytes()).unwrap();
+    let answer = Answer::read(stream);
+    assert_eq!((answer.status, &answer.body["status"]), (200, &json!("OK")));
+    assert_eq!(server.child.wait().unwrap().code(), Some(0));
+}
+
+fn within_two_seconds(mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(2), "it takes too long");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A testbed, ended with the test.
+struct Server {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Server {
+    fn start(variables: &[(&str, &str)]) -> Self {
+        let variables: Vec<_> = [("PORT", "0")].into_iter().chain(variables.iter().copied()).collect();
+        let mut child = spawn(&variables);
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim().strip_prefix("http://").map(|address| address.parse().unwrap());
+        Self { address: address.unwrap_or_else(|| panic!("the testbed did not start")), child }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(variables: &[(&str, &str)]) -> Child {
+    let here = std::env::current_exe().unwrap();
+    let binary: PathBuf = here.parent().unwrap().parent().unwrap().join("examples/testbed");
+    assert!(binary.exists(), "first: cargo build --features full --example testbed");
+    Command::new(binary)
+        .env_clear()
+        .env("RUST_LOG", "off")
+        .envs(variables.iter().copied())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// A client that carries its tokens in headers.
+#[derive(Clone)]
+struct Client {
+    address: SocketAddr,
+    access: Option<String>,
+    refresh: Option<String>,
+}
+
+impl Client {
+    fn of(server: &Server) -> Self {
+        Self { address: server.address, access: None, refresh: None }
+    }
+
+    /// The same, towards another process.
+    fn at(&self, server: &Server) -> Self {
+        Self { address: server.address, ..self.clone() }
+    }
+
+    fn get(&mut self, path: &str) -> Answer {
+        self.call("GET", path, None)
+    }
+
+    fn post(&mut self, path: &str, body: Value) -> Answer {
+        self.call("POST", path, Some(body))
+    }
+
+    fn put(&mut self, path: &str, body: Value) -> Answer {
+        self.call("PUT", path, Some(body))
+    }
+
+    fn refresh(&mut self) -> Answer {
+        self.call("POST", "/auth/session/refresh", None)
+    }
+
+    fn call(&mut self, method: &str, path: &str, body: Option<Value>) -> Answer {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        let token = if path.ends_with("/refresh") { &self.refresh } else { &self.access };
+        let token =
+            token.as_ref().map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+        let body = body.map(|body| body.to_string()).unwrap_or_default();
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nrid: anti-csrf\r\n\
+             st-auth-mode: header\r\nfdi-version: 4.1\r\nContent-Type: application/json\r\n{token}\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .unwrap();
+        let answer = Answer::read(stream);
+        for (name, slot) in [("st-access-token", &mut self.access), ("st-refresh-token", &mut self.refresh)] {
+            if let Some(value) = answer.headers.get(name) {
+                *slot = Some(value.clone()).filter(|value| !value.is_empty());
+            }
+        }
+        answer
+    }
+
+    fn sign_up(&mut self, email: &str) -> Value {
+        let body = self.post("/auth/signup", credentials(email)).ok();
+        assert_eq!(body["status"], "OK");
+        body
+    }
+
+    /// Passes a code by e-mail as second factor.
+    fn pass_code(&mut self, email: &str) {
+        let ask = json!({ "email": email, "shouldTryLinkingWithSessionUser": true });
+        let flow = self.post("/auth/signinup/code", ask).ok();
+        let sent = self.get(&format!("/test/otp?contact={email}")).ok();
+        assert_eq!((&sent["count"], &sent["linkUrl"]), (&json!(1), &Value::Null));
+        let enter = json!({
+            "deviceId": flow["deviceId"],
+            "preAuthSessionId": flow["preAuthSessionId"],
+            "userInputCode": sent["userInputCode"],
+            "shouldTryLinkingWithSessionUser": true,
+        });
+        assert_eq!(self.post("/auth/signinup/code/consume", enter).ok()["status"], "OK");
+    }
+}
+
+fn credentials(email: &str) -> Value {
+    json!({ "formFields": [{ "id": "email", "value": email }, { "id": "password", "value": PASSWORD }] })
+}
+
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    headers: BTreeMap<String, String>,
+    body: Value,
+}
+
+impl Answer {
+    fn read(stream: TcpStream) -> Self {
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let mut reader = BufReader::new(stream);
+        let mut line = || {
+            let mut line = String::new();
+            reader.read_line(&mut line).unwrap();
+            line.trim_end().to_owned()
+        };
+        let status = line().split(' ').nth(1).unwrap().parse().unwrap();
+        let mut headers = BTreeMap::new();
+        while let Some((name, value)) = line().split_once(": ") {
+            headers.insert(name.to_lowercase(), value.to_owned());
+        }
+        let length = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).unwrap();
+        Self { status, headers, body: serde_json::from_slice(&body).unwrap_or_default() }
+    }
+
+    fn ok(self) -> Value {
+        assert_eq!(self.status, 200, "{}", self.body);
+        self.body
+    }
+}
