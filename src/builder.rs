@@ -267,6 +267,7 @@ impl MfaBuilder {
             refresh,
             sealer: Arc::clone(&sealer),
             ready: tokio::sync::OnceCell::new(),
+            skewed: std::sync::atomic::AtomicBool::new(false),
             issuer: config.app.issuer(),
             config: Arc::clone(&config),
             db: db.clone(),
@@ -288,7 +289,7 @@ impl MfaBuilder {
             #[cfg(feature = "password")]
             password_rules: self.password_rules,
         };
-        Ok(Mfa::start(Arc::new(desk), self.clock))
+        Ok(Mfa::start(Arc::new(desk), self.clock, self.own_clock))
     }
 
     fn installed(&self) -> Vec<FactorId> {

@@ -1,6 +1,6 @@
 //! tower-mfa
 #![forbid(unsafe_code)]
-#![allow(dead_code, unused_imports)] // while the house is being built
+#![allow(dead_code)]
 
 #[cfg(feature = "api")]
 pub mod api;

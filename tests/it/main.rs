@@ -1,8 +1,11 @@
 //! Tests of the crate from outside, one binary.
 
+mod bad_input;
 mod codes;
 #[cfg(all(unix, feature = "sqlite"))]
 mod feed;
+mod mount;
+mod readiness;
 mod refresh;
 mod seed;
 mod support;
