@@ -7,6 +7,7 @@ mod feed;
 mod mount;
 mod readiness;
 mod refresh;
+mod roles;
 mod seed;
 mod support;
 mod vectors;
