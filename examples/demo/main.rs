@@ -53,7 +53,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .layer(ApiLayer::new(mfa.clone()))
         .layer(middleware::from_fn_with_state(port, pages::guard));
 
-    eprintln!("A shop to try tower-mfa in. It answers on this machine only; its data is in {}.", data.display());
+    eprintln!(
+        "A shop to try tower-mfa in. It answers on this machine only; its data is in {}.",
+        data.display()
+    );
     eprintln!("  1. Open an account: {here}/signup (any address will do, nothing is sent).");
     eprintln!("  2. Make yourself an admin: {here}/dev");
     eprintln!("  3. Open the office, {here}/admin: it wants a code, which is in {here}/dev/outbox");
@@ -64,7 +67,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         end_asked().await;
         let _ = tell.send(());
     });
-    // A connection on which nobody says anything doesn't count as idle.
+    // Somebody who sends or reads slowly can't hold up the end for ever.
     let long_after = async {
         let _ = told.await;
         tokio::time::sleep(PATIENCE).await;

@@ -15,6 +15,7 @@ mod feed;
 mod mount;
 mod readiness;
 mod refresh;
+mod roles;
 mod seed;
 mod support;
 mod vectors;
