@@ -3,6 +3,7 @@
 mod codes;
 #[cfg(all(unix, feature = "sqlite"))]
 mod feed;
+mod layer;
 mod refresh;
 mod seed;
 mod support;
