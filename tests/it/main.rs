@@ -12,6 +12,7 @@ mod bad_input;
 mod codes;
 #[cfg(all(unix, feature = "sqlite"))]
 mod feed;
+mod layer;
 mod mount;
 mod readiness;
 mod refresh;
