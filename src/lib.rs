@@ -1,4 +1,4 @@
-//! tower-mfa
+#![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 // Some flows have the routes as their only callers; the full build is checked for dead code.
 #![cfg_attr(not(all(feature = "api", feature = "password")), allow(dead_code, unused_imports))]
@@ -21,6 +21,18 @@ mod model;
 pub mod policy;
 pub mod session;
 pub mod store;
+
+/// The map of the code, the defaults, the attacks, the changelog.
+pub mod _docs {
+    #[doc = include_str!("docs/architecture.md")]
+    pub mod architecture {}
+    #[doc = include_str!("docs/attacks.md")]
+    pub mod attacks {}
+    #[doc = include_str!("docs/changelog.md")]
+    pub mod changelog {}
+    #[doc = include_str!("docs/defaults.md")]
+    pub mod defaults {}
+}
 
 /// Users and their login methods, tenants, sessions: the records a handler may see.
 pub mod account {

@@ -10,10 +10,13 @@ use super::{error::Error, hash};
 /// If the operating system gives no randomness: the caller answers `UNAVAILABLE`, never a constant.
 pub(crate) fn bytes<const N: usize>() -> Result<[u8; N], Error> {
     let mut out = [0; N];
-    SystemRandom::new()
-        .fill(&mut out)
-        .map_err(|_| Error::unavailable("the operating system gave no randomness"))?;
+    source().fill(&mut out).map_err(|_| Error::unavailable("the operating system gave no randomness"))?;
     Ok(out)
+}
+
+/// The operating system's randomness, for a library that wants a source.
+pub(crate) fn source() -> SystemRandom {
+    SystemRandom::new()
 }
 
 /// A version 4 UUID in its usual text form.

@@ -13,7 +13,6 @@ use std::{
 
 use aws_lc_rs::{
     encoding::{AsDer, Pkcs8V1Der},
-    rand::SystemRandom,
     rsa::{KeyPair, KeySize},
     signature::{KeyPair as _, RSA_PKCS1_SHA256},
 };
@@ -21,7 +20,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, crypto::aws_lc::DEFAULT_PROVIDER};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use crate::base::{error::Error, hash, time::Timestamp};
+use crate::base::{error::Error, hash, random, time::Timestamp};
 
 /// How access tokens are signed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -173,7 +172,7 @@ impl SigningKey {
         match &self.material {
             Material::Rs256 { pair, .. } => {
                 let mut signature = vec![0; pair.public_modulus_len()];
-                pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message, &mut signature)
+                pair.sign(&RSA_PKCS1_SHA256, &random::source(), message, &mut signature)
                     .map_err(|_| Error::unavailable("signing failed"))?;
                 Ok(signature)
             }
