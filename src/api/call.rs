@@ -12,9 +12,8 @@ use crate::{
     policy::RequestFacts,
     session::{
         Kit, Session, SessionDenied, csrf,
-        feed::{Freshness, Verdict},
         transport::Presented,
-        verify::{self, Demand, Evidence, Judgement, Opened, Question},
+        verify::{self, Demand, Evidence, Judgement, Question},
     },
 };
 
@@ -84,7 +83,8 @@ impl<'a> Call<'a> {
                 now,
             };
             match verify::open(&demand, &evidence) {
-                Judgement::Pass(opened) => return self.current(opened).await,
+                // Every step reads the session's row and its numbers: the feed is not asked.
+                Judgement::Pass(opened) => return Ok(Session::new(&self.desk.kit, opened)),
                 Judgement::Ask(Question::Keys(kid)) if !tried => {
                     if !self.kit().reload_keys(&kid).await? {
                         return Err(Refusal::Denied(SessionDenied::TryRefresh));
@@ -95,20 +95,6 @@ impl<'a> Call<'a> {
             }
         }
         Err(Refusal::Denied(SessionDenied::TryRefresh))
-    }
-
-    /// What the change feed says of it. A feed that can't be read is no obstacle: every step of a factor
-    /// reads the session's row.
-    async fn current(&self, opened: Opened) -> Result<Session, Refusal> {
-        let kit = &self.desk.kit;
-        let (mut verdict, freshness) = kit.verdict(&opened.claims, kit.db.now());
-        if freshness != Freshness::Fresh && kit.read_feed().await.is_ok() {
-            verdict = kit.verdict(&opened.claims, kit.db.now()).0;
-        }
-        match verdict {
-            Verdict::Revoked => Err(Refusal::Denied(SessionDenied::Unauthorised)),
-            _ => Ok(Session::new(kit, opened)),
-        }
     }
 
     /// Who asks. With the flag the session is required and its tenant counts; without it the session isn't

@@ -25,8 +25,14 @@ pub(super) async fn refresh(call: &Call<'_>) -> Reply {
         Offered::Session(tokens) => tokens,
     };
     let websites = &kit.config.app.websites;
-    let bound = tokens.first().zip(kit.refresh.first()).map(|(token, keys)| token.anti_csrf(keys));
-    if !csrf::refresh_proven(kit.config.csrf, method, presented, websites, bound.as_deref()) {
+    // The proof may have been made under an older root key, for any of the tokens (row C04).
+    let proven = tokens.iter().any(|token| {
+        kit.refresh.iter().any(|keys| {
+            let bound = token.anti_csrf(keys);
+            csrf::refresh_proven(kit.config.csrf, method, presented, websites, Some(&bound))
+        })
+    });
+    if !proven {
         return match csrf::may_clear(presented, websites) {
             true => gone(),
             false => Reply::denied(&SessionDenied::Unauthorised),

@@ -79,16 +79,18 @@ impl Sessions<'_> {
     /// If the store failed: sessions may go on.
     pub async fn revoke_user(&self, user: &UserId) -> Result<(), Error> {
         let (kit, user) = (Arc::clone(&self.mfa.desk.kit), user.clone());
-        self.mfa.desk.kit.run(async move { kit.revoke_user(&user, None).await }).await
+        self.mfa.desk.kit.run(async move { kit.revoke_user(&user).await }).await
     }
 
-    /// Ends all sessions of a session's user but this one.
+    /// Ends all sessions of a session's user but this one, which goes on under a new access token.
     ///
     /// # Errors
     /// If the store failed: sessions may go on.
     pub async fn revoke_others(&self, session: &Session) -> Result<(), Error> {
-        let (kit, claims) = (Arc::clone(&self.mfa.desk.kit), session.claims());
-        self.mfa.desk.kit.run(async move { kit.revoke_user(&claims.user, Some(&claims.handle)).await }).await
+        let (kit, opened) = (Arc::clone(&self.mfa.desk.kit), session.opened());
+        let renewed = self.mfa.desk.kit.run(async move { kit.revoke_others(&opened).await }).await?;
+        session.replace(renewed.0, renewed.1.into());
+        Ok(())
     }
 
     /// Ends every session there is.

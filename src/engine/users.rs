@@ -98,7 +98,10 @@ impl Users<'_> {
                     return Err(Error::invalid("the address is another user's"));
                 }
                 user::add_login(&mut tx, &tenant, &mut user, &new).await?;
-                tx.commit((user, Vec::new()))
+                // What the user has set up changed: live sessions ask the policy again.
+                let subject = Subject::User(user.id.clone());
+                let change = change::stage(&mut tx, subject, ChangeKind::JudgeAnew).await?;
+                tx.commit((user, vec![change]))
             })
         })
         .await

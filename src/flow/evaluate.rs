@@ -18,7 +18,7 @@ use crate::{
         Tx,
         epoch::{Epochs, Standing},
         keys, role,
-        session::SessionRecord,
+        session::{self, SessionRecord},
         tenant::Tenant,
         user::{LoginKind, User},
     },
@@ -157,7 +157,7 @@ impl Desk {
                 requirements: self.requirements(&subject).await?,
                 claims: self.fetch(refetch, &subject).await?,
             };
-            if let Some((opened, tokens)) = self.settle(opened, &standing, &claim, &verdicts).await? {
+            if let Some((opened, tokens)) = self.settle(opened, &row, &standing, &claim, &verdicts).await? {
                 return Ok((opened, tokens, verdicts.requirements));
             }
         }
@@ -182,6 +182,7 @@ impl Desk {
     async fn settle(
         &self,
         opened: &Opened,
+        seen: &SessionRecord,
         before: &Standing,
         derived: &MfaClaim,
         verdicts: &Verdicts,
@@ -191,6 +192,10 @@ impl Desk {
             .transact(&claims.handle, |mut tx| async move {
                 let alive = kit.held(&mut tx, claims).await?;
                 let mut row = alive.row;
+                // The policy was asked about this payload.
+                if row.payload != seen.payload {
+                    return tx.abandon(None);
+                }
                 let numbers = alive.standing.numbers(row.revision);
                 let Some(numbers) = numbers.filter(|_| before.numbers(row.revision) == numbers) else {
                     return tx.abandon(None);
@@ -208,16 +213,24 @@ impl Desk {
                     && was.lineage.half_until == row.lineage.half_until;
                 let same_token = row.payload == claims.payload && row.numbers() == claims.epochs;
                 if same_row && same_token {
-                    return tx.abandon(Some((opened.clone(), None)));
+                    return tx.abandon(Some((opened.clone(), None, Vec::new())));
                 }
                 Standing::check(&mut tx, &row.tenant, &row.user).await?;
+                let mut ended = Vec::new();
                 if was.is_half() && !row.is_half() {
-                    crate::model::session::list_as_full(&mut tx, &row.user, &claims.handle).await?;
+                    let most = kit.config.max_sessions;
+                    ended = session::list_as_full(&mut tx, &row.user, &claims.handle, most).await?;
                 }
                 let staged = kit.stage_renewed(tx, opened, &row).await?;
-                Ok(staged.map(|(opened, tokens)| Some((opened, Some(tokens)))))
+                Ok(staged.map(|(opened, tokens)| Some((opened, Some(tokens), ended))))
             })
             .await
+            .map(|settled| {
+                settled.map(|(opened, tokens, ended)| {
+                    kit.learn(&ended);
+                    (opened, tokens)
+                })
+            })
     }
 }
 
@@ -233,7 +246,7 @@ pub(crate) fn apply(
     claim.evaluate(requirements, now);
     claim.write(&mut row.payload);
     row.epochs = Epochs { session: row.epochs.session, ..numbers };
-    row.ask_at = requirements.holds_until();
+    row.ask_at = requirements.holds_until(&claim.c, now);
     if claim.v {
         row.lineage.half_until = None;
     }

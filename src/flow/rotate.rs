@@ -38,9 +38,17 @@ pub(crate) enum Refreshed {
 }
 
 enum Round {
-    Done(Refreshed, Option<Change>),
+    Done(Refreshed, Vec<Change>),
     /// The policy must be asked first.
     Evaluate(Box<SessionRecord>, Standing),
+}
+
+/// What the app said of a row, and which row and numbers it was asked about.
+struct Evaluated {
+    row: SessionRecord,
+    standing: Standing,
+    claim: MfaClaim,
+    requirements: Requirements,
 }
 
 const ROUNDS: usize = 3;
@@ -56,7 +64,7 @@ impl Desk {
         let Some(handle) = tokens.first().map(RefreshToken::handle) else {
             return Ok(Refreshed::Denied(SessionDenied::Unauthorised));
         };
-        let mut verdict: Option<(Standing, MfaClaim, Requirements)> = None;
+        let mut verdict: Option<Evaluated> = None;
         for _ in 0..ROUNDS {
             let evaluated = verdict.as_ref();
             let round = self
@@ -67,13 +75,15 @@ impl Desk {
                 })
                 .await?;
             match round {
-                Round::Done(refreshed, change) => {
-                    self.kit.learn(change.iter());
+                Round::Done(refreshed, changes) => {
+                    self.kit.learn(&changes);
                     return Ok(refreshed);
                 }
                 Round::Evaluate(row, standing) => {
                     match self.evaluate_row(handle, &row, request).await {
-                        Ok((claim, requirements)) => verdict = Some((standing, claim, requirements)),
+                        Ok((claim, requirements)) => {
+                            verdict = Some(Evaluated { row: *row, standing, claim, requirements });
+                        }
                         // User or tenant are gone: the session with them (row R14).
                         Err(error) if error.kind() == ErrorKind::SessionEnded => {
                             self.kit.revoke(handle).await?;
@@ -114,10 +124,10 @@ impl Desk {
         handle: &SessionHandle,
         tokens: &[RefreshToken],
         method: TransferMethod,
-        evaluated: Option<&(Standing, MfaClaim, Requirements)>,
+        evaluated: Option<&Evaluated>,
     ) -> Result<Staged<Round>, Error> {
         let (kit, now) = (&self.kit, tx.now());
-        let over = |denied| Round::Done(Refreshed::Denied(denied), None);
+        let over = |denied| Round::Done(Refreshed::Denied(denied), Vec::new());
         let Some(mut row) = tx.get::<SessionRecord>(&keys::session(handle)).await? else {
             return tx.abandon(over(SessionDenied::Unauthorised));
         };
@@ -128,7 +138,7 @@ impl Desk {
             return tx.abandon(over(SessionDenied::Unauthorised));
         };
         match decision {
-            Refresh::Superseded => tx.abandon(Round::Done(Refreshed::Superseded, None)),
+            Refresh::Superseded => tx.abandon(Round::Done(Refreshed::Superseded, Vec::new())),
             Refresh::Ended(End::PreElevation) => {
                 self.stage_over(tx, handle, &row, Some(What::PreElevationReuse), SessionDenied::Unauthorised)
                     .await
@@ -143,24 +153,29 @@ impl Desk {
                 let next = refresh::redeliver(&kit.refresh, &row.lineage, child);
                 let next = next.ok_or(Error::unavailable("the successor's root key is gone"))?;
                 let (_, tokens) = kit.issue(&row, &next, method, now)?;
-                tx.abandon(Round::Done(Refreshed::Tokens(Box::new(tokens)), None))
+                tx.abandon(Round::Done(Refreshed::Tokens(Box::new(tokens)), Vec::new()))
             }
             Refresh::Rotate => {
+                let mut changes = Vec::new();
                 let due = row.ask_at.is_some_and(|at| at <= now)
                     || standing.outdates(&row.epochs)
                     || MfaClaim::from_payload(&row.payload).is_none();
                 let numbers = standing.numbers(row.revision).unwrap_or_default();
-                let fresh = evaluated.filter(|(before, ..)| before.numbers(row.revision) == Some(numbers));
+                let fresh = evaluated.filter(|evaluated| {
+                    evaluated.standing.numbers(row.revision) == Some(numbers)
+                        && evaluated.row.payload == row.payload
+                });
                 match (due, fresh) {
                     (true, None) => return tx.abandon(Round::Evaluate(Box::new(row), standing)),
-                    (true, Some((_, derived, requirements))) => {
+                    (true, Some(Evaluated { claim: derived, requirements, .. })) => {
                         let was_half = row.is_half();
                         let mut claim =
                             MfaClaim::from_payload(&row.payload).unwrap_or_else(|| derived.clone());
                         renew_roles(&mut tx, &mut row).await?;
                         apply(&mut row, &mut claim, requirements, numbers, now);
                         if was_half && !row.is_half() {
-                            session::list_as_full(&mut tx, &row.user, handle).await?;
+                            let most = kit.config.max_sessions;
+                            changes = session::list_as_full(&mut tx, &row.user, handle, most).await?;
                         }
                     }
                     (false, _) => {}
@@ -177,7 +192,7 @@ impl Desk {
                     &mut tx,
                     Event::new(What::Refreshed, &row.tenant).user(&row.user).session(handle),
                 )?;
-                tx.commit(Round::Done(Refreshed::Tokens(Box::new(tokens)), None))
+                tx.commit(Round::Done(Refreshed::Tokens(Box::new(tokens)), changes))
             }
         }
     }
@@ -195,6 +210,6 @@ impl Desk {
         if let Some(what) = what {
             audit::stage(&mut tx, Event::new(what, &row.tenant).user(&row.user).session(handle))?;
         }
-        tx.commit(Round::Done(Refreshed::Denied(denied), Some(change)))
+        tx.commit(Round::Done(Refreshed::Denied(denied), vec![change]))
     }
 }

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     base::{
         error::{Error, ErrorKind},
-        ident::{FactorId, UserId},
+        ident::{FactorId, TenantId, UserId},
         time::Timestamp,
     },
     claim::MfaClaim,
@@ -22,6 +22,7 @@ use crate::{
         audit::{self, Event, What},
         change::Change,
         epoch::Standing,
+        keys,
         session::{self, SessionRecord},
         user::{self, NewLogin, Owner, User},
     },
@@ -54,7 +55,7 @@ impl Desk {
         let (row, standing, user) = self
             .kit
             .db
-            .transact("look", |mut tx| async move {
+            .look(|mut tx| async move {
                 let alive = self.kit.alive(&mut tx, &claims.handle).await?;
                 let (row, standing) = (alive.row, alive.standing);
                 if refresh::elevation(&row.lineage, &claims.refresh_hash1, tx.now()) == Elevation::Stale {
@@ -220,6 +221,10 @@ impl Desk {
         let Some(mut user) = user::load(&mut tx, &row.user).await?.filter(|user| *user == at.user) else {
             return tx.abandon(Round::Moved);
         };
+        // The policy was asked about this payload, and the link about this owner.
+        if row.payload != at.row.payload || owner_now(&mut tx, tenant, resolved).await? != resolved.owner {
+            return tx.abandon(Round::Moved);
+        }
         if !proof.spend.stage(&mut tx).await? {
             return tx.abandon(Round::Done(Outcome::Lost, Vec::new()));
         }
@@ -247,7 +252,8 @@ impl Desk {
         renew_roles(&mut tx, &mut row).await?;
         apply(&mut row, &mut claim, requirements, numbers, now);
         if was_half && !row.is_half() {
-            session::list_as_full(&mut tx, &user.id, &claims.handle).await?;
+            let most = kit.config.max_sessions;
+            changes.extend(session::list_as_full(&mut tx, &user.id, &claims.handle, most).await?);
         }
         let salt = row.lineage.salt.clone();
         let successor = |keys: &refresh::RefreshKeys| {
@@ -284,15 +290,12 @@ impl Desk {
         linking: Link,
     ) -> Result<Result<(bool, Vec<Change>), NotLinked>, Error> {
         let tenant = &claims.tenant;
-        let owner: Option<Owner> = match &resolved.new {
-            Some(new) => user::owner(tx, tenant, new).await?,
-            None => resolved.owner.clone(),
-        };
+        let owner = &resolved.owner;
         let other = match owner.as_ref().filter(|owner| owner.user != user.id) {
             Some(owner) => user::load(tx, &owner.user).await?,
             None => None,
         };
-        let new = match (&resolved.new, &other, &owner) {
+        let new = match (&resolved.new, &other, owner) {
             (Some(new), ..) => Some(new.clone()),
             (None, Some(other), Some(owner)) => named(other, &owner.login),
             _ => None,
@@ -332,7 +335,7 @@ impl Desk {
         &self,
         tx: &mut Tx,
         user: &User,
-        tenant: &crate::base::ident::TenantId,
+        tenant: &TenantId,
     ) -> Result<Option<UserId>, Error> {
         for login in user.logins.iter().filter(|_| !user.primary) {
             let owner = user::primary_of(tx, tenant, &NewLogin::from(login)).await?;
@@ -359,8 +362,17 @@ fn would_be(
     Ok(user)
 }
 
+/// Whose the credential is, as this round reads it.
+async fn owner_now(tx: &mut Tx, tenant: &TenantId, resolved: &Resolved) -> Result<Option<Owner>, Error> {
+    match (&resolved.new, &resolved.owner) {
+        (Some(new), _) => user::owner(tx, tenant, new).await,
+        (None, Some(owner)) => tx.get(&keys::login_of(&owner.login)).await,
+        (None, None) => Ok(None),
+    }
+}
+
 /// Whether one of the user's login methods has this name, in whatever tenant.
 fn has_name(user: &User, new: &NewLogin) -> bool {
-    let tenant = crate::base::ident::TenantId::PUBLIC;
+    let tenant = TenantId::PUBLIC;
     user.logins.iter().any(|login| NewLogin::from(login).key(&tenant) == new.key(&tenant))
 }

@@ -62,14 +62,15 @@ impl Desk {
             return Ok(Outcome::Lost);
         }
         for _ in 0..ROUNDS {
-            // Read at completion, not only at the start (rows F22, N06).
-            self.admit_first(caller, &proof.factor).await?;
             let resolved = self.resolve(&caller.tenant, &proof.credential).await?;
             if resolved.fresh && resolved.owner.is_some() {
                 return Ok(Outcome::Taken);
             }
             let Some(candidate) = self.candidate(caller, resolved).await? else { return Ok(Outcome::Lost) };
             let before = self.standing(caller, &candidate).await?;
+            // Read at completion, not only at the start, and after the numbers that stand for it (rows F22,
+            // N06).
+            self.admit_first(caller, &proof.factor).await?;
             let handle = SessionHandle::random(&caller.tenant)?;
             let mut claim = MfaClaim::default();
             claim.mark(proof.factor.clone(), proof.at);
@@ -135,7 +136,7 @@ impl Desk {
     async fn standing(&self, caller: &Caller, candidate: &Candidate) -> Result<Standing, Error> {
         self.kit
             .db
-            .transact("look", |mut tx| async move {
+            .look(|mut tx| async move {
                 let standing = Standing::read(&mut tx, &caller.tenant, &candidate.user.id).await?;
                 tx.abandon(standing)
             })
@@ -156,7 +157,8 @@ impl Desk {
     ) -> Result<Staged<Round>, Error> {
         let (kit, tenant, user, now) = (&self.kit, &caller.tenant, &candidate.user, tx.now());
         let standing = Standing::read(&mut tx, tenant, &user.id).await?;
-        if standing.numbers(0) != before.numbers(0) || standing.tenant.is_none() {
+        // Each of the three by itself: a user who is yet to be made has no number.
+        if standing != *before || standing.tenant.is_none() {
             return tx.abandon(Round::Moved);
         }
         if !proof.spend.stage(&mut tx).await? {

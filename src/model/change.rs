@@ -100,10 +100,11 @@ pub(crate) async fn news(db: &Db, cursor: &Cursor) -> Result<News, Error> {
         let mut read = from.0.get(&lane).copied().unwrap_or(0);
         while read < head {
             let scan = Scan::under(keys::change_lane(lane)).after(keys::change(lane, read));
-            let page: Vec<(_, Change)> = db.scan(&scan).await?;
+            // Expired records are still in the way of live ones: a page ends by its keys.
+            let page: Vec<(_, Option<Change>)> = db.scan_raw(&scan).await?;
             let Some((last, _)) = page.last() else { break };
             read = u64::from_str_radix(&last.last(), 16).unwrap_or(head);
-            news.changes.extend(page.into_iter().map(|(_, change)| change));
+            news.changes.extend(page.into_iter().filter_map(|(_, change)| change));
         }
         // A lane that was appended to since the heads were read is ahead of its head: say so.
         let cursor = news.cursor.0.entry(lane).or_default();

@@ -34,7 +34,7 @@ pub(crate) struct Epoch {
 }
 
 /// The three records that decide about a session beside its own row.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Standing {
     pub(crate) app: Epoch,
     /// `None`: the tenant is gone.

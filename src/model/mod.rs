@@ -115,8 +115,10 @@ impl Db {
         T: Send,
         F: Future<Output = Result<Staged<T>, Error>> + Send,
     {
-        let _queue = self.stripe(&subject).lock().await;
         let start = time::monotonic();
+        // Whoever can't even begin in time is told so: a stalled store must not fill the queue.
+        let queue = tokio::time::timeout(PATIENCE, self.stripe(&subject).lock());
+        let Ok(_queue) = queue.await else { return Err(Error::unavailable("too many wait for one subject")) };
         for lost in 0..ROUNDS {
             if lost > 0 {
                 self.pause(lost).await?;
@@ -133,13 +135,43 @@ impl Db {
         Err(Error::unavailable("a transaction kept losing its race"))
     }
 
+    /// Reads through a round that writes nothing: no queue, no commit.
+    ///
+    /// # Errors
+    /// What `round` answers.
+    pub(crate) async fn look<T, F>(&self, round: impl FnOnce(Tx) -> F + Send) -> Result<T, Error>
+    where
+        F: Future<Output = Result<Staged<T>, Error>> + Send,
+    {
+        let staged = round(Tx::new(self.clone(), self.now())).await?;
+        Ok(staged.into_batch(RECEIPT)?.2)
+    }
+
+    /// The keys of a scan, expired or not, with the live records among them.
+    pub(crate) async fn scan_raw<T: DeserializeOwned>(
+        &self,
+        scan: &Scan,
+    ) -> Result<Vec<(Key, Option<T>)>, Error> {
+        let (records, now) = (bounded(self.store.scan(scan)).await.map_err(failed)?, self.now());
+        records
+            .into_iter()
+            .map(|record| Ok((record.key, live(Some(&record.row), now).map(read).transpose()?)))
+            .collect()
+    }
+
     /// Commits once; `false` if the race was lost. An answer that got lost is looked up by the receipt.
     async fn commit(&self, batch: Batch, receipt: &Key) -> Result<bool, Error> {
         let mut sent_before = false;
         loop {
             match bounded(self.store.commit(batch.clone())).await {
                 Ok(Commit::Applied) => return Ok(true),
-                Ok(Commit::Conflict(key)) => return Ok(sent_before && key == *receipt),
+                Ok(Commit::Conflict(_)) if !sent_before => return Ok(false),
+                // Which key a store names first says nothing: the receipt does, if the first copy landed.
+                Ok(Commit::Conflict(_)) => {
+                    let there =
+                        bounded(self.store.get(std::slice::from_ref(receipt))).await.map_err(failed)?;
+                    return Ok(matches!(there.first(), Some(Some(_))));
+                }
                 Err(error) if error.kind() == StoreErrorKind::Unknown => {
                     let there =
                         bounded(self.store.get(std::slice::from_ref(receipt))).await.map_err(failed)?;
@@ -150,7 +182,7 @@ impl Db {
                     }
                 }
                 // Surely not applied, such as a busy file: another round may succeed.
-                Err(error) if error.kind() == StoreErrorKind::Refused => return Err(failed(error)),
+                Err(error) if error.kind() == StoreErrorKind::Refused && !sent_before => return Ok(false),
                 Err(error) => return Err(failed(error)),
             }
         }

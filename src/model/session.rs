@@ -79,11 +79,38 @@ pub(crate) async fn insert(
     let key = keys::sessions_of(&row.user);
     let mut list: SessionsOf = tx.get(&key).await?.unwrap_or_default();
     let half = row.is_half();
+    drop_gone(tx, &mut list).await?;
     list.sessions.push(Listed { handle: handle.clone(), created_at: row.created_at, half });
-    let most = if half { MOST_HALF } else { most };
+    let ended = trim(tx, &mut list, handle, half, if half { MOST_HALF } else { most }).await?;
+    tx.put(key, &list, None).await?;
+    Ok(ended)
+}
+
+/// Forgets sessions that ran out: nobody ended them.
+async fn drop_gone(tx: &mut Tx, list: &mut SessionsOf) -> Result<(), Error> {
+    tx.prefetch(list.sessions.iter().map(|entry| keys::session(&entry.handle))).await?;
+    let mut there = Vec::with_capacity(list.sessions.len());
+    for entry in std::mem::take(&mut list.sessions) {
+        if tx.get::<SessionRecord>(&keys::session(&entry.handle)).await?.is_some() {
+            there.push(entry);
+        }
+    }
+    list.sessions = there;
+    Ok(())
+}
+
+/// Stages the end of the oldest sessions of one kind beyond `most`, but for `keep`.
+async fn trim(
+    tx: &mut Tx,
+    list: &mut SessionsOf,
+    keep: &SessionHandle,
+    half: bool,
+    most: usize,
+) -> Result<Vec<Change>, Error> {
     let mut ended = Vec::new();
     while list.sessions.iter().filter(|entry| entry.half == half).count() > most {
-        let Some(at) = list.sessions.iter().position(|entry| entry.half == half) else { break };
+        let oldest = |entry: &Listed| entry.half == half && entry.handle != *keep;
+        let Some(at) = list.sessions.iter().position(oldest) else { break };
         let oldest = list.sessions.remove(at).handle;
         if let Some(old) = tx.get::<SessionRecord>(&keys::session(&oldest)).await? {
             tx.delete(keys::session(&oldest)).await?;
@@ -91,7 +118,6 @@ pub(crate) async fn insert(
             ended.push(change::record(tx, Subject::Session(oldest), revision, ChangeKind::Revoked).await?);
         }
     }
-    tx.put(key, &list, None).await?;
     Ok(ended)
 }
 
@@ -100,15 +126,23 @@ pub(crate) async fn put(tx: &mut Tx, handle: &SessionHandle, row: &SessionRecord
     tx.put(keys::session(handle), row, Some(row.lineage.ends_at())).await
 }
 
-/// Stages that a session met its requirements for the first time.
-pub(crate) async fn list_as_full(tx: &mut Tx, user: &UserId, handle: &SessionHandle) -> Result<(), Error> {
+/// Stages that a session met its requirements for the first time, and the end of the oldest full one
+/// beyond `most`.
+pub(crate) async fn list_as_full(
+    tx: &mut Tx,
+    user: &UserId,
+    handle: &SessionHandle,
+    most: usize,
+) -> Result<Vec<Change>, Error> {
     let key = keys::sessions_of(user);
     let mut list: SessionsOf = tx.get(&key).await?.unwrap_or_default();
-    if let Some(entry) = list.sessions.iter_mut().find(|entry| entry.handle == *handle) {
-        entry.half = false;
-        tx.put(key, &list, None).await?;
-    }
-    Ok(())
+    let Some(entry) = list.sessions.iter_mut().find(|entry| entry.handle == *handle) else {
+        return Ok(Vec::new());
+    };
+    entry.half = false;
+    let ended = trim(tx, &mut list, handle, false, most).await?;
+    tx.put(key, &list, None).await?;
+    Ok(ended)
 }
 
 /// Stages that a session is gone, and says so in the feed.

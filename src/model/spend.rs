@@ -1,5 +1,7 @@
 //! What an accepted credential uses up; staged anew in each round, in the batch of its effect.
 
+use std::time::Duration;
+
 use super::{
     Tx,
     code::{Code, Destination, Mac},
@@ -64,10 +66,12 @@ impl Spend {
                 }
                 siblings.void_all();
                 tx.put(challenge.clone(), &code, Some(code.expires_at)).await?;
-                tx.put(destination.clone(), &siblings, None).await?;
+                // No flow outlives the hour, and without flows the number says nothing.
+                tx.put(destination.clone(), &siblings, Some(tx.now() + Duration::from_secs(3600))).await?;
                 if let Some(mut guesses) = tx.get::<Budget>(budget).await? {
                     guesses.succeed();
-                    tx.put(budget.clone(), &guesses, None).await?;
+                    let end = tx.now() + Duration::from_secs(24 * 3600);
+                    tx.put(budget.clone(), &guesses, Some(end)).await?;
                 }
                 Ok(true)
             }

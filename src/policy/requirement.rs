@@ -226,9 +226,15 @@ impl Requirements {
         self.until(Timestamp::EPOCH)
     }
 
-    /// Until when the answer holds; `None` until something changes.
-    pub(crate) fn holds_until(&self) -> Option<Timestamp> {
-        self.until
+    /// Until when the answer holds; `None` until something changes. With a maximum age that is at the
+    /// latest when the next completion that counts now grows too old.
+    pub(crate) fn holds_until(&self, done: &CompletedFactors, now: Timestamp) -> Option<Timestamp> {
+        let lapses = self.max_age.and_then(|age| {
+            let counted = self.factors().into_iter().filter_map(|factor| done.at(factor));
+            counted.map(|at| at + age).filter(|lapse| *lapse >= now).min()
+        });
+        let lapses = lapses.map(|at| at + Duration::from_millis(1));
+        self.until.into_iter().chain(lapses).min()
     }
 
     /// The items in order.

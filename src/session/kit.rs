@@ -21,7 +21,7 @@ use super::{
 use crate::{
     base::{
         error::{Error, ErrorKind},
-        ident::{SessionHandle, UserId},
+        ident::{SessionHandle, TenantId, UserId},
         payload::Payload,
         random,
         secret::Secret,
@@ -257,25 +257,37 @@ impl Kit {
     }
 
     /// Ends every session of a user by raising a number: no race with a sign-in or refresh under way
-    /// (row S08). `keep` goes on under the new number.
-    pub(crate) async fn revoke_user(&self, user: &UserId, keep: Option<&SessionHandle>) -> Result<(), Error> {
+    /// (row S08).
+    pub(crate) async fn revoke_user(&self, user: &UserId) -> Result<(), Error> {
         let change = self
             .db
             .transact(user, |mut tx| async move {
-                let change = session::end_of_user(&mut tx, user, keep).await?;
-                if let Some(handle) = keep
-                    && let Some(mut row) = tx.get::<SessionRecord>(&keys::session(handle)).await?
-                {
-                    row.epochs.user = change.n;
-                    session::put(&mut tx, handle, &row).await?;
-                }
-                let tenant = keep.map(SessionHandle::tenant).unwrap_or_default();
-                audit::stage(&mut tx, Event::new(What::SessionsRevoked, &tenant).user(user))?;
+                let change = session::end_of_user(&mut tx, user, None).await?;
+                audit::stage(&mut tx, Event::new(What::SessionsRevoked, &TenantId::PUBLIC).user(user))?;
                 tx.commit(change)
             })
             .await?;
         self.learn([&change]);
         Ok(())
+    }
+
+    /// Ends every other session of a session's user. This one goes on under the new number, and so needs a
+    /// token that carries it.
+    pub(crate) async fn revoke_others(&self, opened: &Opened) -> Result<(Opened, Tokens), Error> {
+        let claims = &opened.claims;
+        let (renewed, change) = self
+            .db
+            .transact(&claims.user, |mut tx| async move {
+                let mut row = self.held(&mut tx, claims).await?.row;
+                let change = session::end_of_user(&mut tx, &claims.user, Some(&claims.handle)).await?;
+                row.epochs.user = change.n;
+                audit::stage(&mut tx, Event::new(What::SessionsRevoked, &claims.tenant).user(&claims.user))?;
+                let staged = self.stage_renewed(tx, opened, &row).await?;
+                Ok(staged.map(|renewed| (renewed, change)))
+            })
+            .await?;
+        self.learn([&change]);
+        Ok(renewed)
     }
 
     /// Merges members into a session's payload and mints the token that says so (row S06: the token's own
