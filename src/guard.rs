@@ -88,8 +88,21 @@ pub struct RequireClaims {
 impl RequireClaims {
     /// All of these. A claim that isn't in the token is refused: let the layer's
     /// [`validate`](crate::MfaLayer::validate) fetch it.
-    pub fn new(validators: impl IntoIterator<Item = Arc<dyn ClaimValidator>>) -> Self {
-        Self { validators: validators.into_iter().collect() }
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use tower_mfa::{SessionClaim, claim::{ClaimContext, ClaimError, HasValue}, guard::RequireClaims};
+    /// # struct Staff;
+    /// # impl SessionClaim for Staff {
+    /// #     const KEY: &'static str = "staff";
+    /// #     type Value = bool;
+    /// #     async fn fetch(&self, _: &ClaimContext<'_>) -> Result<Option<bool>, ClaimError> { Ok(None) }
+    /// # }
+    /// let staff = RequireClaims::new([Arc::new(HasValue::new(Staff, true)?)]);
+    /// # Ok::<(), tower_mfa::Error>(())
+    /// ```
+    pub fn new<const N: usize>(validators: [Arc<dyn ClaimValidator>; N]) -> Self {
+        Self { validators: Arc::from(validators) }
     }
 }
 

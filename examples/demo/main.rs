@@ -67,7 +67,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         end_asked().await;
         let _ = tell.send(());
     });
-    // A connection on which nobody says anything doesn't count as idle.
+    // Somebody who sends or reads slowly can't hold up the end for ever.
     let long_after = async {
         let _ = told.await;
         tokio::time::sleep(PATIENCE).await;

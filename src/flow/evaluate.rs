@@ -13,10 +13,11 @@ use crate::{
         payload::Payload,
         time::Timestamp,
     },
-    claim::{ClaimRef, MfaClaim, mfa},
+    claim::{ClaimRef, MfaClaim, Roles, SessionClaim as _, Stamped, mfa},
     model::{
+        Tx,
         epoch::{Epochs, Standing},
-        keys,
+        keys, role,
         session::SessionRecord,
         tenant::Tenant,
         user::{LoginKind, User},
@@ -199,6 +200,7 @@ impl Desk {
                     row.payload.set(key, value.clone());
                 }
                 let mut claim = MfaClaim::from_payload(&row.payload).unwrap_or_else(|| derived.clone());
+                renew_roles(&mut tx, &mut row).await?;
                 apply(&mut row, &mut claim, &verdicts.requirements, numbers, tx.now());
                 let same_row = was.payload == row.payload
                     && was.epochs == row.epochs
@@ -235,6 +237,19 @@ pub(crate) fn apply(
     if claim.v {
         row.lineage.half_until = None;
     }
+}
+
+/// Keeps `st-role`, if it is there, true for a row that catches up with what happened to its user: from
+/// then on nothing would say that it is old, and a role that was taken away would go on.
+pub(super) async fn renew_roles(tx: &mut Tx, row: &mut SessionRecord) -> Result<(), Error> {
+    let Some(claim) = row.payload.member(Roles::KEY) else { return Ok(()) };
+    let said = Stamped::<Vec<String>>::read(claim).map(|stamped| stamped.v);
+    let held: role::Roles = tx.get(&keys::role(&row.tenant, &row.user)).await?.unwrap_or_default();
+    let held: Vec<String> = held.roles.iter().map(ToString::to_string).collect();
+    if said.as_ref() != Some(&held) {
+        row.payload.set(Roles::KEY, Stamped { v: held, t: tx.now() }.write()?);
+    }
+    Ok(())
 }
 
 pub(crate) fn session_facts(claims: &AccessClaims, row: &SessionRecord, claim: &MfaClaim) -> SessionFacts {

@@ -2,7 +2,7 @@
 
 use super::{
     Desk,
-    evaluate::{Subject, apply, session_facts_of},
+    evaluate::{Subject, apply, renew_roles, session_facts_of},
 };
 use crate::{
     base::{
@@ -157,6 +157,7 @@ impl Desk {
                         let was_half = row.is_half();
                         let mut claim =
                             MfaClaim::from_payload(&row.payload).unwrap_or_else(|| derived.clone());
+                        renew_roles(&mut tx, &mut row).await?;
                         apply(&mut row, &mut claim, requirements, numbers, now);
                         if was_half && !row.is_half() {
                             session::list_as_full(&mut tx, &row.user, handle).await?;

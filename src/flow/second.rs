@@ -5,7 +5,7 @@ use super::{
     Caller, Desk, Refusal,
     admit::{self, Admission, NotAdmitted, Second},
     complete::{Completed, Outcome, ROUNDS, Resolved, Round, named},
-    evaluate::{Subject, apply, guarded, session_facts},
+    evaluate::{Subject, apply, guarded, renew_roles, session_facts},
     facts::StoredFacts,
     link::{self, Claimants, LinkPlan, NotLinked},
 };
@@ -244,6 +244,7 @@ impl Desk {
         let was_half = row.is_half();
         let mut claim = MfaClaim::from_payload(&row.payload).unwrap_or_else(|| at.claim.clone());
         claim.mark(proof.factor.clone(), proof.at);
+        renew_roles(&mut tx, &mut row).await?;
         apply(&mut row, &mut claim, requirements, numbers, now);
         if was_half && !row.is_half() {
             session::list_as_full(&mut tx, &user.id, &claims.handle).await?;

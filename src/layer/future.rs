@@ -4,26 +4,22 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
-use http::{
-    HeaderMap, HeaderValue, Request, Response, StatusCode,
-    header::{CACHE_CONTROL, VARY},
-};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header::CACHE_CONTROL};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower::Service;
 
-use super::{MfaBody, refuse::Answer, service};
+use super::{MfaBody, Verified, refuse::Answer, service};
 use crate::{
     flow::Desk,
     session::{Session, transport},
 };
 
-type Asking = Pin<Box<dyn Future<Output = Result<Option<Session>, Answer>> + Send>>;
+type Asking = Pin<Box<dyn Future<Output = Result<Verified, Box<Answer>>> + Send>>;
 
 pin_project! {
     /// The future of [`MfaService`](super::MfaService).
@@ -41,8 +37,8 @@ pin_project! {
     enum State<S, B, F> {
         Refused { answer: Option<Box<Answer>> },
         // Boxed whole, so that the rare state doesn't size the common one.
-        Asking { asking: Asking, rest: Option<Box<(S, Request<B>)>>, desk: Arc<Desk> },
-        Running { #[pin] inner: F, session: Option<Session>, desk: Option<Arc<Desk>> },
+        Asking { asking: Asking, rest: Option<Box<(S, Request<B>)>> },
+        Running { #[pin] inner: F, verified: Option<Verified> },
     }
 }
 
@@ -54,12 +50,12 @@ where
         Self { state: State::Refused { answer: Some(Box::new(answer)) } }
     }
 
-    pub(super) fn running(inner: S::Future, session: Option<Session>, desk: Option<Arc<Desk>>) -> Self {
-        Self { state: State::Running { inner, session, desk } }
+    pub(super) fn running(inner: S::Future, verified: Option<Verified>) -> Self {
+        Self { state: State::Running { inner, verified } }
     }
 
-    pub(super) fn asking(asking: Asking, ready: S, request: Request<B>, desk: Arc<Desk>) -> Self {
-        Self { state: State::Asking { asking, rest: Some(Box::new((ready, request))), desk } }
+    pub(super) fn asking(asking: Asking, ready: S, request: Request<B>) -> Self {
+        Self { state: State::Asking { asking, rest: Some(Box::new((ready, request))) } }
     }
 }
 
@@ -87,24 +83,23 @@ where
                     let Some(answer) = answer.take() else { return Poll::Pending };
                     return Poll::Ready(Ok(answer.into_response()));
                 }
-                StateProj::Asking { asking, rest, desk } => {
+                StateProj::Asking { asking, rest } => {
                     let found = ready!(asking.as_mut().poll(cx));
                     let next = match (found, rest.take()) {
-                        (Err(answer), _) => State::Refused { answer: Some(Box::new(answer)) },
-                        (Ok(session), Some(rest)) => {
-                            let (mut service, mut request) = *rest;
-                            service::insert(desk, &mut request, session.clone());
-                            let inner = service.call(request);
-                            State::Running { inner, session, desk: Some(Arc::clone(desk)) }
+                        (Err(answer), _) => State::Refused { answer: Some(answer) },
+                        (Ok(verified), Some(rest)) => {
+                            let (mut service, request) = *rest;
+                            let inner = service.call(service::insert(request, &verified));
+                            State::Running { inner, verified: Some(verified) }
                         }
                         (Ok(_), None) => return Poll::Pending,
                     };
                     this.state.set(next);
                 }
-                StateProj::Running { inner, session, desk } => {
+                StateProj::Running { inner, verified } => {
                     let mut response = ready!(inner.poll(cx))?;
-                    if let Some(desk) = desk {
-                        write(desk, session.as_ref(), &mut response);
+                    if let Some((desk, session)) = verified.as_ref().and_then(Verified::writer) {
+                        write(desk, session, &mut response);
                     }
                     return Poll::Ready(Ok(response.map(MfaBody::inner)));
                 }
@@ -121,7 +116,8 @@ fn write<R>(desk: &Desk, session: Option<&Session>, response: &mut Response<R>) 
         #[cfg(feature = "tracing")]
         tracing::error!("a handler set a cookie by a name of the session's: it was dropped");
     }
-    let Some(session) = session else { return };
+    // What an optional mount lets pass depends on the credentials too.
+    let Some(session) = session else { return transport::vary(headers) };
     // A switching connection gets no tokens (row M05).
     let change = session.take_change().filter(|_| response.status() != StatusCode::SWITCHING_PROTOCOLS);
     let headers = response.headers_mut();
@@ -144,5 +140,5 @@ fn private(headers: &mut HeaderMap) {
     if !strict {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
     }
-    headers.append(VARY, HeaderValue::from_static("Cookie, Authorization"));
+    transport::vary(headers);
 }

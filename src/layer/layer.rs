@@ -50,23 +50,34 @@ impl MfaLayer {
     }
 
     fn without_id(self, id: &str) -> Self {
-        self.validators(|global| global.into_iter().filter(|validator| validator.id() != id).collect())
+        self.change(|all| all.retain(|validator| validator.id() != id))
     }
 
     /// One more validator.
     pub fn validate(self, validator: impl ClaimValidator) -> Self {
-        self.validators(|mut all| {
-            all.push(Arc::new(validator));
-            all
+        self.change(|all| all.push(Arc::new(validator)))
+    }
+
+    /// Other validators than the global ones, made from them; their order is kept. Prefer the methods that
+    /// name what they drop: fewer validators than before are logged as a warning (row P14).
+    pub fn validators(
+        self,
+        change: impl FnOnce(Vec<Arc<dyn ClaimValidator>>) -> Vec<Arc<dyn ClaimValidator>>,
+    ) -> Self {
+        self.change(|all| {
+            let before: Vec<String> = all.iter().map(|validator| validator.id().to_owned()).collect();
+            *all = change(std::mem::take(all));
+            if all.len() < before.len() {
+                #[cfg(feature = "tracing")]
+                tracing::warn!(?before, left = all.len(), "a mount drops global claim validators");
+            }
         })
     }
 
-    /// Other validators than the global ones, made from them; their order is kept.
-    pub fn validators(
-        mut self,
-        change: impl FnOnce(Vec<Arc<dyn ClaimValidator>>) -> Vec<Arc<dyn ClaimValidator>>,
-    ) -> Self {
-        self.demand.validators = change(self.demand.validators.to_vec()).into();
+    fn change(mut self, change: impl FnOnce(&mut Vec<Arc<dyn ClaimValidator>>)) -> Self {
+        let mut all = self.demand.validators.to_vec();
+        change(&mut all);
+        self.demand.validators = all.into();
         self
     }
 

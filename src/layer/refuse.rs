@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{
     HeaderValue, Response, StatusCode,
-    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
+    header::{CONTENT_TYPE, RETRY_AFTER},
 };
 use serde_json::{Value, json};
 
@@ -99,10 +99,15 @@ pub(crate) fn failed(error: &Error) -> Answer {
     }
 }
 
-/// The message of the nearest cause; deeper ones may carry a driver's values (row G03).
+/// The message of the nearest cause; deeper ones may carry a driver's values, and what JSON says about a
+/// record that can't be read repeats the record (row G03).
 #[cfg(feature = "tracing")]
 fn cause(error: &Error) -> String {
-    std::error::Error::source(error).map(ToString::to_string).unwrap_or_default()
+    match std::error::Error::source(error) {
+        Some(cause) if cause.is::<serde_json::Error>() => "not of the expected form".to_owned(),
+        Some(cause) => cause.to_string().chars().take(256).collect(),
+        None => String::new(),
+    }
 }
 
 impl Answer {
@@ -111,7 +116,6 @@ impl Answer {
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         transport::no_store(headers);
         if let Some(seconds) = self.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));

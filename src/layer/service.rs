@@ -4,6 +4,7 @@ use std::{
     fmt,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -19,7 +20,11 @@ use super::{
     refuse::{self, Answer},
 };
 use crate::{
-    base::error::{Error, ErrorKind},
+    base::{
+        error::{Error, ErrorKind},
+        time::Timestamp,
+    },
+    claim::{ClaimRef, validator},
     engine::Mfa,
     flow::Desk,
     policy::RequestFacts,
@@ -32,6 +37,9 @@ use crate::{
         verify::{self, Demand, Evidence, Judgement, Question},
     },
 };
+
+/// How long a request waits for the change feed while it is cut off.
+const FEED_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What [`MfaLayer`](super::MfaLayer) makes of a service.
 #[derive(Clone)]
@@ -59,12 +67,36 @@ impl<S> fmt::Debug for MfaService<S> {
 pub(crate) struct Verified {
     desk: Arc<Desk>,
     pub(crate) session: Option<Session>,
+    /// What this request asked the store already, so that an inner mount needn't.
+    row_read: bool,
+    feed_tried: bool,
+    /// Whether a mount of the same handle around this one writes the tokens.
+    nested: bool,
+}
+
+impl Session {
+    /// The session that [`MfaLayer`](crate::MfaLayer) verified for a request: what services without axum
+    /// read. `None` without a session, and also where no layer ran.
+    pub fn from_extensions(extensions: &http::Extensions) -> Option<Self> {
+        extensions.get::<Verified>().and_then(|verified| verified.session.clone())
+    }
 }
 
 /// A judgement that the request can be answered with.
 enum Found {
-    Session(Option<Session>),
+    Verified(Verified),
     Refused(Box<Answer>),
+}
+
+impl From<Answer> for Found {
+    fn from(answer: Answer) -> Self {
+        Self::Refused(Box::new(answer))
+    }
+}
+
+enum Step {
+    Found(Found),
+    Ask(Question),
 }
 
 impl<S, B, R> Service<Request<B>> for MfaService<S>
@@ -85,199 +117,253 @@ where
         if is_preflight(&request) {
             // No session goes in: the extractor of a real OPTIONS handler fails closed (row X10).
             request.extensions_mut().remove::<Verified>();
-            return MfaFuture::running(self.inner.call(request), None, None);
+            return MfaFuture::running(self.inner.call(request), None);
         }
-        match judge(desk, &self.demand, &request) {
-            Verdicts::Found(Found::Session(session)) => {
-                insert(desk, &mut request, session.clone());
-                MfaFuture::running(self.inner.call(request), session, Some(Arc::clone(desk)))
+        let head = Head {
+            desk,
+            demand: &self.demand,
+            method: request.method(),
+            headers: request.headers(),
+            outer: outer(desk, &request),
+        };
+        match head.judge(false) {
+            Step::Found(Found::Verified(verified)) => {
+                MfaFuture::running(self.inner.call(insert(request, &verified)), Some(verified))
             }
-            Verdicts::Found(Found::Refused(answer)) => MfaFuture::refused(*answer),
-            Verdicts::Ask(question) => {
-                let (desk, demand) = (Arc::clone(desk), self.demand.clone());
+            Step::Found(Found::Refused(answer)) => MfaFuture::refused(*answer),
+            Step::Ask(question) => {
                 let facts = desk.peer.facts(request.extensions(), request.headers());
                 // What is needed to judge again, without holding the request across an await.
-                let retry = Retry { method: request.method().clone(), headers: request.headers().clone() };
+                let (desk, demand, outer) = (Arc::clone(desk), self.demand.clone(), head.outer.cloned());
+                let (method, headers) = (request.method().clone(), request.headers().clone());
                 let asking = Box::pin(async move {
-                    let found = ask(&desk, &demand, question, &retry, &facts).await;
-                    match found {
-                        Found::Session(session) => Ok(session),
-                        Found::Refused(answer) => Err(*answer),
+                    let (desk, demand, outer) = (&desk, &demand, outer.as_ref());
+                    let head = Head { desk, demand, method: &method, headers: &headers, outer };
+                    match head.ask(question, &facts).await {
+                        Found::Verified(verified) => Ok(verified),
+                        Found::Refused(answer) => Err(answer),
                     }
                 });
                 // The service that was polled goes into the future; a clone stays, to be polled anew
                 // (row M08).
                 let clone = self.inner.clone();
                 let ready = std::mem::replace(&mut self.inner, clone);
-                MfaFuture::asking(asking, ready, request, Arc::clone(&self.mfa.desk))
+                MfaFuture::asking(asking, ready, request)
             }
         }
     }
 }
 
-enum Verdicts {
-    Found(Found),
-    Ask(Question),
+/// Puts what was found into the request.
+pub(super) fn insert<B>(mut request: Request<B>, verified: &Verified) -> Request<B> {
+    request.extensions_mut().insert(verified.clone());
+    request
 }
 
-/// Puts what was found into the request.
-pub(super) fn insert<B>(desk: &Arc<Desk>, request: &mut Request<B>, session: Option<Session>) {
-    request.extensions_mut().insert(Verified { desk: Arc::clone(desk), session });
+impl Verified {
+    /// Who writes what the session has to tell the client: the outermost mount alone (row M15).
+    pub(super) fn writer(&self) -> Option<(&Desk, Option<&Session>)> {
+        (!self.nested).then_some((&*self.desk, self.session.as_ref()))
+    }
+}
+
+/// What a mount of the same handle found; another handle's finding is never trusted (rows M07, M15).
+fn outer<'r, B>(desk: &Arc<Desk>, request: &'r Request<B>) -> Option<&'r Verified> {
+    request.extensions().get::<Verified>().filter(|outer| Arc::ptr_eq(&outer.desk, desk))
 }
 
 fn is_preflight<B>(request: &Request<B>) -> bool {
     request.method() == Method::OPTIONS && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-fn judge<B>(desk: &Arc<Desk>, demand: &Demand, request: &Request<B>) -> Verdicts {
-    // The same handle mounted twice verifies once (row M15); another one's finding is never trusted.
-    if let Some(Verified { session: Some(session), .. }) =
-        request.extensions().get::<Verified>().filter(|outer| Arc::ptr_eq(&outer.desk, desk))
-    {
-        let session = session.clone();
-        return match verify::enforce(demand, session.opened(), desk.kit.db.now()) {
-            Judgement::Pass(_) => Verdicts::Found(Found::Session(Some(session))),
-            other => Verdicts::Found(settle(desk, other)),
+/// A request's head, and who judges it.
+struct Head<'a> {
+    desk: &'a Arc<Desk>,
+    demand: &'a Demand,
+    method: &'a Method,
+    headers: &'a HeaderMap,
+    outer: Option<&'a Verified>,
+}
+
+impl Head<'_> {
+    fn judge(&self, tried: bool) -> Step {
+        let kit = &self.desk.kit;
+        let Ok(presented) = Presented::read(self.headers, &kit.config.cookies) else {
+            let (status, text) = (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "there are too many cookies");
+            return Step::Found(refuse::message(status, text).into());
         };
-    }
-    judge_headers(desk, demand, request.method(), request.headers(), false)
-}
-
-fn judge_headers(
-    desk: &Arc<Desk>,
-    demand: &Demand,
-    method: &Method,
-    headers: &HeaderMap,
-    tried: bool,
-) -> Verdicts {
-    let kit = &desk.kit;
-    let refused = |answer: Answer| Verdicts::Found(Found::Refused(Box::new(answer)));
-    let Ok(presented) = Presented::read(headers, &kit.config.cookies) else {
-        return refused(refuse::message(
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            "there are too many cookies",
-        ));
-    };
-    let (keyring, now) = (kit.keys.current(), kit.db.now());
-    let evidence = Evidence {
-        presented: &presented,
-        method: method.as_str(),
-        csrf: kit.config.csrf,
-        keyring: &keyring,
-        issuer: &kit.issuer,
-        now,
-    };
-    let judgement = match verify::open(demand, &evidence) {
-        Judgement::Pass(opened) => {
-            // A foreign page could open a socket with the cookie (row M05).
-            let by_cookie = opened.method == TransferMethod::Cookie && headers.contains_key(UPGRADE);
-            let from_us = presented.origin.is_some()
-                && csrf::origin_allowed(&presented, &kit.config.app.websites, false);
-            if by_cookie && !from_us {
-                return refused(refuse::message(
-                    StatusCode::BAD_REQUEST,
-                    "this origin may not open a connection",
-                ));
-            }
-            let (verdict, freshness) = kit.verdict(&opened.claims, now);
-            verify::judge(demand, opened, verdict, freshness, tried, now)
-        }
-        other => other,
-    };
-    match judgement {
-        Judgement::Ask(question) => Verdicts::Ask(question),
-        other => Verdicts::Found(settle(desk, other)),
-    }
-}
-
-fn settle(desk: &Arc<Desk>, judgement: Judgement) -> Found {
-    match judgement {
-        Judgement::Pass(opened) => Found::Session(Some(Session::new(&desk.kit, opened))),
-        Judgement::Anonymous => Found::Session(None),
-        Judgement::Deny(denied) => Found::Refused(Box::new(refuse::denied(&denied))),
-        Judgement::Unavailable | Judgement::Ask(_) => {
-            Found::Refused(Box::new(refuse::failed(&Error::unavailable("the session can't be judged now"))))
-        }
-    }
-}
-
-/// A request's head, kept to judge it again.
-struct Retry {
-    method: Method,
-    headers: HeaderMap,
-}
-
-/// Reads what is missing, and judges again. At most the keys, the feed and the row, once each.
-async fn ask(
-    desk: &Arc<Desk>,
-    demand: &Demand,
-    question: Question,
-    head: &Retry,
-    facts: &RequestFacts,
-) -> Found {
-    let kit = &desk.kit;
-    let mut question = question;
-    let (mut loaded, mut tried) = (false, false);
-    loop {
-        match question {
-            Question::Keys(kid) => match kit.reload_keys(&kid).await {
-                Ok(true) if !loaded => loaded = true,
-                Ok(_) => return Found::Refused(Box::new(refuse::denied(&SessionDenied::TryRefresh))),
-                Err(error) => return Found::Refused(Box::new(refuse::failed(&error))),
+        let now = kit.db.now();
+        let judgement = match self.outer.and_then(|outer| Some((outer, outer.session.as_ref()?))) {
+            Some((outer, session)) => self.judge_again(&presented, outer, session, tried, now),
+            None => match self.open(&presented, now) {
+                Judgement::Pass(opened) if self.is_foreign_socket(&presented, &opened) => {
+                    let text = "this origin may not open a connection";
+                    return Step::Found(refuse::message(StatusCode::BAD_REQUEST, text).into());
+                }
+                Judgement::Pass(opened) => {
+                    let (verdict, freshness) = kit.verdict(&opened.claims, now);
+                    verify::judge(self.demand, opened, verdict, freshness, tried, now)
+                }
+                other => other,
             },
-            Question::Feed if tried => return settle(desk, Judgement::Unavailable),
-            // A read that fails leaves the feed as it was: the mount decides.
-            Question::Feed => {
-                let _ = kit.read_feed().await;
-                tried = true;
-            }
-            Question::Row(opened, claims) => {
-                let anew = kit.verdict(&opened.claims, kit.db.now()).0 == Verdict::JudgeAnew;
-                return reassess(desk, demand, &opened, &claims, anew, facts).await;
-            }
-        }
-        match judge_headers(desk, demand, &head.method, &head.headers, tried) {
-            Verdicts::Found(found) => return found,
-            Verdicts::Ask(next) => question = next,
+        };
+        match judgement {
+            Judgement::Ask(question) => Step::Ask(question),
+            other => Step::Found(self.settle(other, false, tried)),
         }
     }
-}
 
-async fn reassess(
-    desk: &Arc<Desk>,
-    demand: &Demand,
-    opened: &Opened,
-    claims: &[crate::claim::ClaimRef],
-    anew: bool,
-    facts: &RequestFacts,
-) -> Found {
-    let kit = &desk.kit;
-    let work = {
-        let (desk, opened, claims, facts) =
-            (Arc::clone(desk), opened.clone(), claims.to_vec(), facts.clone());
-        async move { desk.reassess(&opened, &claims, anew, &facts).await }
-    };
-    let (opened, tokens, _) = match kit.run(work).await {
-        Ok(answer) => answer,
-        Err(error) => return Found::Refused(Box::new(translate(&error))),
-    };
-    let session = match verify::enforce(demand, opened.clone(), kit.db.now()) {
-        Judgement::Pass(opened) => Session::new(kit, opened),
-        other => {
-            let Found::Refused(mut answer) = settle(desk, other) else {
-                return settle(desk, Judgement::Unavailable);
-            };
-            // The refusal carries what was found out, so that the client reads why.
+    fn open(&self, presented: &Presented<'_>, now: Timestamp) -> Judgement {
+        let kit = &self.desk.kit;
+        let evidence = Evidence {
+            presented,
+            method: self.method.as_str(),
+            csrf: kit.config.csrf,
+            keyring: &kit.keys.current(),
+            issuer: &kit.issuer,
+            now,
+        };
+        verify::open(self.demand, &evidence)
+    }
+
+    /// An inner mount takes the outer one's token as verified, and asks for whatever it wants beyond.
+    fn judge_again(
+        &self,
+        presented: &Presented<'_>,
+        outer: &Verified,
+        session: &Session,
+        tried: bool,
+        now: Timestamp,
+    ) -> Judgement {
+        let (kit, demand, opened) = (&self.desk.kit, self.demand, session.opened());
+        let mode = kit.config.csrf;
+        let bound = opened.claims.anti_csrf.as_deref();
+        let proven = csrf::header_proven(mode, presented) && csrf::token_proven(mode, presented, bound);
+        if csrf::needed(mode, opened.method, self.method.as_str(), demand.csrf_always) && !proven {
+            return Judgement::Deny(SessionDenied::TryRefresh);
+        }
+        let (verdict, freshness) = kit.verdict(&opened.claims, now);
+        if !outer.row_read {
+            return verify::judge(demand, opened, verdict, freshness, tried || outer.feed_tried, now);
+        }
+        // The row was read for this very request: only claims that nobody wanted yet are left to fetch.
+        let claims = validator::refetches(&demand.validators, &opened.claims.payload, now);
+        match verdict {
+            Verdict::Revoked => Judgement::Deny(SessionDenied::Unauthorised),
+            Verdict::JudgeAnew => Judgement::Ask(Question::Row(opened, claims)),
+            _ if !claims.is_empty() => Judgement::Ask(Question::Row(opened, claims)),
+            _ => verify::enforce(demand, opened, now),
+        }
+    }
+
+    /// A foreign page could open a socket with the cookie (row M05).
+    fn is_foreign_socket(&self, presented: &Presented<'_>, opened: &Opened) -> bool {
+        let websites = &self.desk.kit.config.app.websites;
+        let from_us = presented.origin.is_some() && csrf::origin_allowed(presented, websites, false);
+        opened.method == TransferMethod::Cookie && self.headers.contains_key(UPGRADE) && !from_us
+    }
+
+    fn settle(&self, judgement: Judgement, row_read: bool, feed_tried: bool) -> Found {
+        let session = match judgement {
+            // The handle that the outer mount gave out goes on: what it has to tell is told once.
+            Judgement::Pass(opened) => Some(match self.outer.and_then(|outer| outer.session.clone()) {
+                Some(session) => session,
+                None => Session::new(&self.desk.kit, opened),
+            }),
+            Judgement::Anonymous => None,
+            Judgement::Deny(denied) => return refuse::denied(&denied).into(),
+            Judgement::Unavailable | Judgement::Ask(_) => {
+                return refuse::failed(&Error::unavailable("the session can't be judged now")).into();
+            }
+        };
+        Found::Verified(Verified {
+            desk: Arc::clone(self.desk),
+            session,
+            row_read: row_read || self.outer.is_some_and(|outer| outer.row_read),
+            feed_tried: feed_tried || self.outer.is_some_and(|outer| outer.feed_tried),
+            nested: self.outer.is_some(),
+        })
+    }
+
+    /// Reads what is missing, and judges again. At most the keys, the feed and the row, once each.
+    async fn ask(&self, question: Question, facts: &RequestFacts) -> Found {
+        let mut question = question;
+        let (mut loaded, mut tried) = (false, false);
+        loop {
+            match question {
+                Question::Keys(_) if loaded => return refuse::denied(&SessionDenied::TryRefresh).into(),
+                Question::Keys(kid) => {
+                    if let Err(error) = self.load(&kid).await {
+                        return refuse::failed(&error).into();
+                    }
+                    loaded = true;
+                }
+                Question::Feed if tried => return self.settle(Judgement::Unavailable, false, tried),
+                // A read that fails, or takes long while others wait for it, leaves the feed as it was: the
+                // mount decides (row K02).
+                Question::Feed => {
+                    let _ = tokio::time::timeout(FEED_PATIENCE, self.desk.kit.read_feed()).await;
+                    tried = true;
+                }
+                Question::Row(opened, claims) => {
+                    return self.reassess(&opened, claims, facts, tried).await;
+                }
+            }
+            match self.judge(tried) {
+                Step::Found(found) => return found,
+                Step::Ask(next) => question = next,
+            }
+        }
+    }
+
+    /// Loads the keys, if a load is due. A process that has none yet can't say that a token is bad.
+    async fn load(&self, kid: &str) -> Result<(), Error> {
+        let kit = &self.desk.kit;
+        match kit.reload_keys(kid).await? {
+            false if kit.keys.current().is_empty() => Err(Error::unavailable("there are no keys yet")),
+            _ => Ok(()),
+        }
+    }
+
+    async fn reassess(
+        &self,
+        opened: &Opened,
+        claims: Vec<ClaimRef>,
+        facts: &RequestFacts,
+        tried: bool,
+    ) -> Found {
+        let kit = &self.desk.kit;
+        let anew = kit.verdict(&opened.claims, kit.db.now()).0 == Verdict::JudgeAnew;
+        let work = {
+            let (desk, opened, facts) = (Arc::clone(self.desk), opened.clone(), facts.clone());
+            async move { desk.reassess(&opened, &claims, anew, &facts).await }
+        };
+        let (opened, tokens, _) = match kit.run(work).await {
+            Ok(answer) => answer,
+            Err(error) => return translate(&error).into(),
+        };
+        let judgement = verify::enforce(self.demand, opened.clone(), kit.db.now());
+        let outer = self.outer.and_then(|outer| outer.session.as_ref());
+        if let Some(session) = outer {
+            // The outer mount sends the tokens, with a refusal too.
             if let Some(tokens) = tokens {
+                session.replace(opened, tokens.into());
+            }
+            return self.settle(judgement, true, tried);
+        }
+        let mut found = self.settle(judgement, true, tried);
+        match (&mut found, tokens) {
+            (Found::Verified(Verified { session: Some(session), .. }), Some(tokens)) => {
+                session.set_change(tokens.into());
+            }
+            // The refusal carries what was found out, so that the client reads why.
+            (Found::Refused(answer), Some(tokens)) => {
                 answer.change = Some((TokenChange::from(tokens), Arc::clone(kit)));
             }
-            return Found::Refused(answer);
+            _ => {}
         }
-    };
-    if let Some(tokens) = tokens {
-        session.set_change(tokens.into());
+        found
     }
-    Found::Session(Some(session))
 }
 
 /// A session that is over is 401 and clears nothing here (row C10); a failure is 503 or 500.

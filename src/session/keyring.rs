@@ -257,6 +257,10 @@ impl Keyring {
         Self { keys: keys.into_iter().map(|key| (key.kid.clone(), key)).collect() }
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
     /// The key of this id, whatever its times.
     pub(crate) fn find(&self, kid: &str) -> Option<&Arc<SigningKey>> {
         self.keys.get(kid)

@@ -315,6 +315,11 @@ pub(crate) fn strip_foreign(headers: &mut HeaderMap, config: &CookieConfig) -> u
 /// Marks an answer as not to be stored (row C11): for all that carry tokens, and all of an auth endpoint.
 pub(crate) fn no_store(headers: &mut HeaderMap) {
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    vary(headers);
+}
+
+/// Says that the answer depends on the credentials.
+pub(crate) fn vary(headers: &mut HeaderMap) {
     if !headers.get_all(VARY).iter().any(|value| *value == VARIES) {
         headers.append(VARY, VARIES);
     }

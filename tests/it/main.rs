@@ -12,9 +12,11 @@ mod bad_input;
 mod codes;
 #[cfg(all(unix, feature = "sqlite"))]
 mod feed;
+mod layer;
 mod mount;
 mod readiness;
 mod refresh;
+mod roles;
 mod seed;
 mod support;
 mod vectors;
