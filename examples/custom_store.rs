@@ -8,7 +8,7 @@ use serde_json::Value;
 use tower_mfa::ident::Timestamp;
 use tower_mfa::store::{Batch, Commit, Key, Op, Record, Row, Scan, Store, StoreError, Version};
 
-pub struct FileStore(Mutex<State>);
+pub(crate) struct FileStore(Mutex<State>);
 
 struct State {
     rows: BTreeMap<Key, Row>,
@@ -20,7 +20,7 @@ struct State {
 type Change = (String, Option<(String, Option<Timestamp>, Value)>);
 
 impl FileStore {
-    pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
+    pub(crate) fn open(path: impl AsRef<Path>) -> io::Result<Self> {
         let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
         file.try_lock()?; // one process
         let (mut bytes, mut rows, mut whole) = (Vec::new(), BTreeMap::new(), 0);

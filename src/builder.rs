@@ -5,7 +5,6 @@ use std::{collections::BTreeSet, fmt, net::IpAddr, sync::Arc, time::Duration};
 use crate::{
     base::{
         error::ConfigError,
-        hash,
         ident::FactorId,
         task::Tasks,
         time::{Clock, SystemClock},
@@ -18,12 +17,12 @@ use crate::{
         Factors,
         otp::{Otp, OtpSettings, Peppers},
     },
-    flow::{Desk, Peer},
+    flow::Desk,
     model::{Db, seal::Sealer},
     policy::{
         AnyLinkPolicy, AnyPolicy, FirstFactors, LinkPolicy, MfaPolicy, SecondFactorsOnly, UserOrTenant,
     },
-    session::{Kit, cookies::CookieConfig, refresh::RefreshKeys},
+    session::{Kit, cookies::CookieConfig, peer::Peer, refresh::RefreshKeys},
     store::{AnyStore, Store},
 };
 
@@ -40,7 +39,7 @@ pub struct MfaBuilder {
     delivery: Option<AnyDelivery>,
     claims: Vec<ClaimRef>,
     validators: Vec<Arc<dyn ClaimValidator>>,
-    peer: Option<Peer>,
+    peer: Peer,
     #[cfg(feature = "password")]
     password_rules: crate::factor::PasswordRules,
 }
@@ -74,7 +73,7 @@ impl Mfa {
             delivery: None,
             claims: Vec::new(),
             validators: Vec::new(),
-            peer: None,
+            peer: Peer::default(),
             #[cfg(feature = "password")]
             password_rules: crate::factor::PasswordRules::default(),
         }
@@ -226,7 +225,7 @@ impl MfaBuilder {
         mut self,
         peer: impl Fn(&http::Extensions, &http::HeaderMap) -> Option<IpAddr> + Send + Sync + 'static,
     ) -> Self {
-        self.peer = Some(Arc::new(peer));
+        self.peer = Peer::new(peer);
         self
     }
 
@@ -267,6 +266,7 @@ impl MfaBuilder {
             refresh,
             sealer: Arc::clone(&sealer),
             ready: tokio::sync::OnceCell::new(),
+            skewed: std::sync::atomic::AtomicBool::new(false),
             issuer: config.app.issuer(),
             config: Arc::clone(&config),
             db: db.clone(),
@@ -288,7 +288,7 @@ impl MfaBuilder {
             #[cfg(feature = "password")]
             password_rules: self.password_rules,
         };
-        Ok(Mfa::start(Arc::new(desk), self.clock))
+        Ok(Mfa::start(Arc::new(desk), self.clock, self.own_clock))
     }
 
     fn installed(&self) -> Vec<FactorId> {

@@ -94,13 +94,14 @@ impl AppInfo {
         Ok(self)
     }
 
+    /// The app's name for people.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The issuer of access tokens: the API's origin and base path.
     pub fn issuer(&self) -> String {
         format!("{}{}", self.api.as_str(), self.base_path)
-    }
-
-    pub(crate) fn website(&self) -> &str {
-        self.websites.first().map_or("", Origin::as_str)
     }
 }
 
@@ -300,9 +301,9 @@ mod tests {
 
     #[test]
     fn sec_z02_placeholders_and_malformed_keys_are_refused() {
-        assert!(Secrets::new("k", [0; 32]).is_err());
-        assert!(Secrets::new("k", [7; 32]).is_err());
-        assert!(Secrets::new("K.1", *b"0123456789abcdef0123456789abcdef").is_err());
+        Secrets::new("k", [0; 32]).unwrap_err();
+        Secrets::new("k", [7; 32]).unwrap_err();
+        Secrets::new("K.1", *b"0123456789abcdef0123456789abcdef").unwrap_err();
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("mfa.key");
         let made = Secrets::file(&path).unwrap();
@@ -312,7 +313,7 @@ mod tests {
         fs::write(&path, "key-1 short\n").unwrap();
         assert!(Secrets::file(&path).unwrap_err().to_string().contains("32 bytes"));
         fs::write(&path, "").unwrap();
-        assert!(Secrets::file(&path).is_err());
+        Secrets::file(&path).unwrap_err();
     }
 
     #[test]

@@ -1,4 +1,12 @@
 //! Every store against the suite, and the suite against stores that are known to be wrong.
+#![allow(
+    unreachable_pub,
+    clippy::assertions_on_result_states,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that fails may panic, and its modules are one binary"
+)]
 
 use std::{collections::BTreeSet, sync::Arc};
 

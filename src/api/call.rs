@@ -57,7 +57,7 @@ impl<'a> Call<'a> {
     }
 
     pub(super) fn request(&self) -> RequestFacts {
-        self.desk.request(&self.parts.extensions, &self.parts.headers)
+        self.desk.peer.facts(&self.parts.extensions, &self.parts.headers)
     }
 
     /// One parameter of the query, decoded.

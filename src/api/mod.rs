@@ -38,8 +38,6 @@ mod session;
 mod tenant;
 mod wire;
 
-pub(crate) use self::wire::WireUser;
-
 /// The longest request body (row M10), and how long it may take to arrive.
 const BODY: usize = 16 * 1024;
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -107,14 +107,6 @@ identifier! {
     Role(Arc<str>), "role", opaque
 }
 
-impl UserId {
-    /// # Errors
-    /// If the operating system gives no randomness.
-    pub(crate) fn random() -> Result<Self, Error> {
-        Ok(Self(random::uuid()?.into()))
-    }
-}
-
 impl LoginId {
     /// # Errors
     /// If the operating system gives no randomness.

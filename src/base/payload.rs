@@ -92,10 +92,6 @@ impl Payload {
     pub(crate) fn set(&mut self, name: &str, value: Value) {
         self.0.insert(name.to_owned(), value);
     }
-
-    pub(crate) fn as_map(&self) -> &Map<String, Value> {
-        &self.0
-    }
 }
 
 fn check(members: &Map<String, Value>) -> Result<(), Error> {

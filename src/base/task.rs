@@ -69,7 +69,7 @@ mod tests {
             flag.store(true, Ordering::SeqCst);
             Ok(())
         });
-        assert!(tokio::time::timeout(Duration::from_millis(1), call).await.is_err());
+        tokio::time::timeout(Duration::from_millis(1), call).await.unwrap_err();
         tasks.drain(Duration::from_secs(1)).await;
         assert!(done.load(Ordering::SeqCst));
         assert_eq!(tasks.run(async { Ok(()) }).await.unwrap_err().kind(), ErrorKind::Unavailable);

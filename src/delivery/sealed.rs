@@ -6,12 +6,7 @@ use serde_json::{Map, Value, json};
 use zeroize::Zeroize;
 
 use super::Notice;
-use crate::base::{
-    contact::Contact,
-    error::{Error, ParseError},
-    ident::FactorId,
-    secret::Secret,
-};
+use crate::base::{contact::Contact, error::ParseError, ident::FactorId, secret::Secret};
 
 impl Notice {
     /// The text to seal.

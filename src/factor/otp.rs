@@ -13,7 +13,7 @@ use std::{
 
 use zeroize::Zeroizing;
 
-pub(crate) use self::input::{BadInput, CodeInput, DeviceId, LinkInput, Presented, locate};
+pub(crate) use self::input::{CodeInput, DeviceId, LinkInput, Presented, locate};
 use crate::{
     base::{
         contact::Contact,
@@ -236,6 +236,7 @@ pub(crate) struct Begun {
 pub(crate) struct Fresh {
     pub(crate) code: Option<Secret<String>>,
     /// The link's code, without the link around it.
+    #[cfg_attr(not(test), expect(dead_code, reason = "messages carry codes only, so far"))]
     pub(crate) link: Option<Secret<String>>,
     pub(crate) valid_for: Duration,
 }
@@ -255,10 +256,6 @@ impl Otp {
 
     pub(crate) fn settings(&self) -> &OtpSettings {
         &self.settings
-    }
-
-    pub(crate) fn peppers(&self) -> &Peppers {
-        &self.peppers
     }
 
     /// Begins a flow.

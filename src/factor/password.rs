@@ -211,10 +211,8 @@ impl PasswordHasher {
         let busy = || Error::unavailable("too many passwords are being checked");
         let pool = Arc::clone(&self.pool);
         let seat = Arc::clone(&pool.seats).try_acquire_owned().map_err(|_| busy())?;
-        let permit = match timeout(pool.patience, Arc::clone(&pool.permits).acquire_owned()).await {
-            Ok(Ok(permit)) => permit,
-            _ => return Err(busy()),
-        };
+        let waiting = timeout(pool.patience, Arc::clone(&pool.permits).acquire_owned());
+        let Ok(Ok(permit)) = waiting.await else { return Err(busy()) };
         let work = spawn_blocking(move || {
             let _held = (seat, permit);
             pool.hashes.fetch_add(1, Ordering::Relaxed);
@@ -403,7 +401,7 @@ mod tests {
 
     #[tokio::test]
     async fn sec_w02_length() {
-        assert!(Password::new("x".repeat(1024)).is_ok());
+        Password::new("x".repeat(1024)).unwrap();
         assert_eq!(Password::new("x".repeat(1025)).unwrap_err(), TooLong);
         assert_eq!(Password::new("é".repeat(513)).unwrap_err(), TooLong);
         let hasher = PasswordHasher::new(CHEAP).unwrap();
@@ -439,7 +437,7 @@ mod tests {
             }
         }
         assert_eq!((served, busy, hasher.hashes()), (5, 45, 5));
-        assert!(hasher.verify(password("x"), None).await.is_ok());
+        let _ = hasher.verify(password("x"), None).await.unwrap();
     }
 
     #[tokio::test]
@@ -449,7 +447,7 @@ mod tests {
         let error = hasher.verify(password("x"), None).await.unwrap_err();
         assert_eq!((error.kind(), hasher.hashes()), (ErrorKind::Unavailable, 0));
         drop(held);
-        assert!(hasher.verify(password("x"), None).await.is_ok());
+        let _ = hasher.verify(password("x"), None).await.unwrap();
     }
 
     #[tokio::test]
@@ -458,12 +456,12 @@ mod tests {
         let hasher = PasswordHasher::with_pool(slow, 1, 0, Duration::from_secs(30)).unwrap();
         let call = hasher.verify(password("x"), None);
         // The runtime has one worker: if the work ran on it, this timeout could not fire.
-        assert!(timeout(Duration::from_millis(5), call).await.is_err());
+        timeout(Duration::from_millis(5), call).await.unwrap_err();
         assert_eq!(hasher.verify(password("x"), None).await.unwrap_err().kind(), ErrorKind::Unavailable);
         while hasher.pool.permits.available_permits() == 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        assert!(hasher.verify(password("x"), None).await.is_ok());
+        let _ = hasher.verify(password("x"), None).await.unwrap();
     }
 
     #[test]

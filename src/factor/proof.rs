@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::{
     base::{
-        ident::{FactorId, LoginId, SessionHandle, TenantId, UserId},
+        ident::{FactorId, SessionHandle, TenantId, UserId},
         time::Timestamp,
     },
     model::{
@@ -42,7 +42,7 @@ pub(crate) enum Credential {
     /// A name that must be nobody's yet.
     Fresh(NewLogin),
     /// Nothing of its own: the session's user passed an app's own check.
-    Session(LoginId),
+    Session,
 }
 
 impl Proof {
@@ -78,6 +78,6 @@ pub mod danger {
     pub fn assert_proof(factor: FactorId, session: &Session, now: Timestamp) -> Proof {
         let bound =
             Bound { tenant: session.tenant_id(), session: Some((session.handle(), session.user_id())) };
-        super::accepted(factor, now, bound, Spend::Nothing, Credential::Session(session.login_id()))
+        super::accepted(factor, now, bound, Spend::Nothing, Credential::Session)
     }
 }

@@ -100,3 +100,86 @@ fn strength(factor: &FactorId) -> u8 {
         () => 0,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_secs(1_702_877_939);
+    const SET_UP: NotAdmitted = NotAdmitted::SetUp(SetUpRefused::UseWhatIsSetUp);
+    const NOT_NEXT: NotAdmitted = NotAdmitted::SetUp(SetUpRefused::NotNext);
+
+    fn claim(v: bool, done: &[(FactorId, i64)]) -> MfaClaim {
+        let at = |ago: i64| Timestamp::from_secs(NOW.as_secs() - ago);
+        MfaClaim { c: done.iter().map(|(factor, ago)| (factor.clone(), at(*ago))).collect(), v }
+    }
+
+    /// What comes of an attempt at the e-mail code.
+    fn attempt(
+        owner: Option<&str>,
+        claim: &MfaClaim,
+        next: &[FactorId],
+        set_up: &[FactorId],
+        changes: FactorChanges,
+    ) -> Result<Admission, NotAdmitted> {
+        let (me, owner) = (UserId::parse("me").unwrap(), owner.map(|id| UserId::parse(id).unwrap()));
+        second(&Second {
+            factor: &FactorId::OTP_EMAIL,
+            session_user: &me,
+            owner: owner.as_ref(),
+            claim,
+            next,
+            set_up,
+            changes,
+            now: NOW,
+        })
+    }
+
+    #[test]
+    fn sec_p20_a_half_session_completes_what_is_asked_for_now() {
+        let half = claim(false, &[(FactorId::PASSWORD, 0)]);
+        let full = claim(true, &[(FactorId::PASSWORD, 0)]);
+        let (step, both) = (FactorChanges::StepUp, [FactorId::PASSWORD, FactorId::OTP_EMAIL]);
+        assert_eq!(attempt(Some("me"), &half, &[FactorId::OTP_EMAIL], &both, step), Ok(Admission::Complete));
+        assert_eq!(attempt(Some("me"), &half, &[FactorId::TOTP], &both, step), Err(NOT_NEXT));
+        assert_eq!(attempt(Some("me"), &full, &[], &both, step), Ok(Admission::Complete));
+    }
+
+    #[test]
+    fn sec_f01_a_half_session_enrols_only_what_is_wanted_and_lacking() {
+        let half = claim(false, &[(FactorId::PASSWORD, 0)]);
+        let step = FactorChanges::StepUp;
+        let (password, both) = ([FactorId::PASSWORD], [FactorId::PASSWORD, FactorId::OTP_EMAIL]);
+        let wanted = [FactorId::OTP_EMAIL];
+        assert_eq!(attempt(None, &half, &wanted, &password, step), Ok(Admission::Enrol));
+        assert_eq!(attempt(None, &half, &wanted, &both, step), Err(SET_UP));
+        assert_eq!(attempt(Some("other"), &half, &wanted, &both, step), Err(SET_UP));
+        assert_eq!(attempt(None, &half, &[FactorId::TOTP], &password, step), Err(NOT_NEXT));
+    }
+
+    #[test]
+    fn sec_o14_whoever_has_a_destination_gets_no_other() {
+        let full = claim(true, &[(FactorId::OTP_EMAIL, 0)]);
+        let both = [FactorId::PASSWORD, FactorId::OTP_EMAIL];
+        for changes in [FactorChanges::StepUp, FactorChanges::Compat] {
+            assert_eq!(attempt(None, &full, &[], &both, changes), Err(NotAdmitted::OtherDestination));
+        }
+    }
+
+    #[test]
+    fn sec_f07_enrolling_later_needs_a_fresh_proof() {
+        let password = [FactorId::PASSWORD];
+        let at = |ago| claim(true, &[(FactorId::PASSWORD, ago)]);
+        let enrol = |ago, changes| attempt(None, &at(ago), &[], &password, changes);
+        assert_eq!(enrol(300, FactorChanges::StepUp), Ok(Admission::Enrol));
+        assert_eq!(enrol(301, FactorChanges::StepUp), Err(NotAdmitted::StepUp));
+        assert_eq!(enrol(-1, FactorChanges::StepUp), Err(NotAdmitted::StepUp));
+        assert_eq!(enrol(301, FactorChanges::Compat), Ok(Admission::Enrol));
+        // Who has an authenticator app must prove that, not the password.
+        let strong = [FactorId::PASSWORD, FactorId::TOTP];
+        let step = FactorChanges::StepUp;
+        assert_eq!(attempt(None, &at(0), &[], &strong, step), Err(NotAdmitted::StepUp));
+        let both = claim(true, &[(FactorId::PASSWORD, 900), (FactorId::TOTP, 10)]);
+        assert_eq!(attempt(None, &both, &[], &strong, step), Ok(Admission::Enrol));
+    }
+}

@@ -12,7 +12,7 @@ use crate::{
         Db, keys,
         user::{NewLogin, Owner, User},
     },
-    session::{Opened, Session, transport::Tokens},
+    session::{Session, transport::Tokens},
 };
 
 /// How often requirements may move under a completion before it gives up (row P08).
@@ -35,7 +35,6 @@ pub(crate) struct Completed {
     pub(crate) user: User,
     /// Whether a login method was made.
     pub(crate) created: bool,
-    pub(crate) opened: Opened,
     pub(crate) tokens: Tokens,
 }
 
@@ -65,7 +64,7 @@ impl Desk {
         let db: &Db = &self.kit.db;
         Ok(match credential {
             Credential::Known(owner) => Resolved { owner: Some(owner.clone()), new: None, fresh: false },
-            Credential::Session(_) => Resolved { owner: None, new: None, fresh: false },
+            Credential::Session => Resolved { owner: None, new: None, fresh: false },
             Credential::Named(new) | Credential::Fresh(new) => Resolved {
                 owner: db.get(&new.key(tenant)).await?,
                 new: Some(new.clone()),

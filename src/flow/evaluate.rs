@@ -23,7 +23,7 @@ use crate::{
     },
     policy::{
         CompletedFactors, Known, Lazy, MfaPolicy as _, PolicyContext, PolicyError, PolicyErrorKind,
-        RequestFacts, Requirements, SessionFacts,
+        RequestFacts, Requirements, SessionFacts, requirement,
     },
     session::{AccessClaims, Opened, refresh, transport::Tokens},
 };
@@ -70,9 +70,9 @@ impl Desk {
     pub(crate) async fn requirements(&self, subject: &Subject<'_>) -> Result<Requirements, Error> {
         let ctx = subject.context(self.kit.db.now());
         let requirements = guarded(self.policy.requirements(&ctx)).await?;
-        match requirements.factors().into_iter().all(|factor| self.factors.knows(factor)) {
-            true => Ok(requirements),
-            false => Err(Error::internal("the policy names a factor that nobody knows")),
+        match requirement::unknown(&requirements, |factor| self.factors.knows(factor)) {
+            None => Ok(requirements),
+            Some(_) => Err(Error::internal("the policy names a factor that nobody knows")),
         }
     }
 

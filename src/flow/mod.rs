@@ -14,7 +14,7 @@ use crate::{
     factor::{Factors, otp::Otp},
     model::{keys, tenant::Tenant},
     policy::{AnyLinkPolicy, AnyPolicy, FirstFactors, RequestFacts},
-    session::{Kit, Session, SessionDenied, cookies::TransferMethod},
+    session::{Kit, Session, SessionDenied, cookies::TransferMethod, peer::Peer},
 };
 
 pub(crate) mod admit;
@@ -42,15 +42,12 @@ pub(crate) struct Desk {
     pub(crate) factors: Arc<Factors>,
     pub(crate) otp: Otp,
     pub(crate) courier: Arc<Courier>,
-    pub(crate) peer: Option<Peer>,
+    pub(crate) peer: Peer,
     #[cfg(feature = "password")]
     pub(crate) passwords: crate::factor::password::PasswordHasher,
     #[cfg(feature = "password")]
     pub(crate) password_rules: crate::factor::PasswordRules,
 }
-
-/// Tells who sent a request.
-pub(crate) type Peer = Arc<dyn Fn(&http::Extensions, &http::HeaderMap) -> Option<IpAddr> + Send + Sync>;
 
 /// Who is asking, and how an answer would reach them.
 #[derive(Clone, Debug)]
@@ -109,15 +106,6 @@ pub(super) fn peer_key(request: &RequestFacts) -> Option<String> {
 }
 
 impl Desk {
-    /// What policies may know of a request.
-    pub(crate) fn request(&self, extensions: &http::Extensions, headers: &http::HeaderMap) -> RequestFacts {
-        let agent = headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok());
-        RequestFacts {
-            peer: self.peer.as_ref().and_then(|peer| peer(extensions, headers)),
-            user_agent: agent.map(|text| text.chars().take(256).collect()),
-        }
-    }
-
     /// The tenant, or N02's answer.
     pub(crate) async fn tenant(&self, id: &TenantId) -> Result<Tenant, Refusal> {
         let tenant = self.kit.db.get::<Tenant>(&keys::tenant(id)).await?;

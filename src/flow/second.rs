@@ -22,7 +22,6 @@ use crate::{
         audit::{self, Event, What},
         change::Change,
         epoch::Standing,
-        keys,
         session::{self, SessionRecord},
         user::{self, NewLogin, Owner, User},
     },
@@ -143,7 +142,7 @@ impl Desk {
                 return Ok(Outcome::Taken);
             }
             let owner = match &proof.credential {
-                Credential::Session(_) => Some(at.user.id.clone()),
+                Credential::Session => Some(at.user.id.clone()),
                 _ => self.owner_for(&at.user, &resolved),
             };
             // Not only at the start: what was allowed then may be no longer (rows F01, O15).
@@ -264,13 +263,13 @@ impl Desk {
                 .ok_or(Error::new(ErrorKind::StaleToken, "the successor can't be made again"))?,
         };
         row.used_at = now;
-        let (opened, tokens) = kit.issue(&row, &token, session.opened().method, now)?;
+        let (_opened, tokens) = kit.issue(&row, &token, session.opened().method, now)?;
         session::put(&mut tx, &claims.handle, &row).await?;
         Standing::check(&mut tx, tenant, &user.id).await?;
         let what = if created { What::FactorLinked } else { What::FactorCompleted };
         let event = Event::new(what, tenant).user(&user.id).session(&claims.handle).factor(&proof.factor);
         audit::stage(&mut tx, event)?;
-        let done = Completed { user, created, opened, tokens };
+        let done = Completed { user, created, tokens };
         tx.commit(Round::Done(Outcome::Done(Box::new(done)), changes))
     }
 

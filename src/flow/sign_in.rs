@@ -201,7 +201,7 @@ impl Desk {
             row.payload.set(key, value.clone());
         }
         apply(&mut row, &mut claim.clone(), &verdicts.requirements, numbers, now);
-        let (opened, mut tokens) = kit.issue(&row, &token, caller.method, now)?;
+        let (_, mut tokens) = kit.issue(&row, &token, caller.method, now)?;
         tokens.clear_other = caller.clear_other;
         let mut changes = session::insert(&mut tx, handle, &row, kit.config.max_sessions).await?;
         changes.extend(end_left_behind(&mut tx, caller).await?);
@@ -209,7 +209,7 @@ impl Desk {
         let event = Event::new(What::SignedIn, tenant).user(&user.id).session(handle).factor(&proof.factor);
         audit::stage(&mut tx, event)?;
         let created = candidate.new.is_some();
-        let done = Completed { user: user.clone(), created, opened, tokens };
+        let done = Completed { user: user.clone(), created, tokens };
         tx.commit(Round::Done(Outcome::Done(Box::new(done)), changes))
     }
 }

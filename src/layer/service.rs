@@ -95,7 +95,7 @@ where
             Verdicts::Found(Found::Refused(answer)) => MfaFuture::refused(*answer),
             Verdicts::Ask(question) => {
                 let (desk, demand) = (Arc::clone(desk), self.demand.clone());
-                let facts = desk.request(request.extensions(), request.headers());
+                let facts = desk.peer.facts(request.extensions(), request.headers());
                 // What is needed to judge again, without holding the request across an await.
                 let retry = Retry { method: request.method().clone(), headers: request.headers().clone() };
                 let asking = Box::pin(async move {
@@ -225,9 +225,9 @@ async fn ask(
                 Ok(_) => return Found::Refused(Box::new(refuse::denied(&SessionDenied::TryRefresh))),
                 Err(error) => return Found::Refused(Box::new(refuse::failed(&error))),
             },
-            Question::Feed(_) if tried => return settle(desk, Judgement::Unavailable),
+            Question::Feed if tried => return settle(desk, Judgement::Unavailable),
             // A read that fails leaves the feed as it was: the mount decides.
-            Question::Feed(_) => {
+            Question::Feed => {
                 let _ = kit.read_feed().await;
                 tried = true;
             }

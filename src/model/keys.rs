@@ -36,10 +36,6 @@ pub(crate) fn user(id: &UserId) -> Key {
     Key::new(["user", id.as_str()])
 }
 
-pub(crate) fn users() -> Key {
-    Key::new(["user"])
-}
-
 pub(crate) fn login_of(id: &LoginId) -> Key {
     Key::new(["login-of", id.as_str()])
 }

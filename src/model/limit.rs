@@ -37,6 +37,7 @@ impl Window {
     ///
     /// # Errors
     /// How long to wait; nothing was taken.
+    #[cfg(test)]
     pub(crate) fn try_take(
         &mut self,
         limit: u32,
@@ -138,16 +139,13 @@ impl Budget {
         *self = Self::default();
     }
 
-    /// A recovery code, another full factor or an administrator ends the block (row O34).
-    pub(crate) fn lift(&mut self) {
-        *self = Self::default();
-    }
-
     /// Guesses since the last success: from the fifth on the user is told (row O35).
+    #[cfg(test)]
     pub(crate) fn in_a_row(&self) -> u32 {
         self.in_a_row
     }
 
+    #[cfg(test)]
     pub(crate) fn is_resting(&self, now: Timestamp) -> bool {
         self.rests_until.is_some_and(|until| now <= until)
     }
@@ -289,7 +287,7 @@ mod tests {
             now += quarter + 1;
             assert!(!budget.is_resting(at(now)));
         }
-        budget.lift();
+        budget.succeed();
         assert_eq!(budget.reserve(at(now)), Ok(()));
         let stored = serde_json::to_value(&budget).unwrap();
         assert_eq!(serde_json::from_value::<Budget>(stored).unwrap(), budget);

@@ -17,7 +17,7 @@ use crate::{
         random,
         time::{self, Clock, Timestamp},
     },
-    store::{AnyStore, Batch, Commit, Key, Op, Row, Scan, Store as _, StoreError, StoreErrorKind, Version},
+    store::{AnyStore, Batch, Commit, Key, Row, Scan, Store as _, StoreError, StoreErrorKind, Version},
 };
 
 pub(crate) use tx::{Staged, Tx};

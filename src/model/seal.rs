@@ -90,8 +90,8 @@ mod tests {
         let (here, there) = (Key::new(["a"]), Key::new(["b"]));
         let text = old.seal(&here, b"secret").unwrap();
         assert_eq!(&**new.open(&here, &text).unwrap(), b"secret");
-        assert!(new.open(&there, &text).is_err());
-        assert!(old.open(&here, &new.seal(&here, b"secret").unwrap()).is_err());
+        new.open(&there, &text).unwrap_err();
+        old.open(&here, &new.seal(&here, b"secret").unwrap()).unwrap_err();
         assert!(!text.contains("secret"));
         for broken in ["", "k1", "k1.a.b", "k1.a.b.c", &text[..text.len() - 1]] {
             assert!(new.open(&here, broken).is_err(), "{broken}");

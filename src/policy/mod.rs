@@ -51,7 +51,7 @@ mod builtin;
 mod first;
 mod fixed;
 mod link;
-mod requirement;
+pub(crate) mod requirement;
 mod setup;
 
 /// Decides, per user and tenant, which factors must be complete before a session is fully signed in.

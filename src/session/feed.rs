@@ -164,6 +164,7 @@ impl Feed {
     }
 
     /// Whether the store is being asked because there was no room for all that changed.
+    #[cfg(test)]
     pub(crate) fn is_overrun(&self, now: Timestamp) -> bool {
         self.read().lost_until.is_some_and(|until| now <= until)
     }

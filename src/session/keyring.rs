@@ -26,7 +26,7 @@ use crate::base::{error::Error, hash, time::Timestamp};
 /// How access tokens are signed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum SigningAlg {
+pub(crate) enum SigningAlg {
     /// RSA PKCS#1 v1.5 with SHA-256, 2048 bits: what the SDKs' server-side parts accept.
     #[default]
     Rs256,
@@ -198,6 +198,7 @@ impl SigningKey {
         }
     }
 
+    #[cfg(test)]
     pub(crate) fn times(&self) -> KeyTimes {
         self.times
     }

@@ -1,6 +1,13 @@
 //! The session subject's own parts: the store, the keys, the feed, and the steps that need them all.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use super::{
     cookies::TransferMethod,
@@ -48,6 +55,8 @@ pub(crate) struct Kit {
     pub(crate) sealer: Arc<Sealer>,
     /// The first start's records and a signing key are there.
     pub(crate) ready: tokio::sync::OnceCell<()>,
+    /// The clock is too far from the store's: nothing is signed (row D07).
+    pub(crate) skewed: AtomicBool,
     pub(crate) config: Arc<Config>,
     pub(crate) issuer: String,
 }
@@ -74,6 +83,10 @@ impl Kit {
             self.tend_keys().await
         };
         self.ready.get_or_try_init(prepare).await.copied()
+    }
+
+    pub(crate) fn is_skewed(&self) -> bool {
+        self.skewed.load(Ordering::Relaxed)
     }
 
     /// What the feed says of an opened token, and whether its silence can be relied on.
@@ -178,6 +191,9 @@ impl Kit {
             ask_at: row.ask_at,
             payload: row.payload.clone(),
         };
+        if self.is_skewed() {
+            return Err(Error::unavailable("this node's clock is not the store's"));
+        }
         let keyring = self.keys.current();
         let key = keyring.signing(now).ok_or(Error::unavailable("there is no signing key"))?;
         let room = Room { name: self.config.cookies.access_name_len(), limit: Room::BROWSER };

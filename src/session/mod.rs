@@ -27,6 +27,7 @@ pub(crate) mod keyring;
 mod keystore;
 pub(crate) mod kit;
 pub(crate) mod origin;
+pub(crate) mod peer;
 pub(crate) mod refresh;
 pub(crate) mod token;
 pub(crate) mod transport;

@@ -108,6 +108,7 @@ impl RefreshToken {
         &self.handle
     }
 
+    #[cfg(test)]
     pub(crate) fn user(&self) -> &UserId {
         &self.user
     }

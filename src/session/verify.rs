@@ -103,7 +103,7 @@ pub(crate) enum Question {
     /// The key set: the token names a key that isn't known here.
     Keys(String),
     /// The change feed: its last read is too long ago.
-    Feed(Opened),
+    Feed,
     /// The session's row, and these claims anew.
     Row(Opened, Vec<ClaimRef>),
 }
@@ -152,7 +152,7 @@ pub(crate) fn judge(
     if !demand.check_store {
         match (freshness, tried) {
             (Freshness::Fresh, _) => {}
-            (_, false) => return Judgement::Ask(Question::Feed(opened)),
+            (_, false) => return Judgement::Ask(Question::Feed),
             (Freshness::Stale, true) if demand.stale == Stale::Serve => {}
             (_, true) => return Judgement::Unavailable,
         }

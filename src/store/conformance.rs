@@ -49,7 +49,7 @@ use serde_json::{Value, json};
 use tokio::{sync::Barrier, task::JoinSet, time};
 
 use super::{Batch, Commit, Key, Op, Record, Row, Scan, Store, StoreErrorKind, Version};
-use crate::base::time::{Timestamp, unguarded};
+use crate::base::time::{Timestamp, embedded};
 
 /// One check of the suite.
 #[non_exhaustive]
@@ -574,7 +574,7 @@ pub async fn sweep_takes_at_most_a_thousand<S: Store>(store: Arc<S>) {
 /// The clock tells the time.
 pub async fn the_clock_moves<S: Store>(store: Arc<S>) {
     let now = || async { store.now().await.unwrap_or_else(|error| panic!("{CLOCK}: {error:?}")) };
-    let (first, here) = (now().await, unguarded());
+    let (first, here) = (now().await, embedded());
     let apart = first.since(here).max(here.since(first));
     assert!(apart < Duration::from_secs(300), "{CLOCK}: it is {apart:?} away from this machine's");
     for _ in 0..200 {

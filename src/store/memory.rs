@@ -96,7 +96,7 @@ impl Store for MemoryStore {
     }
 
     async fn now(&self) -> Result<Timestamp, StoreError> {
-        Ok(self.clock.as_ref().map_or_else(time::unguarded, |clock| clock.now()))
+        Ok(self.clock.as_ref().map_or_else(time::embedded, |clock| clock.now()))
     }
 }
 

@@ -171,7 +171,7 @@ impl Dialect for Sqlite {
 
     async fn now(&self) -> Result<Timestamp, StoreError> {
         // The database runs in the process, so the system's clock is its clock.
-        Ok(time::unguarded())
+        Ok(time::embedded())
     }
 }
 

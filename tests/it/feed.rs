@@ -3,7 +3,7 @@
 use std::{
     env, fs,
     path::Path,
-    process::{Child, Command},
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -78,18 +78,21 @@ async fn no_change_is_lost_while_a_process_is_stopped_before_its_commit() {
     fs::write(dir.path().join("user"), user.as_str()).unwrap();
 
     let name = "feed::no_change_is_lost_while_a_process_is_stopped_before_its_commit";
-    let mut child = Command::new(env::current_exe().unwrap())
+    let child = Command::new(env::current_exe().unwrap())
         .args([name, "--exact", "--nocapture"])
         .env(CHILD, dir.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    await_stopped(&mut child).await;
+    let mut child = Reaped(child);
+    await_stopped(&mut child.0).await;
     // While the child is stopped, the same user's lane moves on, and is read.
     parent.mfa.roles().grant(&user, &TenantId::PUBLIC, "editor").await.unwrap();
     tokio::time::sleep(Duration::from_millis(1500)).await;
     alice.get("/api/me").await.is(200);
-    assert!(Command::new("kill").args(["-CONT", &child.id().to_string()]).status().unwrap().success());
-    let status = tokio::task::spawn_blocking(move || child.wait().unwrap()).await.unwrap();
+    assert!(Command::new("kill").args(["-CONT", &child.0.id().to_string()]).status().unwrap().success());
+    let status = tokio::task::spawn_blocking(move || child.0.wait().unwrap()).await.unwrap();
     assert!(status.success());
     let start = Instant::now();
     while alice.get("/api/me").await.status != 403 {
@@ -100,10 +103,22 @@ async fn no_change_is_lost_while_a_process_is_stopped_before_its_commit() {
     assert_eq!(roles.iter().map(|role| role.as_str()).collect::<Vec<_>>(), ["editor", "admin"]);
 }
 
+/// A child that doesn't outlive the test, stopped or not.
+struct Reaped(Child);
+
+impl Drop for Reaped {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 async fn grant_in_child(dir: &Path) {
     let secrets = Secrets::file(dir.join("key")).unwrap();
     let store = Stopping(SqliteStore::open(dir.join("db")).await.unwrap());
     let mfa = Mfa::builder(app(), secrets, store).delivery(Outbox::new()).build().unwrap();
+    // The first start's upkeep writes; a process stopped in the middle of that would hold the file's lock.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     let user = UserId::parse(&fs::read_to_string(dir.join("user")).unwrap()).unwrap();
     mfa.roles().grant(&user, &TenantId::PUBLIC, "admin").await.unwrap();
 }

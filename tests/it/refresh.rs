@@ -85,6 +85,9 @@ async fn sec_s02_elevation_supersedes_the_earlier_refresh_token() {
     for mode in [Mode::Cookie, Mode::Header] {
         let app = TestApp::with(|b| b.policy(Everyone::new(FactorId::OTP_EMAIL))).await;
         let mut alice = signed_in(&app, mode).await;
+        alice.pass_code(ALICE).await;
+        alice.sign_out().await.ok();
+        alice.sign_in(ALICE).await.ok();
         let mut other_tab = alice.clone();
         let before = token(&alice);
         alice.pass_code(ALICE).await;
@@ -198,4 +201,53 @@ async fn sec_d01_a_failing_store_is_503_and_clears_nothing() {
     assert_eq!(alice.jar, jar);
     alice.refresh().await.is(200);
     alice.get("/api/me").await.is(200);
+}
+
+#[tokio::test]
+async fn sec_s09_adding_a_factor_ends_every_other_session() {
+    let app = TestApp::new().await;
+    let mut alice = signed_in(&app, Mode::Cookie).await;
+    let mut phone = app.browser(Mode::Header);
+    phone.sign_in(ALICE).await.ok();
+    alice.pass_code(ALICE).await;
+    alice.get("/api/me").await.is(200);
+    phone.get("/api/me").await.is(401);
+    phone.refresh().await.is(401);
+    alice.refresh().await.is(200);
+}
+
+#[tokio::test]
+async fn sec_s01_a_sign_in_ends_the_session_it_leaves_behind() {
+    let app = TestApp::new().await;
+    let mut alice = signed_in(&app, Mode::Cookie).await;
+    let mut before = alice.clone();
+    alice.sign_in(ALICE).await.ok();
+    assert_ne!(
+        before.front.as_ref().unwrap()["up"]["sessionHandle"],
+        alice.front.as_ref().unwrap()["up"]["sessionHandle"]
+    );
+    before.get("/api/me").await.is(401);
+    alice.get("/api/me").await.is(200);
+}
+
+#[tokio::test]
+async fn sec_s05_two_factors_at_once_share_one_successor() {
+    let app = TestApp::with(|b| b.policy(Everyone::new(FactorId::OTP_EMAIL))).await;
+    let mut alice = signed_in(&app, Mode::Header).await;
+    alice.pass_code(ALICE).await;
+    alice.sign_out().await.ok();
+    alice.sign_in(ALICE).await.ok();
+    let mut tab = alice.clone();
+    let seen = app.sent_to(ALICE);
+    let flow = alice.ask_code(ALICE, true).await.ok();
+    let code = app.code_after(ALICE, seen).await;
+    alice.enter(&flow, &code, true).await.ok();
+    // The other tab, from the same access token, completes the password again.
+    let mut body = crate::support::credentials(ALICE, crate::support::PASSWORD);
+    body["shouldTryLinkingWithSessionUser"] = json!(true);
+    tab.post("/auth/signin", body).await.ok();
+    assert_eq!(token(&alice), token(&tab));
+    let done = tab.claim();
+    assert!(done["c"]["otp-email"].is_i64() && done["c"]["emailpassword"].is_i64(), "{done}");
+    tab.refresh().await.is(200);
 }

@@ -17,6 +17,7 @@ use std::{
     env, fs,
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
+    sync::atomic::Ordering,
 };
 
 use futures_util::FutureExt as _;
@@ -24,12 +25,14 @@ use serde_json::{Map, Value, json};
 use tower_mfa::{
     ClaimValidator, FactorId, MfaPolicy, PolicyContext, Requirement, Requirements,
     claim::{FactorsMet, InvalidClaim, MfaClaim, MfaSatisfied},
-    ident::{Payload, TenantId, Timestamp},
+    ident::{Payload, TenantId, Timestamp, UserId},
     policy::{
         AnyPolicy, CompletedFactors, Everyone, FirstFactors, FixedFacts, ForRole, NextSet, Nobody,
         PolicyError, TenantScoped, UserOrTenant, may_set_up,
     },
 };
+
+use crate::support::TestApp;
 
 /// The time of every evaluation; no list of the vectors has an age.
 const NOW: Timestamp = Timestamp::from_secs(1_702_877_939);
@@ -68,6 +71,38 @@ fn requirement_lists() {
             );
         }
     });
+}
+
+/// What a user opted into, through the handle: what is answered, and whether anything was committed. The
+/// list is a record of its own (row P16), so of `metadataAfter` the list counts.
+#[tokio::test]
+async fn required_factors_storage() {
+    let cases = cases("required_factors_storage");
+    assert!(!cases.is_empty());
+    let app = TestApp::new().await;
+    let commits = || app.store.counts.commits.load(Ordering::SeqCst);
+    for (n, case) in cases.iter().enumerate() {
+        let user = UserId::parse(&format!("user-{n}")).unwrap();
+        let factors = app.mfa.factors();
+        let before = &case["input"]["metadata"]["_supertokens"]["requiredSecondaryFactors"];
+        for id in before.as_array().into_iter().flatten() {
+            factors.opt_in(&user, factor(id)).await.unwrap();
+        }
+        let mut last = Value::Null;
+        for (step, expected) in array(&case["input"]["operations"]).zip(array(&case["expected"]["steps"])) {
+            let seen = commits();
+            let list = match step["op"].as_str().unwrap() {
+                "add" => factors.opt_in(&user, factor(&step["factorId"])).await.unwrap(),
+                "remove" => factors.opt_out(&user, factor(&step["factorId"])).await.unwrap(),
+                _ => factors.required_for(&user).await.unwrap(),
+            };
+            last = list.iter().map(FactorId::as_str).collect();
+            assert_eq!(json!(commits() > seen), expected["wrote"], "{}: {step}", case["name"]);
+            assert_eq!(last, expected["required"], "{}: {step}", case["name"]);
+        }
+        let after = &case["expected"]["metadataAfter"]["_supertokens"]["requiredSecondaryFactors"];
+        assert_eq!(last, if after.is_null() { json!([]) } else { after.clone() }, "{}", case["name"]);
+    }
 }
 
 #[test]

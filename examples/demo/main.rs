@@ -1,0 +1,129 @@
+//! A shop with two branches: passwords for everybody, e-mail codes for admins and for who wants them.
+//!
+//! `cargo run --features sqlite --example demo`, then open the address it prints. `PORT` and `DEMO_DB` say
+//! where it listens and where it keeps its data; see `pages/README.md` for what the pages expect of it.
+
+use std::{env, error::Error, future::Future, path::PathBuf, time::Duration};
+
+use axum::{Router, middleware};
+use tokio::net::TcpListener;
+use tower_mfa::{
+    FactorId, Mfa, MfaPolicy, PolicyContext, Requirements,
+    api::ApiLayer,
+    config::{AppInfo, Secrets},
+    ident::TenantId,
+    policy::{ForRole, PolicyError, UserOrTenant},
+    store::SqliteStore,
+};
+
+mod goods;
+mod mail;
+mod pages;
+mod shop;
+
+/// How long open connections may hold up the end.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    log();
+    let port: u16 = env::var("PORT").map_or(Ok(3000), |port| port.parse())?;
+    let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+    let port = listener.local_addr()?.port();
+    let (here, also_here) = (format!("http://127.0.0.1:{port}"), format!("http://localhost:{port}"));
+
+    let data = PathBuf::from(env::var_os("DEMO_DB").unwrap_or_else(|| "demo.db".into()));
+    let mut keys = data.clone().into_os_string();
+    keys.push(".key");
+    let mailbox = mail::Mailbox::new("Harbour Store");
+    let app = AppInfo::new("Harbour Store", &here, &here)?.also_website(&also_here)?;
+    let mfa = Mfa::builder(app, Secrets::file(keys)?, SqliteStore::open(&data).await?)
+        .policy(ShopPolicy::new())
+        .delivery(mailbox.clone())
+        // People who try a demo sign in and out quickly. Budgets of wrong codes stay as they are.
+        .insecure_without_quotas()
+        .build()?;
+    for branch in &goods::BRANCHES {
+        mfa.tenants().create(&TenantId::parse(branch.id)?, None).await?;
+    }
+
+    let router = Router::new()
+        .merge(pages::router())
+        .merge(shop::router(&mfa, mailbox))
+        .layer(ApiLayer::new(mfa.clone()))
+        .layer(middleware::from_fn_with_state(port, pages::guard));
+
+    eprintln!("A shop to try tower-mfa in. It answers on this machine only; its data is in {}.", data.display());
+    eprintln!("  1. Open an account: {here}/signup (any address will do, nothing is sent).");
+    eprintln!("  2. Make yourself an admin: {here}/dev");
+    eprintln!("  3. Open the office, {here}/admin: it wants a code, which is in {here}/dev/outbox");
+    println!("{here}");
+
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let server = axum::serve(listener, router).with_graceful_shutdown(async move {
+        end_asked().await;
+        let _ = tell.send(());
+    });
+    // A connection on which nobody says anything doesn't count as idle.
+    let long_after = async {
+        let _ = told.await;
+        tokio::time::sleep(PATIENCE).await;
+    };
+    tokio::select! {
+        served = server.into_future() => served?,
+        () = long_after => {}
+    }
+    mfa.shutdown().await;
+    Ok(())
+}
+
+/// Admins need an e-mail code; everybody else needs what they, or their branch, asked for.
+struct ShopPolicy {
+    admins: ForRole,
+    others: UserOrTenant,
+}
+
+impl ShopPolicy {
+    fn new() -> Self {
+        Self { admins: ForRole::new("admin", FactorId::OTP_EMAIL), others: UserOrTenant::new() }
+    }
+}
+
+impl MfaPolicy for ShopPolicy {
+    async fn requirements(&self, ctx: &PolicyContext<'_>) -> Result<Requirements, PolicyError> {
+        let office = self.admins.requirements(ctx).await?;
+        if !office.items().is_empty() {
+            return Ok(office);
+        }
+        self.others.requirements(ctx).await
+    }
+}
+
+fn log() {
+    let level = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
+    tracing_subscriber::fmt().with_env_filter(level).with_writer(std::io::stderr).init();
+}
+
+/// Ends when the process is asked to: by Ctrl-C, or by SIGTERM.
+fn end_asked() -> impl Future<Output = ()> {
+    let interrupted = async {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    #[cfg(unix)]
+    let terminated = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut signal) => drop(signal.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    #[cfg(not(unix))]
+    let terminated = std::future::pending::<()>();
+    async {
+        tokio::select! {
+            () = interrupted => {}
+            () = terminated => {}
+        }
+    }
+}

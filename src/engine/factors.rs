@@ -1,0 +1,65 @@
+//! What users opted into.
+
+use super::Mfa;
+use crate::{
+    base::{
+        error::Error,
+        ident::{FactorId, UserId},
+    },
+    model::{
+        Tx, keys,
+        metadata::{self, RequiredFactors},
+    },
+};
+
+/// What users opted into: see [`Mfa::factors`].
+#[derive(Debug)]
+pub struct FactorsOf<'a> {
+    pub(super) mfa: &'a Mfa,
+}
+
+impl FactorsOf<'_> {
+    /// The factors a user opted into, in the order in which they were added.
+    ///
+    /// # Errors
+    /// If the store failed.
+    pub async fn required_for(&self, user: &UserId) -> Result<Vec<FactorId>, Error> {
+        let list: RequiredFactors = self.mfa.db().get(&keys::required(user)).await?.unwrap_or_default();
+        Ok(list.into_vec())
+    }
+
+    /// Asks a factor of a user from now on. Answers the list as it is then; writes nothing if it was there.
+    ///
+    /// # Errors
+    /// If the store failed.
+    pub async fn opt_in(&self, user: &UserId, factor: FactorId) -> Result<Vec<FactorId>, Error> {
+        self.edit(user, move |list| list.add(&factor)).await
+    }
+
+    /// Asks a factor of a user no more. Answers the list as it is then; writes nothing if it wasn't there.
+    ///
+    /// # Errors
+    /// If the store failed.
+    pub async fn opt_out(&self, user: &UserId, factor: FactorId) -> Result<Vec<FactorId>, Error> {
+        self.edit(user, move |list| list.remove(&factor)).await
+    }
+
+    async fn edit(
+        &self,
+        user: &UserId,
+        edit: impl Fn(&mut RequiredFactors) -> bool + Send + Sync + 'static,
+    ) -> Result<Vec<FactorId>, Error> {
+        let user = user.clone();
+        self.mfa
+            .change(|desk| async move {
+                let (user, edit) = (&user, &edit);
+                let stage = |mut tx: Tx| async move {
+                    let edited = metadata::edit(&mut tx, user, edit).await?;
+                    tx.commit(edited)
+                };
+                let (list, change) = desk.kit.db.transact(user, stage).await?;
+                Ok((list.into_vec(), change.into_iter().collect()))
+            })
+            .await
+    }
+}

@@ -1,0 +1,122 @@
+//! Sessions, by handle and by user.
+
+use std::sync::Arc;
+
+use super::Mfa;
+use crate::{
+    base::{
+        error::Error,
+        ident::{SessionHandle, TenantId, UserId},
+        payload::Payload,
+        time::Timestamp,
+    },
+    model::{
+        Tx,
+        change::{self, ChangeKind, Subject},
+        keys,
+        session::{SessionRecord, SessionsOf},
+    },
+    session::Session,
+};
+
+/// Sessions: see [`Mfa::sessions`].
+#[derive(Debug)]
+pub struct Sessions<'a> {
+    pub(super) mfa: &'a Mfa,
+}
+
+/// A session, as its user may see it.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct SessionInfo {
+    /// Names the session.
+    pub handle: SessionHandle,
+    /// The tenant.
+    pub tenant: TenantId,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was last refreshed.
+    pub used_at: Timestamp,
+    /// Whether it still lacks a factor and never had all.
+    pub half: bool,
+}
+
+impl Sessions<'_> {
+    /// A user's sessions, oldest first.
+    ///
+    /// # Errors
+    /// If the store failed.
+    pub async fn list(&self, user: &UserId) -> Result<Vec<SessionInfo>, Error> {
+        let db = self.mfa.db();
+        let list: SessionsOf = db.get(&keys::sessions_of(user)).await?.unwrap_or_default();
+        let mut infos = Vec::with_capacity(list.sessions.len());
+        for entry in list.sessions {
+            if let Some(row) = db.get::<SessionRecord>(&keys::session(&entry.handle)).await? {
+                infos.push(SessionInfo {
+                    tenant: row.tenant.clone(),
+                    created_at: row.created_at,
+                    used_at: row.used_at,
+                    half: row.is_half(),
+                    handle: entry.handle,
+                });
+            }
+        }
+        Ok(infos)
+    }
+
+    /// Ends a session, on every node; one that is over already is no error. Says whether it was there.
+    ///
+    /// # Errors
+    /// If the store failed: the session may go on.
+    pub async fn revoke(&self, handle: &SessionHandle) -> Result<bool, Error> {
+        let (kit, handle) = (Arc::clone(&self.mfa.desk.kit), handle.clone());
+        self.mfa.desk.kit.run(async move { kit.revoke(&handle).await }).await
+    }
+
+    /// Ends all sessions of a user.
+    ///
+    /// # Errors
+    /// If the store failed: sessions may go on.
+    pub async fn revoke_user(&self, user: &UserId) -> Result<(), Error> {
+        let (kit, user) = (Arc::clone(&self.mfa.desk.kit), user.clone());
+        self.mfa.desk.kit.run(async move { kit.revoke_user(&user, None).await }).await
+    }
+
+    /// Ends all sessions of a session's user but this one.
+    ///
+    /// # Errors
+    /// If the store failed: sessions may go on.
+    pub async fn revoke_others(&self, session: &Session) -> Result<(), Error> {
+        let (kit, claims) = (Arc::clone(&self.mfa.desk.kit), session.claims());
+        self.mfa.desk.kit.run(async move { kit.revoke_user(&claims.user, Some(&claims.handle)).await }).await
+    }
+
+    /// Ends every session there is.
+    ///
+    /// # Errors
+    /// If the store failed: sessions may go on.
+    pub async fn revoke_all(&self) -> Result<(), Error> {
+        self.mfa
+            .change(|desk| async move {
+                let stage = |mut tx: Tx| async move {
+                    let change = change::stage(&mut tx, Subject::App, ChangeKind::Revoked).await?;
+                    tx.commit(change)
+                };
+                let change = desk.kit.db.transact("app", stage).await?;
+                Ok(((), vec![change]))
+            })
+            .await
+    }
+
+    /// Merges members into the payload of a session; its holder sees them at the next request.
+    ///
+    /// # Errors
+    /// `SessionEnded` if it is over, `Invalid` for members that claims own.
+    pub async fn merge_payload(&self, handle: &SessionHandle, update: Payload) -> Result<(), Error> {
+        if update.members().any(|(name, _)| name.starts_with("st-")) {
+            return Err(Error::invalid("members that begin with st- belong to claims"));
+        }
+        let (kit, handle) = (Arc::clone(&self.mfa.desk.kit), handle.clone());
+        self.mfa.desk.kit.run(async move { kit.patch_row(&handle, &update).await }).await
+    }
+}

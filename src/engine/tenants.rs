@@ -1,0 +1,105 @@
+//! Tenants and what they ask for.
+
+use super::Mfa;
+use crate::{
+    base::{
+        error::{Error, ErrorKind},
+        ident::{FactorId, TenantId},
+    },
+    model::{
+        Tx, keys,
+        tenant::{self, Tenant},
+    },
+    store::Scan,
+};
+
+/// Tenants: see [`Mfa::tenants`].
+#[derive(Debug)]
+pub struct Tenants<'a> {
+    pub(super) mfa: &'a Mfa,
+}
+
+impl Tenants<'_> {
+    /// A tenant's settings.
+    ///
+    /// # Errors
+    /// If the store failed.
+    pub async fn load(&self, tenant: &TenantId) -> Result<Option<Tenant>, Error> {
+        self.mfa.db().get(&keys::tenant(tenant)).await
+    }
+
+    /// All tenants, at most 1000.
+    ///
+    /// # Errors
+    /// If the store failed.
+    pub async fn list(&self) -> Result<Vec<Tenant>, Error> {
+        let found: Vec<(_, Tenant)> = self.mfa.db().scan(&Scan::under(keys::tenants())).await?;
+        Ok(found.into_iter().map(|(_, tenant)| tenant).collect())
+    }
+
+    /// Makes a tenant. `None`: whoever may start a session in the app may start one there; an empty list:
+    /// nobody may, until that changes. One that is there stays as it is.
+    ///
+    /// # Errors
+    /// If the store failed.
+    pub async fn create(&self, tenant: &TenantId, first: Option<Vec<FactorId>>) -> Result<(), Error> {
+        let id = tenant.clone();
+        self.mfa
+            .change(|desk| async move {
+                let (id, first) = (&id, &first);
+                let stage = |mut tx: Tx| async move {
+                    if tx.get::<Tenant>(&keys::tenant(id)).await?.is_none() {
+                        tenant::insert(&mut tx, id, first.clone()).await?;
+                    }
+                    tx.commit(())
+                };
+                desk.kit.db.transact(id, stage).await?;
+                Ok(((), Vec::new()))
+            })
+            .await
+    }
+
+    /// Says which factors may start a session there; `None` for what the app says.
+    ///
+    /// # Errors
+    /// `NotFound` without the tenant.
+    pub async fn first_factors(&self, tenant: &TenantId, first: Option<Vec<FactorId>>) -> Result<(), Error> {
+        self.edit(tenant, move |tenant| tenant.first_factors.clone_from(&first)).await
+    }
+
+    /// Says which factors the tenant asks for. Live sessions are judged anew.
+    ///
+    /// # Errors
+    /// `NotFound` without the tenant.
+    pub async fn require(
+        &self,
+        tenant: &TenantId,
+        factors: impl IntoIterator<Item = FactorId>,
+    ) -> Result<(), Error> {
+        let factors: Vec<FactorId> = factors.into_iter().collect();
+        self.edit(tenant, move |tenant| tenant.required.clone_from(&factors)).await
+    }
+
+    async fn edit(
+        &self,
+        id: &TenantId,
+        edit: impl Fn(&mut Tenant) + Send + Sync + 'static,
+    ) -> Result<(), Error> {
+        let id = id.clone();
+        self.mfa
+            .change(|desk| async move {
+                let (id, edit) = (&id, &edit);
+                let stage = |mut tx: Tx| async move {
+                    let change = tenant::edit(&mut tx, id, edit).await?;
+                    tx.commit(change)
+                };
+                let change = desk.kit.db.transact(id, stage).await?;
+                Ok(((), change.into_iter().collect()))
+            })
+            .await
+    }
+}
+
+pub(super) fn no_tenant() -> Error {
+    Error::new(ErrorKind::NotFound, "there is no such tenant")
+}

@@ -1,0 +1,183 @@
+//! Users and their login methods.
+
+use std::{collections::BTreeSet, pin::Pin};
+
+use super::{Mfa, tenants::no_tenant};
+use crate::{
+    base::{
+        contact::Email,
+        error::{Error, ErrorKind},
+        ident::{TenantId, UserId},
+    },
+    model::{
+        Staged, Tx,
+        change::{self, Change, ChangeKind, Subject},
+        keys,
+        tenant::Tenant,
+        user::{self, NewLogin, Owner, User},
+    },
+};
+
+/// Users and their login methods: see [`Mfa::users`].
+#[derive(Debug)]
+pub struct Users<'a> {
+    pub(super) mfa: &'a Mfa,
+}
+
+impl Users<'_> {
+    /// A user with all login methods.
+    ///
+    /// # Errors
+    /// If the store failed.
+    pub async fn load(&self, user: &UserId) -> Result<Option<User>, Error> {
+        self.mfa.db().get(&keys::user(user)).await
+    }
+
+    /// The users who sign in by an e-mail address in a tenant: by password, by code, or by both.
+    ///
+    /// # Errors
+    /// If the store failed.
+    pub async fn by_email(&self, tenant: &TenantId, email: &Email) -> Result<Vec<User>, Error> {
+        let mut ids = BTreeSet::new();
+        for kind in ["emailpassword", "passwordless-email"] {
+            if let Some(owner) =
+                self.mfa.db().get::<Owner>(&keys::login(tenant, kind, email.as_str())).await?
+            {
+                ids.insert(owner.user);
+            }
+        }
+        let mut users = Vec::new();
+        for id in ids {
+            users.extend(self.load(&id).await?);
+        }
+        Ok(users)
+    }
+
+    /// Makes a user who signs in by codes to this address, already proved elsewhere.
+    ///
+    /// # Errors
+    /// `Invalid` if the address signs somebody in already; `NotFound` without the tenant.
+    pub async fn create(&self, tenant: &TenantId, email: &Email) -> Result<User, Error> {
+        let (tenant, new) = (tenant.clone(), NewLogin::passwordless(&email.clone().into()));
+        self.mfa
+            .change(|desk| async move {
+                let user = desk
+                    .kit
+                    .db
+                    .transact(&tenant, |mut tx| {
+                        let (tenant, new) = (&tenant, &new);
+                        async move {
+                            tx.get::<Tenant>(&keys::tenant(tenant)).await?.ok_or(no_tenant())?;
+                            if user::owner(&mut tx, tenant, new).await?.is_some() {
+                                return Err(Error::invalid("the address is another user's"));
+                            }
+                            let user = user::prepare(tenant, new, tx.now())?;
+                            user::create(&mut tx, tenant, &user, new).await?;
+                            tx.commit(user)
+                        }
+                    })
+                    .await?;
+                Ok((user, Vec::new()))
+            })
+            .await
+    }
+
+    /// Gives a user another login method: codes to this address, already proved elsewhere.
+    ///
+    /// # Errors
+    /// `Invalid` if the address is another user's, `NotFound` without the user.
+    pub async fn add_email(&self, user: &UserId, tenant: &TenantId, email: &Email) -> Result<User, Error> {
+        let (id, tenant) = (user.clone(), tenant.clone());
+        let new = NewLogin::passwordless(&email.clone().into());
+        self.edit(id, move |mut tx, mut user| {
+            let (tenant, new) = (tenant.clone(), new.clone());
+            Box::pin(async move {
+                let taken = user::owner(&mut tx, &tenant, &new).await?.is_some()
+                    || user::primary_of(&mut tx, &tenant, &new).await?.is_some_and(|other| other != user.id);
+                if taken {
+                    return Err(Error::invalid("the address is another user's"));
+                }
+                user::add_login(&mut tx, &tenant, &mut user, &new).await?;
+                tx.commit((user, Vec::new()))
+            })
+        })
+        .await
+    }
+
+    /// Lets all of a user's login methods count in more tenants.
+    ///
+    /// # Errors
+    /// `Invalid` if a name is taken there, `NotFound` without the user or a tenant.
+    pub async fn add_to_tenants(
+        &self,
+        user: &UserId,
+        tenants: impl IntoIterator<Item = TenantId>,
+    ) -> Result<User, Error> {
+        let tenants: Vec<TenantId> = tenants.into_iter().collect();
+        self.edit(user.clone(), move |mut tx, mut user| {
+            let tenants = tenants.clone();
+            Box::pin(async move {
+                for tenant in &tenants {
+                    tx.get::<Tenant>(&keys::tenant(tenant)).await?.ok_or(no_tenant())?;
+                    user::add_to_tenant(&mut tx, &mut user, tenant).await?;
+                }
+                tx.commit((user, Vec::new()))
+            })
+        })
+        .await
+    }
+
+    /// Deletes a user, with everything that is only theirs; every session ends.
+    ///
+    /// # Errors
+    /// `NotFound` without the user.
+    pub async fn delete(&self, user: &UserId) -> Result<(), Error> {
+        self.edit(user.clone(), |mut tx, user| {
+            Box::pin(async move {
+                let gone = user::delete(&mut tx, user.clone()).await?;
+                tx.commit((user, vec![gone]))
+            })
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// The app's own rule about a user changed: the next request of each of their sessions asks the policy.
+    ///
+    /// # Errors
+    /// If the store failed.
+    pub async fn judge_anew(&self, user: &UserId) -> Result<(), Error> {
+        self.edit(user.clone(), |mut tx, user| {
+            Box::pin(async move {
+                let subject = Subject::User(user.id.clone());
+                let change = change::stage(&mut tx, subject, ChangeKind::JudgeAnew).await?;
+                tx.commit((user, vec![change]))
+            })
+        })
+        .await?;
+        Ok(())
+    }
+
+    async fn edit(
+        &self,
+        id: UserId,
+        edit: impl Fn(Tx, User) -> Edited + Send + Sync + 'static,
+    ) -> Result<User, Error> {
+        self.mfa
+            .change(|desk| async move {
+                let (id, edit) = (&id, &edit);
+                desk.kit
+                    .db
+                    .transact(id, |mut tx| async move {
+                        let no_user = Error::new(ErrorKind::NotFound, "there is no such user");
+                        let user = user::load(&mut tx, id).await?.ok_or(no_user)?;
+                        edit(tx, user).await
+                    })
+                    .await
+            })
+            .await
+    }
+}
+
+type Edit = Result<Staged<(User, Vec<Change>)>, Error>;
+type Edited = Pin<Box<dyn Future<Output = Edit> + Send>>;
