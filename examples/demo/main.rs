@@ -53,7 +53,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .layer(ApiLayer::new(mfa.clone()))
         .layer(middleware::from_fn_with_state(port, pages::guard));
 
-    eprintln!("A shop to try tower-mfa in. It answers on this machine only; its data is in {}.", data.display());
+    eprintln!(
+        "A shop to try tower-mfa in. It answers on this machine only; its data is in {}.",
+        data.display()
+    );
     eprintln!("  1. Open an account: {here}/signup (any address will do, nothing is sent).");
     eprintln!("  2. Make yourself an admin: {here}/dev");
     eprintln!("  3. Open the office, {here}/admin: it wants a code, which is in {here}/dev/outbox");

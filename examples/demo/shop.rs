@@ -262,9 +262,8 @@ impl From<JsonRejection> for Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let plain = |status: StatusCode, message: &str| {
-            (status, Json(json!({ "message": message }))).into_response()
-        };
+        let plain =
+            |status: StatusCode, message: &str| (status, Json(json!({ "message": message }))).into_response();
         match self {
             Self::Wrong(message) => plain(StatusCode::BAD_REQUEST, message),
             Self::Gone => plain(StatusCode::UNAUTHORIZED, "unauthorised"),
