@@ -1,4 +1,5 @@
 //! The testbed as programs see it: a process, its environment and HTTP, nothing else.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::{
     collections::BTreeMap,
