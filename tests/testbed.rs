@@ -1,10 +1,11 @@
 //! The testbed as programs see it: a process, its environment and HTTP, nothing else.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::{
     collections::BTreeMap,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -297,7 +298,7 @@ impl Drop for Server {
 fn spawn(variables: &[(&str, &str)]) -> Child {
     let here = std::env::current_exe().unwrap();
     let binary: PathBuf = here.parent().unwrap().parent().unwrap().join("examples/testbed");
-    assert!(binary.exists(), "first: cargo build --features full --example testbed");
+    assert!(is_current(&binary), "first: cargo build --features full --example testbed");
     Command::new(binary)
         .env_clear()
         .env("RUST_LOG", "off")
@@ -307,6 +308,17 @@ fn spawn(variables: &[(&str, &str)]) -> Child {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap()
+}
+
+/// Whether the binary is there and newer than what it was built from: `--test testbed` alone doesn't build it.
+fn is_current(binary: &Path) -> bool {
+    let changed = |path: &Path| path.metadata().and_then(|file| file.modified()).ok();
+    let (Some(built), Ok(sources)) = (changed(binary), std::fs::read_to_string(binary.with_extension("d")))
+    else {
+        return false;
+    };
+    let sources = sources.split_once(": ").map_or("", |(_, list)| list);
+    sources.split_whitespace().all(|source| changed(Path::new(source)).is_none_or(|at| at <= built))
 }
 
 /// A client that carries its tokens in headers.

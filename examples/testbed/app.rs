@@ -25,17 +25,17 @@ use crate::{
 };
 
 /// What ends the start, or the server.
-pub type Failed = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 /// The server, ready to be served.
-pub struct App {
-    pub mfa: Mfa,
-    pub router: Router,
+pub(crate) struct App {
+    pub(crate) mfa: Mfa,
+    pub(crate) router: Router,
 }
 
 impl App {
     /// Opens the store, wires everything, and makes the tenant `public`.
-    pub async fn start(settings: Settings) -> Result<Self, Failed> {
+    pub(crate) async fn start(settings: Settings) -> Result<Self, Failed> {
         let info = settings.app_info()?;
         let store = match &settings.store {
             StoreKind::Memory => AnyStore::new(MemoryStore::new()),
@@ -129,7 +129,7 @@ async fn admin(State(mfa): State<Mfa>, session: SessionExtractor) -> Response {
 }
 
 /// A failure of the crate, as an answer.
-pub fn failed(kind: ErrorKind) -> (StatusCode, Json<Value>) {
+pub(crate) fn failed(kind: ErrorKind) -> (StatusCode, Json<Value>) {
     let (status, message) = match kind {
         ErrorKind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "temporarily unavailable"),
         ErrorKind::NotFound => (StatusCode::NOT_FOUND, "not found"),

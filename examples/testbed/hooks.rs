@@ -33,15 +33,15 @@ use crate::{
 
 /// What the hooks reach.
 #[derive(Clone)]
-pub struct Hooks {
-    pub mfa: Mfa,
-    pub store: WatchedStore,
-    pub clock: MovedClock,
-    pub outbox: WatchedOutbox,
-    pub failing_policy: Arc<Failing>,
+pub(crate) struct Hooks {
+    pub(crate) mfa: Mfa,
+    pub(crate) store: WatchedStore,
+    pub(crate) clock: MovedClock,
+    pub(crate) outbox: WatchedOutbox,
+    pub(crate) failing_policy: Arc<Failing>,
 }
 
-pub fn routes(hooks: Hooks) -> Router {
+pub(crate) fn routes(hooks: Hooks) -> Router {
     Router::new()
         .route("/test/otp", get(otp))
         .route("/test/tenants/{id}", put(tenant))

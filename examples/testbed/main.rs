@@ -43,7 +43,7 @@ async fn main() -> ExitCode {
 }
 
 async fn serve() -> Result<(), Failed> {
-    let mut settings = Settings::from_env(|name| std::env::var_os(name))?;
+    let mut settings = Settings::from_env(std::env::var_os::<&str>)?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, settings.port))
         .await
         .map_err(|error| Wrong::new("PORT", format!("{} can't be listened on: {error}", settings.port)))?;

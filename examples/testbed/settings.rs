@@ -10,34 +10,34 @@ use tower_mfa::{
 };
 
 /// What the environment asks for.
-pub struct Settings {
+pub(crate) struct Settings {
     /// `PORT`
-    pub port: u16,
+    pub(crate) port: u16,
     /// `STORE`
-    pub store: StoreKind,
+    pub(crate) store: StoreKind,
     /// `SECRET`
-    pub secrets: Secrets,
+    pub(crate) secrets: Secrets,
     /// `ACCESS_TOKEN_TTL`, `OTP_TTL`, `HALF_SESSION_TTL`
-    pub lifetimes: Lifetimes,
+    pub(crate) lifetimes: Lifetimes,
     /// `MAX_WRONG_CODES`
-    pub max_wrong_codes: u32,
+    pub(crate) max_wrong_codes: u32,
     /// `LIMITS`
-    pub limits: bool,
+    pub(crate) limits: bool,
     /// `FIRST_FACTORS`
-    pub first_factors: Vec<FactorId>,
+    pub(crate) first_factors: Vec<FactorId>,
     /// `MFA_POLICY` or `MFA_REQUIREMENTS`
-    pub policy: AnyPolicy,
+    pub(crate) policy: AnyPolicy,
     /// `STEP_UP_FOR_FACTOR_CHANGES`
-    pub factor_changes: FactorChanges,
+    pub(crate) factor_changes: FactorChanges,
     /// `TEST_HOOKS`
-    pub hooks: bool,
+    pub(crate) hooks: bool,
     website: String,
     api: Option<String>,
 }
 
 /// Where records are kept.
 #[derive(Debug, PartialEq)]
-pub enum StoreKind {
+pub(crate) enum StoreKind {
     /// In this process, until it ends.
     Memory,
     /// In a file.
@@ -46,13 +46,13 @@ pub enum StoreKind {
 
 /// A variable whose value can't be served.
 #[derive(Debug)]
-pub struct Wrong {
+pub(crate) struct Wrong {
     name: &'static str,
     why: String,
 }
 
 impl Wrong {
-    pub fn new(name: &'static str, why: impl Into<String>) -> Self {
+    pub(crate) fn new(name: &'static str, why: impl Into<String>) -> Self {
         Self { name, why: why.into() }
     }
 }
@@ -67,7 +67,7 @@ impl std::error::Error for Wrong {}
 
 impl Settings {
     /// Reads the variables, each through `look`.
-    pub fn from_env(look: impl Fn(&'static str) -> Option<OsString>) -> Result<Self, Wrong> {
+    pub(crate) fn from_env(look: impl Fn(&'static str) -> Option<OsString>) -> Result<Self, Wrong> {
         let env = Env(&look);
         let store = store(env.text("STORE")?)?;
         let mut lifetimes = Lifetimes::default();
@@ -108,7 +108,7 @@ impl Settings {
     }
 
     /// The names under which the world knows this server.
-    pub fn app_info(&self) -> Result<AppInfo, Wrong> {
+    pub(crate) fn app_info(&self) -> Result<AppInfo, Wrong> {
         let api = self.api.clone().unwrap_or_else(|| format!("http://localhost:{}", self.port));
         AppInfo::new("Testbed", &api, &self.website)
             .map_err(|error| Wrong::new("API_ORIGIN", error.to_string()))

@@ -20,11 +20,11 @@ use tower_mfa::{
 
 /// A number that a program sets, and calls count down.
 #[derive(Debug, Default)]
-pub struct Failing(AtomicU64);
+pub(crate) struct Failing(AtomicU64);
 
 impl Failing {
     /// The next `calls` fail; none for 0.
-    pub fn next(&self, calls: u64) {
+    pub(crate) fn next(&self, calls: u64) {
         self.0.store(calls, Ordering::SeqCst);
     }
 
@@ -35,27 +35,27 @@ impl Failing {
 
 /// A store that counts its calls and fails when told to.
 #[derive(Clone, Debug)]
-pub struct WatchedStore {
+pub(crate) struct WatchedStore {
     inner: AnyStore,
-    pub calls: Arc<Calls>,
+    pub(crate) calls: Arc<Calls>,
 }
 
 /// The calls since the start.
 #[derive(Debug, Default)]
-pub struct Calls {
-    pub gets: AtomicU64,
-    pub scans: AtomicU64,
-    pub commits: AtomicU64,
-    pub failing: Failing,
+pub(crate) struct Calls {
+    pub(crate) gets: AtomicU64,
+    pub(crate) scans: AtomicU64,
+    pub(crate) commits: AtomicU64,
+    pub(crate) failing: Failing,
 }
 
 impl WatchedStore {
-    pub fn new(inner: AnyStore) -> Self {
+    pub(crate) fn new(inner: AnyStore) -> Self {
         Self { inner, calls: Arc::default() }
     }
 
     /// The notices that wait to be sent, uncounted.
-    pub async fn queue(&self) -> Result<BTreeSet<Key>, StoreError> {
+    pub(crate) async fn queue(&self) -> Result<BTreeSet<Key>, StoreError> {
         let queue = self.inner.scan(&Scan::under(Key::new(["queue"]))).await?;
         Ok(queue.into_iter().map(|record| record.key).collect())
     }
@@ -92,9 +92,9 @@ impl Store for WatchedStore {
 }
 
 /// A policy that fails when told to.
-pub struct WatchedPolicy {
-    pub inner: AnyPolicy,
-    pub failing: Arc<Failing>,
+pub(crate) struct WatchedPolicy {
+    pub(crate) inner: AnyPolicy,
+    pub(crate) failing: Arc<Failing>,
 }
 
 impl MfaPolicy for WatchedPolicy {
@@ -108,13 +108,13 @@ impl MfaPolicy for WatchedPolicy {
 
 /// The system's clock, moved forward.
 #[derive(Clone, Debug, Default)]
-pub struct MovedClock {
+pub(crate) struct MovedClock {
     system: Arc<SystemClock>,
     ahead: Arc<AtomicI64>,
 }
 
 impl MovedClock {
-    pub fn advance(&self, by: Duration) {
+    pub(crate) fn advance(&self, by: Duration) {
         let millis = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
         let moved = |ahead: i64| Some(ahead.saturating_add(millis));
         let _ = self.ahead.fetch_update(Ordering::SeqCst, Ordering::SeqCst, moved);
@@ -130,9 +130,9 @@ impl Clock for MovedClock {
 
 /// An outbox that counts what it gets.
 #[derive(Clone, Default)]
-pub struct WatchedOutbox {
-    pub kept: Outbox,
-    pub sent: Arc<AtomicU64>,
+pub(crate) struct WatchedOutbox {
+    pub(crate) kept: Outbox,
+    pub(crate) sent: Arc<AtomicU64>,
 }
 
 impl Delivery for WatchedOutbox {
