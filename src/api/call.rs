@@ -1,5 +1,7 @@
 //! One request to a route: what came with it, and the session it uses.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{StatusCode, request::Parts};
 use serde_json::Map;
@@ -11,9 +13,9 @@ use crate::{
     flow::{Caller, Desk, Refusal},
     policy::RequestFacts,
     session::{
-        Kit, Session, SessionDenied, csrf,
-        transport::Presented,
-        verify::{self, Demand, Evidence, Judgement, Question},
+        Kit, Session, SessionDenied, csrf, token,
+        transport::{Access, Presented},
+        verify::{self, Demand, Evidence, Judgement, Opened, Question},
     },
 };
 
@@ -120,8 +122,20 @@ impl<'a> Call<'a> {
         match self.session().await {
             Ok(session) => Ok(Some(session)),
             Err(Refusal::Failed(error)) => Err(error),
-            Err(_) => Ok(None),
+            Err(_) => Ok(self.expired()),
         }
+    }
+
+    /// A session whose access token ran out: the refresh cookie doesn't reach this route, so the token is
+    /// what names it (as at sign-out, row S12).
+    fn expired(&self) -> Option<Session> {
+        let (kit, presented) = (&self.desk.kit, &self.presented);
+        let Access::Token { text, method } = presented.access else { return None };
+        let guarded = csrf::needed(kit.config.csrf, method, self.parts.method.as_str(), false);
+        let claims = token::open_expired(text, &kit.keys.current(), &kit.issuer, kit.db.now()).ok()?;
+        let proven = csrf::header_proven(kit.config.csrf, presented)
+            && csrf::token_proven(kit.config.csrf, presented, claims.anti_csrf.as_deref());
+        (proven || !guarded).then(|| Session::new(kit, Opened { claims: Arc::new(claims), method }))
     }
 }
 

@@ -267,7 +267,7 @@ impl Desk {
             let event = &event;
             self.kit
                 .db
-                .transact(event.at.as_millis(), |mut tx| async move {
+                .transact(self.kit.db.now().as_millis(), |mut tx| async move {
                     audit::stage(&mut tx, event.clone())?;
                     tx.commit(())
                 })

@@ -141,7 +141,7 @@ impl Desk {
         let event = &event;
         self.kit
             .db
-            .transact("audit", |mut tx| async move {
+            .transact(self.kit.db.now().as_millis(), |mut tx| async move {
                 audit::stage(&mut tx, event.clone())?;
                 tx.commit(())
             })

@@ -303,6 +303,9 @@ impl Desk {
         let Some(new) = new else { return Ok(Ok((false, Vec::new()))) };
         if owner.is_none() && has_name(user, &new) {
             // Proved in another tenant: from now on it counts here as well.
+            if user::is_taken_in(tx, user, tenant).await? {
+                return Ok(Err(NotLinked::ContactTaken));
+            }
             user::add_to_tenant(tx, user, tenant).await?;
             return Ok(Ok((false, Vec::new())));
         }

@@ -231,6 +231,64 @@ async fn sec_s01_a_sign_in_ends_the_session_it_leaves_behind() {
 }
 
 #[tokio::test]
+async fn sec_s01_a_session_with_an_expired_token_is_left_behind_too() {
+    let app = TestApp::new().await;
+    let mut alice = signed_in(&app, Mode::Cookie).await;
+    let mut before = alice.clone();
+    app.clock.advance(Duration::from_secs(3700));
+    alice.sign_in(ALICE).await.ok();
+    before.refresh().await.is(401);
+    alice.get("/api/me").await.is(200);
+}
+
+#[tokio::test]
+async fn sec_s17_only_so_many_sessions_and_half_ones_push_out_no_full_one() {
+    let app = TestApp::with(|b| b.max_sessions(2).policy(Everyone::new(FactorId::OTP_EMAIL))).await;
+    let mut first = signed_in(&app, Mode::Header).await;
+    first.pass_code(ALICE).await;
+    let mut others = Vec::new();
+    for _ in 0..2 {
+        let mut other = app.browser(Mode::Header);
+        other.sign_in(ALICE).await.ok();
+        first.get("/api/me").await.is(200);
+        others.push(other);
+    }
+    for other in &mut others {
+        other.pass_code(ALICE).await;
+    }
+    // The third full session ended the first.
+    first.get("/api/me").await.is(401);
+    for other in &mut others {
+        other.get("/api/me").await.is(200);
+    }
+}
+
+#[tokio::test]
+async fn revoking_the_others_keeps_this_one() {
+    let app = TestApp::new().await;
+    let alice = signed_in(&app, Mode::Header).await;
+    let mut other = app.browser(Mode::Header);
+    other.sign_in(ALICE).await.ok();
+    let mfa = app.mfa.clone();
+    let only_me = move |session: tower_mfa::SessionExtractor| async move {
+        mfa.sessions().revoke_others(&session).await.unwrap();
+    };
+    let router = axum::Router::new()
+        .route("/only-me", axum::routing::post(only_me))
+        .layer(tower_mfa::MfaLayer::required(app.mfa.clone()));
+    let request = alice.request(Method::POST, "/only-me", Some(json!({})));
+    let response = tower::ServiceExt::oneshot(router, request).await.unwrap();
+    assert_eq!(response.status(), 200);
+    let access = response.headers()["st-access-token"].to_str().unwrap().to_owned();
+    let mut alice = alice;
+    alice.access = Some(access);
+    alice.get("/api/me").await.is(200);
+    alice.refresh().await.is(200);
+    other.get("/api/me").await.is(401);
+    other.refresh().await.is(401);
+}
+
+#[tokio::test]
 async fn sec_s05_two_factors_at_once_share_one_successor() {
     let app = TestApp::with(|b| b.policy(Everyone::new(FactorId::OTP_EMAIL))).await;
     let mut alice = signed_in(&app, Mode::Header).await;
