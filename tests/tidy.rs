@@ -299,6 +299,17 @@ fn marked(example: &str) -> Option<String> {
     Some(shown.collect::<Vec<_>>().join("\n").trim().to_owned())
 }
 
+/// Ids in back quotes, as `o08`, that no test's name carries.
+fn untested(docs: &str, tests: &str) -> Vec<String> {
+    let is_id = |text: &&str| {
+        text.len() == 3
+            && text.starts_with(|c: char| c.is_ascii_lowercase())
+            && text[1..].parse::<u8>().is_ok()
+    };
+    let ids = docs.split('`').skip(1).step_by(2).filter(is_id);
+    ids.filter(|id| !tests.contains(&format!("sec_{id}_"))).map(str::to_owned).collect()
+}
+
 fn machine_paths(file: &str, text: &str) -> Vec<String> {
     // Put together here, so that this file isn't among the breaches.
     let places = ["home", "Users", "root", "work", "farm", "tmp/w"].map(|place| format!("/{place}/"));
@@ -637,6 +648,19 @@ fn the_readme_is_the_crate_docs_and_shows_what_compiles() {
     let planted = "x\n    // README begin\n    let a = 1;\n\n        b(a);\n    // README end\ny";
     assert_eq!(marked(planted).as_deref(), Some("let a = 1;\n\n    b(a);"));
     assert_eq!(marked("no marks"), None);
+}
+
+#[test]
+fn every_attack_in_the_docs_has_its_test() {
+    let mut text = String::new();
+    for dir in ["src", "tests"] {
+        let mut found = Vec::new();
+        walk(&root().join(dir), &mut found);
+        let rust = found.iter().filter(|path| path.extension().is_some_and(|end| end == "rs"));
+        rust.for_each(|path| text.push_str(&fs::read_to_string(path).unwrap()));
+    }
+    assert_eq!(untested(&read("src/docs/attacks.md"), &text), Vec::<String>::new());
+    assert_eq!(untested("`a01` to `b02`, `x`, `MfaLayer`", "fn sec_a01_x() {}"), ["b02"]);
 }
 
 #[test]

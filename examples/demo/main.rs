@@ -3,6 +3,8 @@
 //! `cargo run --features sqlite --example demo`, then open the address it prints. `PORT` and `DEMO_DB` say
 //! where it listens and where it keeps its data; see `pages/README.md` for what the pages expect of it.
 
+#![allow(unreachable_pub, reason = "the modules of one program")]
+
 use std::{env, error::Error, future::Future, path::PathBuf, time::Duration};
 
 use axum::{Router, middleware};

@@ -7,6 +7,8 @@
 //! PORT=3001 STORE=sqlite:/tmp/testbed.db TEST_HOOKS=1 cargo run --features full --example testbed
 //! ```
 
+#![allow(unreachable_pub, reason = "the modules of one program")]
+
 use std::{
     io::{self, Write as _},
     net::{Ipv4Addr, SocketAddr},
