@@ -265,7 +265,8 @@ fn spoken(duration: Duration) -> String {
     let secs = duration.as_secs();
     let (count, unit) = match secs {
         0..60 => (secs, "second"),
-        60..7200 => (secs / 60, "minute"),
+        // A message that took a moment to leave still says 10 minutes, not 9.
+        60..7200 => ((secs + 5) / 60, "minute"),
         _ => (secs / 3600, "hour"),
     };
     let plural = if count == 1 { "" } else { "s" };
@@ -392,6 +393,8 @@ mod tests {
             (1, "1 second"),
             (59, "59 seconds"),
             (60, "1 minute"),
+            (590, "9 minutes"),
+            (599, "10 minutes"),
             (600, "10 minutes"),
             (3600, "60 minutes"),
             (7200, "2 hours"),
