@@ -200,7 +200,7 @@ impl TestApp {
     /// The last code, once more than `seen` messages were sent.
     pub async fn code_after(&self, email: &str, seen: usize) -> String {
         let contact = Contact::from(Email::parse(email).unwrap());
-        for _ in 0..200 {
+        for _ in 0..1000 {
             if self.outbox.count_to(&contact) > seen {
                 let sent = self.outbox.last_to(&contact).unwrap();
                 return sent.notice.code().unwrap().expose().clone();
