@@ -6,7 +6,6 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
@@ -14,7 +13,7 @@ use axum::{Router, body::Body, response::IntoResponse, routing::get};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
-use tower::{Layer as _, Service, ServiceExt as _, limit::ConcurrencyLimit};
+use tower::{Layer as _, Service, ServiceExt as _};
 use tower_mfa::{
     FactorId, MfaLayer, RequireFactors, Session, SessionClaim, SessionExtractor,
     claim::{ClaimContext, ClaimError, HasValue},
@@ -26,7 +25,10 @@ use tower_mfa::{
     store::{Batch, Commit, Key, MemoryStore, Record, Row, Scan, Store, StoreError},
 };
 
-use crate::support::{Answer, Browser, Mode, TestApp};
+use crate::{
+    readiness::Strict,
+    support::{Answer, Browser, Mode, TestApp},
+};
 
 const ALICE: &str = "alice@shop.example";
 
@@ -89,62 +91,6 @@ impl SessionClaim for Plan {
     async fn fetch(&self, _ctx: &ClaimContext<'_>) -> Result<Option<String>, ClaimError> {
         self.0.fetch_add(1, Ordering::SeqCst);
         Ok(Some("gold".to_owned()))
-    }
-}
-
-/// Panics when it is called without having been polled ready.
-struct Strict {
-    ready: bool,
-}
-
-impl Clone for Strict {
-    fn clone(&self) -> Self {
-        Self { ready: false }
-    }
-}
-
-impl Service<Request<Body>> for Strict {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = std::future::Ready<Result<Response<Body>, Infallible>>;
-
-    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.ready = true;
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _request: Request<Body>) -> Self::Future {
-        assert!(std::mem::replace(&mut self.ready, false), "called without being ready");
-        std::future::ready(Ok(Response::new(Body::empty())))
-    }
-}
-
-#[tokio::test]
-async fn sec_m08_the_service_that_was_polled_is_the_one_that_is_called() {
-    let app = TestApp::new().await;
-    let alice = signed_in(&app, Mode::Cookie).await;
-    let request = || alice.request(Method::GET, "/", None);
-    for layer in [MfaLayer::required(app.mfa.clone()), MfaLayer::required(app.mfa.clone()).check_store()] {
-        let mut service = layer.layer(Strict { ready: false });
-        for _ in 0..3 {
-            let answer = service.ready().await.unwrap().call(request()).await.unwrap();
-            assert_eq!(answer.status(), StatusCode::OK);
-        }
-        // One permit: lost if the wrong clone were called, or kept by a refusal.
-        let mut limited = layer.layer(ConcurrencyLimit::new(Strict { ready: false }, 1));
-        for _ in 0..3 {
-            for request in [request(), bare(Method::GET, "/")] {
-                let ready = tokio::time::timeout(Duration::from_secs(5), limited.ready()).await;
-                let answer = ready.unwrap().unwrap().call(request).await.unwrap();
-                assert!(matches!(answer.status().as_u16(), 200 | 401));
-            }
-        }
-        let guarded = RequireFactors::one_of([FactorId::PASSWORD]).layer(Strict { ready: false });
-        let mut buffered = tower::buffer::Buffer::new(layer.layer(guarded), 8);
-        for _ in 0..3 {
-            let answer = buffered.ready().await.unwrap().call(request()).await.unwrap();
-            assert_eq!(answer.status(), StatusCode::OK);
-        }
     }
 }
 
@@ -463,7 +409,7 @@ async fn sec_c10_refusals_say_exactly_this_and_touch_no_cookie() {
         harmless(&answer);
     }
     // An outer layer reads why without parsing.
-    let mut seen = MfaLayer::required(app.mfa.clone()).layer(Strict { ready: false });
+    let mut seen = MfaLayer::required(app.mfa.clone()).layer(Strict::default());
     let response = seen.ready().await.unwrap().call(bare(Method::GET, "/")).await.unwrap();
     assert_eq!(response.extensions().get::<SessionDenied>(), Some(&SessionDenied::Unauthorised));
     // Ended, too many cookies, failing.

@@ -15,7 +15,7 @@ use crate::support::{Mode, TestApp};
 
 /// Panics when called without having been polled ready; a clone is not ready.
 #[derive(Debug, Default)]
-struct Strict {
+pub struct Strict {
     ready: bool,
 }
 
