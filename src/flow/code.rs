@@ -106,7 +106,7 @@ impl Desk {
                     self.stage_notice(&mut tx, &code, &fresh)?;
                 }
                 let key = keys::code(&caller.tenant, code.id.as_str());
-                tx.insert_new(key, &code, Some(code.expires_at))?;
+                tx.insert_new(key, &code, Some(code.kept_until()))?;
                 tx.commit(Ok(Started { device, flow: code.id }))
             })
             .await?;
@@ -143,7 +143,7 @@ impl Desk {
                 if !code.decoy {
                     self.stage_notice(&mut tx, &code, &fresh)?;
                 }
-                tx.put(key, &code, Some(code.expires_at)).await?;
+                tx.put(key, &code, Some(code.kept_until())).await?;
                 tx.commit(Ok(true))
             })
             .await?;
@@ -222,7 +222,7 @@ impl Desk {
                     return tx.abandon(Err(Refused::Restart));
                 }
                 code.charge();
-                tx.put(key.clone(), &code, Some(code.expires_at)).await?;
+                tx.put(key.clone(), &code, Some(code.kept_until())).await?;
                 // Nothing can be guessed in a flow made for show, so it burns nobody's budget (row O34).
                 if attempt.takes_budget() && !code.decoy {
                     let key = budget(&code);

@@ -152,6 +152,11 @@ impl Code {
         self.state == State::Live && self.generation == generation && self.attempts < self.max_attempts
     }
 
+    /// The row outlives the code, so that a late guess is told it is late (row O10).
+    pub(crate) fn kept_until(&self) -> Timestamp {
+        self.expires_at + std::time::Duration::from_secs(900)
+    }
+
     /// At `expires_at` it is over.
     pub(crate) fn is_expired(&self, now: Timestamp) -> bool {
         now >= self.expires_at

@@ -65,7 +65,7 @@ impl Spend {
                     return Ok(false);
                 }
                 siblings.void_all();
-                tx.put(challenge.clone(), &code, Some(code.expires_at)).await?;
+                tx.put(challenge.clone(), &code, Some(code.kept_until())).await?;
                 // No flow outlives the hour, and without flows the number says nothing.
                 tx.put(destination.clone(), &siblings, Some(tx.now() + Duration::from_secs(3600))).await?;
                 if let Some(mut guesses) = tx.get::<Budget>(budget).await? {
