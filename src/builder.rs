@@ -22,7 +22,7 @@ use crate::{
     policy::{
         AnyLinkPolicy, AnyPolicy, FirstFactors, LinkPolicy, MfaPolicy, SecondFactorsOnly, UserOrTenant,
     },
-    session::{Kit, cookies::CookieConfig, peer::Peer, refresh::RefreshKeys},
+    session::{Kit, cookies::CookieConfig, keyring::Keys, peer::Peer, refresh::RefreshKeys, seen::Seen},
     store::{AnyStore, Store},
 };
 
@@ -40,6 +40,7 @@ pub struct MfaBuilder {
     claims: Vec<ClaimRef>,
     validators: Vec<Arc<dyn ClaimValidator>>,
     peer: Peer,
+    seen: Seen,
     #[cfg(feature = "password")]
     password_rules: crate::factor::PasswordRules,
 }
@@ -74,6 +75,7 @@ impl Mfa {
             claims: Vec::new(),
             validators: Vec::new(),
             peer: Peer::default(),
+            seen: Seen::default(),
             #[cfg(feature = "password")]
             password_rules: crate::factor::PasswordRules::default(),
         }
@@ -229,6 +231,21 @@ impl MfaBuilder {
         self
     }
 
+    /// How much memory the cache of verified tokens may take, in bytes. Default: 32 MiB, some ten thousand
+    /// sessions.
+    ///
+    /// Only the signature of a token in the cache isn't checked again: whether it has expired or was revoked,
+    /// and what a mount asks of it, is judged at every request.
+    pub fn token_cache(mut self, bytes: u64) -> Self {
+        self.seen = Seen::new(bytes);
+        self
+    }
+
+    /// Checks the signature of each token at each request.
+    pub fn without_token_cache(self) -> Self {
+        self.token_cache(0)
+    }
+
     /// A clock of the app's own, which answers for itself: neither guarded nor set by the store's.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
@@ -259,7 +276,7 @@ impl MfaBuilder {
         let delivery = self.delivery.unwrap_or_else(|| AnyDelivery::new(crate::delivery::Outbox::new()));
         let kit = Arc::new(Kit {
             tasks: Tasks::new(),
-            keys: crate::session::keyring::Keys::default(),
+            keys: Keys::new(self.seen),
             gate: crate::session::keyring::ReloadGate::default(),
             feed: crate::session::feed::Feed::default(),
             cursor: tokio::sync::Mutex::default(),

@@ -1,6 +1,5 @@
 //! One request to a route: what came with it, and the session it uses.
 
-use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{StatusCode, request::Parts};
@@ -42,7 +41,7 @@ impl<'a> Call<'a> {
         let (api, websites) = (&config.app.api, &config.app.websites);
         let same_site = websites.iter().all(|website| api.same_site(website));
         let unsafe_method = csrf::is_unsafe(parts.method.as_str());
-        if unsafe_method && !csrf::origin_allowed(&presented, websites, same_site) {
+        if unsafe_method && !csrf::origin_allowed(&presented.hints(), websites, same_site) {
             return Err(Reply::message(StatusCode::BAD_REQUEST, "this origin may not use the API"));
         }
         let body = match body.is_empty() {
@@ -106,7 +105,7 @@ impl<'a> Call<'a> {
             true => (Some(self.session().await?), None),
             false => (None, self.left_behind().await?),
         };
-        let method = self.kit().config.cookies.methods.choose(self.presented.auth_mode);
+        let method = self.kit().config.cookies.methods.choose(self.presented.hints().auth_mode);
         Ok(Caller {
             tenant: session.as_ref().map_or_else(|| self.tenant.clone(), Session::tenant_id),
             clear_other: self.presented.carries(method.other()),
@@ -133,9 +132,10 @@ impl<'a> Call<'a> {
         let Access::Token { text, method } = presented.access else { return None };
         let guarded = csrf::needed(kit.config.csrf, method, self.parts.method.as_str(), false);
         let claims = token::open_expired(text, &kit.keys.current(), &kit.issuer, kit.db.now()).ok()?;
-        let proven = csrf::header_proven(kit.config.csrf, presented)
-            && csrf::token_proven(kit.config.csrf, presented, claims.anti_csrf.as_deref());
-        (proven || !guarded).then(|| Session::new(kit, Opened { claims: Arc::new(claims), method }))
+        let hints = presented.hints();
+        let proven = csrf::header_proven(kit.config.csrf, &hints)
+            && csrf::token_proven(kit.config.csrf, &hints, claims.anti_csrf.as_deref());
+        (proven || !guarded).then(|| Session::new(kit, Opened { claims, method }))
     }
 }
 

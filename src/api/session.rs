@@ -24,16 +24,16 @@ pub(super) async fn refresh(call: &Call<'_>) -> Reply {
         Offered::Several => return Reply::denied(&SessionDenied::Unauthorised),
         Offered::Session(tokens) => tokens,
     };
-    let websites = &kit.config.app.websites;
+    let (websites, hints) = (&kit.config.app.websites, presented.hints());
     // The proof may have been made under an older root key, for any of the tokens (row C04).
     let proven = tokens.iter().any(|token| {
         kit.refresh.iter().any(|keys| {
             let bound = token.anti_csrf(keys);
-            csrf::refresh_proven(kit.config.csrf, method, presented, websites, Some(&bound))
+            csrf::refresh_proven(kit.config.csrf, method, &hints, websites, Some(&bound))
         })
     });
     if !proven {
-        return match csrf::may_clear(presented, websites) {
+        return match csrf::may_clear(&hints, websites) {
             true => gone(),
             false => Reply::denied(&SessionDenied::Unauthorised),
         };
@@ -60,7 +60,7 @@ pub(super) async fn sign_out(call: &Call<'_>) -> Reply {
     };
     let again = || Reply::denied(&SessionDenied::TryRefresh);
     let guarded = csrf::needed(kit.config.csrf, method, call.parts.method.as_str(), false);
-    if guarded && !csrf::header_proven(kit.config.csrf, presented) {
+    if guarded && !csrf::header_proven(kit.config.csrf, &presented.hints()) {
         return again();
     }
     let mut opened = token::open_expired(text, &kit.keys.current(), &kit.issuer, kit.db.now());
@@ -75,7 +75,7 @@ pub(super) async fn sign_out(call: &Call<'_>) -> Reply {
         Err(OpenError::NotOurs) => return Reply::denied(&SessionDenied::Unauthorised),
         Err(_) => return again(),
     };
-    if guarded && !csrf::token_proven(kit.config.csrf, presented, claims.anti_csrf.as_deref()) {
+    if guarded && !csrf::token_proven(kit.config.csrf, &presented.hints(), claims.anti_csrf.as_deref()) {
         return again();
     }
     match kit.revoke(&claims.handle).await {

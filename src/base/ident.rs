@@ -148,6 +148,14 @@ impl SessionHandle {
         Ok(Self(text.into()))
     }
 
+    /// Whether the session belongs to this tenant.
+    pub(crate) fn is_of(&self, tenant: &TenantId) -> bool {
+        match self.0.split_once('_') {
+            Some((_, own)) => own == tenant.as_str(),
+            None => tenant.is_public(),
+        }
+    }
+
     /// The tenant the session belongs to.
     pub fn tenant(&self) -> TenantId {
         match self.0.split_once('_') {

@@ -12,7 +12,10 @@ use serde_json::{Map, Number, Value};
 use super::error::ParseError;
 
 const DEPTH: usize = 16;
-const MEMBERS: usize = 256;
+/// Most members of one object.
+pub(crate) const MEMBERS: usize = 256;
+/// Reads a member of a whole text's object, for readers that take their members one by one.
+pub(crate) const MEMBER: Level = Level(DEPTH - 1);
 
 /// Reads one JSON value that takes up the whole input.
 pub(crate) fn parse(text: &[u8]) -> Result<Value, ParseError> {
@@ -27,6 +30,18 @@ pub(crate) fn parse_object(text: &[u8]) -> Result<Map<String, Value>, ParseError
     }
 }
 
+/// Adds a member that must not be there yet (row J14).
+pub(crate) fn insert<E: serde::de::Error>(
+    members: &mut Map<String, Value>,
+    name: String,
+    value: Value,
+) -> Result<(), E> {
+    match members.insert(name, value) {
+        None => Ok(()),
+        Some(_) => Err(E::custom("duplicate member")),
+    }
+}
+
 struct Strict(Value);
 
 impl<'de> Deserialize<'de> for Strict {
@@ -37,7 +52,7 @@ impl<'de> Deserialize<'de> for Strict {
 
 /// How many levels may still be opened.
 #[derive(Clone, Copy)]
-struct Level(usize);
+pub(crate) struct Level(usize);
 
 impl Level {
     fn down<E: serde::de::Error>(self) -> Result<Self, E> {
@@ -104,10 +119,7 @@ impl<'de> Visitor<'de> for Level {
             if members.len() == MEMBERS {
                 return Err(A::Error::custom("too many members"));
             }
-            if members.contains_key(&name) {
-                return Err(A::Error::custom("duplicate member"));
-            }
-            members.insert(name, map.next_value_seed(level)?);
+            insert(&mut members, name, map.next_value_seed(level)?)?;
         }
         Ok(Value::Object(members))
     }

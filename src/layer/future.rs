@@ -98,8 +98,8 @@ where
                 }
                 StateProj::Running { inner, verified } => {
                     let mut response = ready!(inner.poll(cx))?;
-                    if let Some((desk, session)) = verified.as_ref().and_then(Verified::writer) {
-                        write(desk, session, &mut response);
+                    if let Some((desk, session)) = verified.take().and_then(Verified::writer) {
+                        write(&desk, session, &mut response);
                     }
                     return Poll::Ready(Ok(response.map(MfaBody::inner)));
                 }
@@ -109,7 +109,7 @@ where
 }
 
 /// One writer, one moment: what the session has to tell the client goes into the head.
-fn write<R>(desk: &Desk, session: Option<&Session>, response: &mut Response<R>) {
+fn write<R>(desk: &Desk, session: Option<Session>, response: &mut Response<R>) {
     let kit = &desk.kit;
     let headers = response.headers_mut();
     if transport::strip_foreign(headers, &kit.config.cookies) > 0 {
@@ -130,6 +130,7 @@ fn write<R>(desk: &Desk, session: Option<&Session>, response: &mut Response<R>) 
         }
         None => private(headers),
     }
+    session.recycle();
 }
 
 /// A protected answer is nobody else's (row C11), unless the handler is stricter still.

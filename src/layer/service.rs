@@ -162,8 +162,8 @@ pub(super) fn insert<B>(mut request: Request<B>, verified: &Verified) -> Request
 
 impl Verified {
     /// Who writes what the session has to tell the client: the outermost mount alone (row M15).
-    pub(super) fn writer(&self) -> Option<(&Desk, Option<&Session>)> {
-        (!self.nested).then_some((&*self.desk, self.session.as_ref()))
+    pub(super) fn writer(self) -> Option<(Arc<Desk>, Option<Session>)> {
+        (!self.nested).then_some((self.desk, self.session))
     }
 }
 
@@ -237,10 +237,11 @@ impl Head<'_> {
     ) -> Judgement {
         let (kit, demand, opened) = (&self.desk.kit, self.demand, session.opened());
         let mode = kit.config.csrf;
-        let bound = opened.claims.anti_csrf.as_deref();
-        let proven = csrf::header_proven(mode, presented) && csrf::token_proven(mode, presented, bound);
-        if csrf::needed(mode, opened.method, self.method.as_str(), demand.csrf_always) && !proven {
-            return Judgement::Deny(SessionDenied::TryRefresh);
+        if csrf::needed(mode, opened.method, self.method.as_str(), demand.csrf_always) {
+            let (hints, bound) = (presented.hints(), opened.claims.anti_csrf.as_deref());
+            if !csrf::header_proven(mode, &hints) || !csrf::token_proven(mode, &hints, bound) {
+                return Judgement::Deny(SessionDenied::TryRefresh);
+            }
         }
         let (verdict, freshness) = kit.verdict(&opened.claims, now);
         if !outer.row_read {
@@ -258,9 +259,11 @@ impl Head<'_> {
 
     /// A foreign page could open a socket with the cookie (row M05).
     fn is_foreign_socket(&self, presented: &Presented<'_>, opened: &Opened) -> bool {
-        let websites = &self.desk.kit.config.app.websites;
-        let from_us = presented.origin.is_some() && csrf::origin_allowed(presented, websites, false);
-        opened.method == TransferMethod::Cookie && self.headers.contains_key(UPGRADE) && !from_us
+        let from_us = || {
+            let (websites, hints) = (&self.desk.kit.config.app.websites, presented.hints());
+            hints.origin.is_some() && csrf::origin_allowed(&hints, websites, false)
+        };
+        opened.method == TransferMethod::Cookie && self.headers.contains_key(UPGRADE) && !from_us()
     }
 
     fn settle(&self, judgement: Judgement, row_read: bool, feed_tried: bool) -> Found {

@@ -1,9 +1,9 @@
-//! The anti-CSRF decisions (rows X01 to X08): pure, over what a request presented.
+//! The anti-CSRF decisions (rows X01 to X08): pure, over what a request says beside its credentials.
 
 use super::{
     cookies::TransferMethod,
     origin::Origin,
-    transport::{FetchSite, Presented},
+    transport::{FetchSite, Hints},
 };
 use crate::base::hash;
 
@@ -34,15 +34,15 @@ pub(crate) fn is_unsafe(method: &str) -> bool {
 
 /// Whether the part of the proof that needs no opened token is there: asked before the signature is
 /// checked. A failure is `TRY_REFRESH` (row X02).
-pub(crate) fn header_proven(mode: AntiCsrf, presented: &Presented<'_>) -> bool {
-    mode != AntiCsrf::CustomHeader || presented.rid
+pub(crate) fn header_proven(mode: AntiCsrf, hints: &Hints<'_>) -> bool {
+    mode != AntiCsrf::CustomHeader || hints.rid
 }
 
 /// Whether the request sent back the token bound to the session (row X03). `bound` comes from a
 /// verified token; a session that has none can't prove anything.
-pub(crate) fn token_proven(mode: AntiCsrf, presented: &Presented<'_>, bound: Option<&str>) -> bool {
+pub(crate) fn token_proven(mode: AntiCsrf, hints: &Hints<'_>, bound: Option<&str>) -> bool {
     mode != AntiCsrf::Token
-        || matches!((presented.anti_csrf, bound),
+        || matches!((hints.anti_csrf, bound),
             (Some(sent), Some(bound)) if !bound.is_empty() && hash::same(sent.as_bytes(), bound.as_bytes()))
 }
 
@@ -52,7 +52,7 @@ pub(crate) fn token_proven(mode: AntiCsrf, presented: &Presented<'_>, bound: Opt
 pub(crate) fn refresh_proven(
     mode: AntiCsrf,
     via: TransferMethod,
-    presented: &Presented<'_>,
+    hints: &Hints<'_>,
     allowed: &[Origin],
     bound: Option<&str>,
 ) -> bool {
@@ -62,25 +62,25 @@ pub(crate) fn refresh_proven(
     match mode {
         AntiCsrf::None => true,
         AntiCsrf::CustomHeader => {
-            presented.rid || presented.json || presented.origin.is_some_and(|origin| listed(origin, allowed))
+            hints.rid || hints.json || hints.origin.is_some_and(|origin| listed(origin, allowed))
         }
-        AntiCsrf::Token => token_proven(mode, presented, bound),
+        AntiCsrf::Token => token_proven(mode, hints, bound),
     }
 }
 
 /// Whether an unsafe request to an auth endpoint comes from where it may (rows X06, X07), session or
 /// not. `same_site`: cookies are in play and every allowed origin is on the API's own site, so that a
 /// cross-site request can't be one of ours. A failure is `BAD_INPUT`.
-pub(crate) fn origin_allowed(presented: &Presented<'_>, allowed: &[Origin], same_site: bool) -> bool {
-    let cross_site = presented.fetch_site == Some(FetchSite::CrossSite);
-    presented.origin.is_none_or(|origin| listed(origin, allowed)) && !(same_site && cross_site)
+pub(crate) fn origin_allowed(hints: &Hints<'_>, allowed: &[Origin], same_site: bool) -> bool {
+    let cross_site = hints.fetch_site == Some(FetchSite::CrossSite);
+    hints.origin.is_none_or(|origin| listed(origin, allowed)) && !(same_site && cross_site)
 }
 
 /// Whether a refresh without the proof may clear the tokens: only if it can't be another site's doing,
 /// or any page could sign people out (row X08).
-pub(crate) fn may_clear(presented: &Presented<'_>, allowed: &[Origin]) -> bool {
-    let near = matches!(presented.fetch_site, None | Some(FetchSite::SameOrigin | FetchSite::SameSite));
-    near && presented.origin.is_none_or(|origin| listed(origin, allowed))
+pub(crate) fn may_clear(hints: &Hints<'_>, allowed: &[Origin]) -> bool {
+    let near = matches!(hints.fetch_site, None | Some(FetchSite::SameOrigin | FetchSite::SameSite));
+    near && hints.origin.is_none_or(|origin| listed(origin, allowed))
 }
 
 /// Exact scheme, host and port; `null` is in no list.
@@ -92,8 +92,8 @@ fn listed(origin: &str, allowed: &[Origin]) -> bool {
 mod tests {
     use super::*;
 
-    fn presented<'a>() -> Presented<'a> {
-        Presented::default()
+    fn hints<'a>() -> Hints<'a> {
+        Hints::default()
     }
 
     fn allowed() -> Vec<Origin> {
@@ -114,14 +114,14 @@ mod tests {
 
     #[test]
     fn sec_x02_any_rid_will_do() {
-        assert!(!header_proven(AntiCsrf::CustomHeader, &presented()));
-        assert!(header_proven(AntiCsrf::CustomHeader, &Presented { rid: true, ..presented() }));
-        assert!(header_proven(AntiCsrf::Token, &presented()));
+        assert!(!header_proven(AntiCsrf::CustomHeader, &hints()));
+        assert!(header_proven(AntiCsrf::CustomHeader, &Hints { rid: true, ..hints() }));
+        assert!(header_proven(AntiCsrf::Token, &hints()));
     }
 
     #[test]
     fn sec_x03_the_token_must_be_the_bound_one() {
-        let sent = |text| Presented { anti_csrf: text, ..presented() };
+        let sent = |text| Hints { anti_csrf: text, ..hints() };
         for (text, bound, proven) in [
             (Some("abc"), Some("abc"), true),
             (Some("abd"), Some("abc"), false),
@@ -143,8 +143,8 @@ mod tests {
 
     #[test]
     fn sec_x06_origins_match_exactly() {
-        let from = |origin| Presented { origin: Some(origin), ..presented() };
-        assert!(origin_allowed(&presented(), &allowed(), true));
+        let from = |origin| Hints { origin: Some(origin), ..hints() };
+        assert!(origin_allowed(&hints(), &allowed(), true));
         assert!(origin_allowed(&from("https://app.example.com"), &allowed(), true));
         for bad in [
             "null",
@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn sec_x07_cross_site_is_refused_where_no_page_of_ours_is() {
-        let site = |fetch_site| Presented { fetch_site: Some(fetch_site), ..presented() };
+        let site = |fetch_site| Hints { fetch_site: Some(fetch_site), ..hints() };
         assert!(!origin_allowed(&site(FetchSite::CrossSite), &allowed(), true));
         assert!(origin_allowed(&site(FetchSite::CrossSite), &allowed(), false));
         for near in [FetchSite::SameOrigin, FetchSite::SameSite, FetchSite::None] {
@@ -186,7 +186,7 @@ mod tests {
             (None, Some("https://evil.com"), false),
             (None, Some("null"), false),
         ] {
-            let request = Presented { fetch_site, origin, ..presented() };
+            let request = Hints { fetch_site, origin, ..hints() };
             assert_eq!(may_clear(&request, &allowed()), clear, "{fetch_site:?} {origin:?}");
         }
     }
@@ -194,18 +194,18 @@ mod tests {
     #[test]
     fn sec_r13_refresh_needs_what_a_foreign_page_cannot_send() {
         let proven =
-            |mode, via, request: &Presented<'_>| refresh_proven(mode, via, request, &allowed(), Some("t"));
+            |mode, via, request: &Hints<'_>| refresh_proven(mode, via, request, &allowed(), Some("t"));
         let custom =
-            |request: &Presented<'_>| proven(AntiCsrf::CustomHeader, TransferMethod::Cookie, request);
-        assert!(!custom(&presented()));
-        assert!(custom(&Presented { rid: true, ..presented() }));
-        assert!(custom(&Presented { json: true, ..presented() }));
-        assert!(custom(&Presented { origin: Some("https://app.example.com"), ..presented() }));
-        assert!(!custom(&Presented { origin: Some("https://evil.com"), ..presented() }));
-        let token = |request: &Presented<'_>| proven(AntiCsrf::Token, TransferMethod::Cookie, request);
-        assert!(!token(&Presented { rid: true, json: true, ..presented() }));
-        assert!(token(&Presented { anti_csrf: Some("t"), ..presented() }));
-        assert!(proven(AntiCsrf::Token, TransferMethod::Header, &presented()));
-        assert!(proven(AntiCsrf::None, TransferMethod::Cookie, &presented()));
+            |request: &Hints<'_>| proven(AntiCsrf::CustomHeader, TransferMethod::Cookie, request);
+        assert!(!custom(&hints()));
+        assert!(custom(&Hints { rid: true, ..hints() }));
+        assert!(custom(&Hints { json: true, ..hints() }));
+        assert!(custom(&Hints { origin: Some("https://app.example.com"), ..hints() }));
+        assert!(!custom(&Hints { origin: Some("https://evil.com"), ..hints() }));
+        let token = |request: &Hints<'_>| proven(AntiCsrf::Token, TransferMethod::Cookie, request);
+        assert!(!token(&Hints { rid: true, json: true, ..hints() }));
+        assert!(token(&Hints { anti_csrf: Some("t"), ..hints() }));
+        assert!(proven(AntiCsrf::Token, TransferMethod::Header, &hints()));
+        assert!(proven(AntiCsrf::None, TransferMethod::Cookie, &hints()));
     }
 }

@@ -20,6 +20,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, crypto::aws_lc::DEFAULT_PROVIDER};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use super::seen::Seen;
 use crate::base::{error::Error, hash, random, time::Timestamp};
 
 /// How access tokens are signed.
@@ -191,6 +192,12 @@ impl SigningKey {
         &self.kid
     }
 
+    /// The header of every token that this key signs, encoded.
+    pub(crate) fn header(&self) -> String {
+        let (alg, kid) = (self.alg().name(), &self.kid);
+        hash::base64url(format!(r#"{{"alg":"{alg}","typ":"JWT","version":"5","kid":"{kid}"}}"#).as_bytes())
+    }
+
     pub(crate) fn alg(&self) -> SigningAlg {
         match self.material {
             Material::Rs256 { .. } => SigningAlg::Rs256,
@@ -205,6 +212,11 @@ impl SigningKey {
     /// Whether tokens it signed may still be accepted.
     pub(crate) fn verifies(&self, now: Timestamp) -> bool {
         now < self.times.verify_until
+    }
+
+    /// When that ends.
+    pub(crate) fn verify_until(&self) -> Timestamp {
+        self.times.verify_until
     }
 
     /// The public part (RFC 7517).
@@ -246,15 +258,20 @@ fn strong(n: &[u8], e: &[u8]) -> bool {
     long && exponent >= 65537
 }
 
-/// A set of keys as it was at one moment.
-#[derive(Clone, Debug, Default)]
+/// A set of keys as it was at one moment, and the tokens it verified.
+#[derive(Debug, Default)]
 pub(crate) struct Keyring {
     keys: BTreeMap<String, Arc<SigningKey>>,
+    /// The same keys by the header of the tokens they sign.
+    headers: Vec<(String, Arc<SigningKey>)>,
+    seen: Seen,
 }
 
 impl Keyring {
     pub(crate) fn new(keys: impl IntoIterator<Item = Arc<SigningKey>>) -> Self {
-        Self { keys: keys.into_iter().map(|key| (key.kid.clone(), key)).collect() }
+        let keys: BTreeMap<_, _> = keys.into_iter().map(|key| (key.kid.clone(), key)).collect();
+        let headers = keys.values().map(|key| (key.header(), Arc::clone(key))).collect();
+        Self { keys, headers, seen: Seen::default() }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -264,6 +281,22 @@ impl Keyring {
     /// The key of this id, whatever its times.
     pub(crate) fn find(&self, kid: &str) -> Option<&Arc<SigningKey>> {
         self.keys.get(kid)
+    }
+
+    /// The key that signs tokens with exactly this header.
+    pub(crate) fn by_header(&self, header: &str) -> Option<&Arc<SigningKey>> {
+        self.headers.iter().find(|(known, _)| known == header).map(|(_, key)| key)
+    }
+
+    /// The tokens that a key of this set verified.
+    pub(crate) fn seen(&self) -> &Seen {
+        &self.seen
+    }
+
+    /// Whether both hold the very same keys.
+    fn is(&self, other: &Self) -> bool {
+        self.keys.len() == other.keys.len()
+            && self.keys.values().zip(other.keys.values()).all(|(one, other)| Arc::ptr_eq(one, other))
     }
 
     /// The key that signs now: the newest whose time has come.
@@ -328,14 +361,24 @@ fn due(sign_until: Timestamp, schedule: &Schedule) -> Timestamp {
 pub(crate) struct Keys(RwLock<Arc<Keyring>>);
 
 impl Keys {
+    /// None yet, and room for so many bytes of verified tokens.
+    pub(crate) fn new(seen: Seen) -> Self {
+        Self(RwLock::new(Arc::new(Keyring { seen, ..Keyring::default() })))
+    }
+
     /// The set as it is now.
     pub(crate) fn current(&self) -> Arc<Keyring> {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Puts another set in its place. Who holds the former one keeps it.
-    pub(crate) fn replace(&self, keys: Keyring) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+    /// Puts another set in its place, which has verified nothing yet. Who holds the former one keeps it. The
+    /// same keys once more change nothing.
+    pub(crate) fn replace(&self, mut keys: Keyring) {
+        let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if !current.is(&keys) {
+            keys.seen = current.seen.anew();
+            *current = Arc::new(keys);
+        }
     }
 }
 

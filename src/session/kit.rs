@@ -10,11 +10,12 @@ use std::{
 };
 
 use super::{
+    claims::AccessClaims,
     cookies::TransferMethod,
     feed::{Feed, Freshness, Verdict},
     keyring::{Keys, ReloadGate},
     refresh::{self, Elevation, RefreshKeys, RefreshToken},
-    token::{self, AccessClaims, Minted, Room},
+    token::{self, Minted, Room},
     transport::{TokenChange, Tokens},
     verify::Opened,
 };
@@ -177,8 +178,8 @@ impl Kit {
         anti_csrf: Option<String>,
         expires_at: Timestamp,
         now: Timestamp,
-    ) -> Result<(AccessClaims, Minted), Error> {
-        let claims = AccessClaims {
+    ) -> Result<(Arc<AccessClaims>, Minted), Error> {
+        let claims = Arc::new(AccessClaims {
             user: row.user.clone(),
             login: row.login.clone(),
             tenant: row.tenant.clone(),
@@ -186,11 +187,12 @@ impl Kit {
             refresh_hash1,
             anti_csrf,
             issued_at: now.as_secs(),
+            not_before: None,
             expires_at: expires_at.as_secs(),
             epochs: row.numbers(),
             ask_at: row.ask_at,
             payload: row.payload.clone(),
-        };
+        });
         if self.is_skewed() {
             return Err(Error::unavailable("this node's clock is not the store's"));
         }
@@ -198,6 +200,7 @@ impl Kit {
         let key = keyring.signing(now).ok_or(Error::unavailable("there is no signing key"))?;
         let room = Room { name: self.config.cookies.access_name_len(), limit: Room::BROWSER };
         let minted = token::mint(&claims, key, &self.issuer, room)?;
+        keyring.seen().keep(minted.token.expose(), &claims, key.verify_until());
         Ok((claims, minted))
     }
 
@@ -221,7 +224,7 @@ impl Kit {
             clear_other: false,
             expire_older: false,
         };
-        Ok((Opened { claims: Arc::new(claims), method }, tokens))
+        Ok((Opened { claims, method }, tokens))
     }
 
     /// When a token minted now runs out: its life less up to 5 % (row R17), never past an end of the row.
@@ -346,7 +349,7 @@ impl Kit {
             clear_other: false,
             expire_older: false,
         };
-        tx.commit((Opened { claims: Arc::new(claims), method: opened.method }, tokens))
+        tx.commit((Opened { claims, method: opened.method }, tokens))
     }
 }
 

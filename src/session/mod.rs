@@ -18,8 +18,9 @@ use crate::{
 };
 
 pub use self::verify::SessionDenied;
-pub(crate) use self::{kit::Kit, token::AccessClaims, verify::Opened};
+pub(crate) use self::{claims::AccessClaims, kit::Kit, verify::Opened};
 
+pub(crate) mod claims;
 pub(crate) mod cookies;
 pub(crate) mod csrf;
 pub(crate) mod feed;
@@ -29,8 +30,10 @@ pub(crate) mod kit;
 pub(crate) mod origin;
 pub(crate) mod peer;
 pub(crate) mod refresh;
+pub(crate) mod seen;
 pub(crate) mod token;
 pub(crate) mod transport;
+mod spare;
 pub(crate) mod verify;
 
 /// A verified session, as a handler holds it: cheap to clone, free to read, written through the store.
@@ -39,12 +42,8 @@ pub(crate) mod verify;
 /// after the response's head was sent is an error that says so.
 #[derive(Clone)]
 pub struct Session {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
     kit: Arc<Kit>,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
 }
 
 struct State {
@@ -65,8 +64,13 @@ enum Change {
 
 impl Session {
     pub(crate) fn new(kit: &Arc<Kit>, opened: Opened) -> Self {
-        let state = Mutex::new(State { opened, change: Change::Nothing });
-        Self { shared: Arc::new(Shared { kit: Arc::clone(kit), state }) }
+        let state = spare::take(State { opened, change: Change::Nothing });
+        Self { kit: Arc::clone(kit), state }
+    }
+
+    /// The request is answered: its memory serves another one, if nobody kept the session.
+    pub(crate) fn recycle(self) {
+        spare::put(self.state);
     }
 
     /// The user: the primary user's id if logins were linked.
@@ -131,7 +135,7 @@ impl Session {
     /// the token would no longer fit a cookie or the response's head was sent, `Unavailable` if the store
     /// failed. Nothing is written then.
     pub async fn set_claim<C: SessionClaim>(&self, _claim: &C, value: C::Value) -> Result<(), Error> {
-        let now = self.shared.kit.db.now();
+        let now = self.kit.db.now();
         let value = Stamped { v: value, t: now }.write()?;
         let mut update = Payload::new();
         update.set(C::KEY, value);
@@ -164,7 +168,7 @@ impl Session {
     /// # Errors
     /// `Unavailable` if the store failed: the session may go on.
     pub async fn revoke(&self) -> Result<(), Error> {
-        let (kit, opened) = (Arc::clone(&self.shared.kit), self.opened());
+        let (kit, opened) = (Arc::clone(&self.kit), self.opened());
         self.still_writable()?;
         kit.clone().run(async move { kit.revoke(&opened.claims.handle).await }).await?;
         self.set_change(transport::TokenChange::Clear(Some(self.opened().method)));
@@ -173,14 +177,14 @@ impl Session {
 
     async fn update(&self, update: Payload) -> Result<(), Error> {
         self.still_writable()?;
-        let (kit, opened) = (Arc::clone(&self.shared.kit), self.opened());
+        let (kit, opened) = (Arc::clone(&self.kit), self.opened());
         let (opened, tokens) = kit.clone().run(async move { kit.patch(&opened, &update).await }).await?;
         self.replace(opened, tokens.into());
         Ok(())
     }
 
     pub(crate) fn kit(&self) -> &Arc<Kit> {
-        &self.shared.kit
+        &self.kit
     }
 
     pub(crate) fn opened(&self) -> Opened {
@@ -220,7 +224,7 @@ impl Session {
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -4,44 +4,25 @@
 //! (row J21): length, three segments, canonical base64url, a header of exactly four members, the key's
 //! own algorithm, signature, then the claims from the very bytes that were signed.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc};
 
 use serde_json::{Map, Value, json};
 
-use super::keyring::{Keyring, SigningAlg, SigningKey, is_kid};
+use super::{
+    claims::AccessClaims,
+    keyring::{Keyring, SigningAlg, SigningKey, is_kid},
+};
 use crate::{
     base::{
         error::Error,
         hash,
-        ident::{LoginId, SessionHandle, TenantId, UserId},
         json,
-        payload::{PROTECTED, Payload},
+        payload::PROTECTED,
         secret::Secret,
         time::Timestamp,
     },
     model::epoch::Epochs,
 };
-
-/// What a verified access token says.
-#[derive(Clone)]
-#[cfg_attr(test, derive(PartialEq))]
-pub(crate) struct AccessClaims {
-    pub(crate) user: UserId,
-    pub(crate) login: LoginId,
-    pub(crate) tenant: TenantId,
-    pub(crate) handle: SessionHandle,
-    /// Names the refresh token it was minted with (row S02 c).
-    pub(crate) refresh_hash1: String,
-    pub(crate) anti_csrf: Option<String>,
-    /// Seconds.
-    pub(crate) issued_at: i64,
-    /// Seconds.
-    pub(crate) expires_at: i64,
-    pub(crate) epochs: Epochs,
-    /// From when on the policy is to be asked again, if it said so.
-    pub(crate) ask_at: Option<Timestamp>,
-    pub(crate) payload: Payload,
-}
 
 /// A token and the hint about it that scripts may read.
 pub(crate) struct Minted {
@@ -102,10 +83,6 @@ const LONGEST: usize = 8 * 1024;
 const LONGEST_HEADER: usize = 1024;
 /// What every header that we write for RS256 starts with, encoded.
 const OURS: &str = "eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCIsInZlcnNpb24iOiI1Iiwia2lkIjoi";
-/// For `iat` and `nbf` only.
-const LEEWAY: Duration = Duration::from_secs(30);
-/// Integers up to here are exact in every reader of JSON.
-const EXACT: u64 = 1 << 53;
 
 /// Makes a token.
 pub(crate) fn mint(
@@ -117,9 +94,7 @@ pub(crate) fn mint(
     let payload = serialise(claims, issuer);
     json::parse_object(payload.as_bytes()).map_err(|_| MintError::Unreadable)?;
     let front = front_token(claims, &payload);
-    let header =
-        format!(r#"{{"alg":"{}","typ":"JWT","version":"5","kid":"{}"}}"#, key.alg().name(), key.kid());
-    let mut token = hash::base64url(header.as_bytes());
+    let mut token = key.header();
     token.push('.');
     token.push_str(&hash::base64url(payload.as_bytes()));
     let signature = key.sign(token.as_bytes()).map_err(MintError::Signing)?;
@@ -201,14 +176,15 @@ fn looks_ours(header: &Map<String, Value>) -> bool {
     header.get("typ").and_then(Value::as_str) == Some("JWT") && version.is_some_and(|version| version >= 3)
 }
 
-/// Opens a token that must be valid now.
+/// Opens a token that must be valid now. One whose signature was checked before is not checked again.
 pub(crate) fn open(
     token: &str,
     keys: &Keyring,
     issuer: &str,
     now: Timestamp,
-) -> Result<AccessClaims, OpenError> {
-    open_with(token, keys, issuer, now, Expired::Refused)
+) -> Result<Arc<AccessClaims>, OpenError> {
+    let claims = open_expired(token, keys, issuer, now)?;
+    if claims.expired(now) { Err(OpenError::TryRefresh) } else { Ok(claims) }
 }
 
 /// Opens a token that may have expired: it still names the session that a sign-out ends (row S12).
@@ -217,36 +193,43 @@ pub(crate) fn open_expired(
     keys: &Keyring,
     issuer: &str,
     now: Timestamp,
-) -> Result<AccessClaims, OpenError> {
-    open_with(token, keys, issuer, now, Expired::Allowed)
+) -> Result<Arc<AccessClaims>, OpenError> {
+    let claims = match keys.seen().find(token, now) {
+        Some(claims) => claims,
+        None => verify(token, keys, issuer, now)?,
+    };
+    if claims.too_early(now) { Err(OpenError::TryRefresh) } else { Ok(claims) }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Expired {
-    Refused,
-    Allowed,
-}
-
-fn open_with(
+/// Checks the signature, then reads the claims.
+fn verify(
     token: &str,
     keys: &Keyring,
     issuer: &str,
     now: Timestamp,
-    expired: Expired,
-) -> Result<AccessClaims, OpenError> {
+) -> Result<Arc<AccessClaims>, OpenError> {
     if token.len() > LONGEST {
         return Err(OpenError::TryRefresh);
     }
     let refusal = || if shaped(token) { OpenError::TryRefresh } else { OpenError::NotOurs };
     let parts = split(token).ok_or_else(refusal)?;
-    let (kid, alg) = read_header(parts.header).ok_or_else(refusal)?;
-    let key = keys.find(&kid).ok_or(OpenError::UnknownKey(kid))?;
-    if key.alg() != alg || !key.verifies(now) || !key.verify(parts.signed, &parts.signature) {
+    let key = match keys.by_header(parts.header) {
+        Some(key) => key,
+        // Not as we write it: read it, to tell an unknown key from nonsense.
+        None => {
+            let (kid, alg) = read_header(parts.header).ok_or_else(refusal)?;
+            let key = keys.find(&kid).ok_or(OpenError::UnknownKey(kid))?;
+            if key.alg() == alg { key } else { return Err(OpenError::TryRefresh) }
+        }
+    };
+    if !key.verifies(now) || !key.verify(parts.signed, &parts.signature) {
         return Err(OpenError::TryRefresh);
     }
     // From here on the text is one that a holder of the key wrote.
-    let members = hash::from_base64url(parts.payload).and_then(|bytes| json::parse_object(&bytes).ok());
-    members.and_then(|members| read_claims(members, issuer, now, expired)).ok_or(OpenError::TryRefresh)
+    let claims = hash::from_base64url(parts.payload).and_then(|text| AccessClaims::read(&text, issuer));
+    let claims = Arc::new(claims.ok_or(OpenError::TryRefresh)?);
+    keys.seen().keep(token, &claims, key.verify_until());
+    Ok(claims)
 }
 
 struct Parts<'a> {
@@ -282,102 +265,6 @@ fn read_header(segment: &str) -> Option<(String, SigningAlg)> {
     known.then_some((kid.to_owned(), SigningAlg::from_name(text("alg")?)?))
 }
 
-/// The claims, each of exactly its type (rows J11 to J13). `None` is the one answer to all that is wrong.
-fn read_claims(
-    mut members: Map<String, Value>,
-    issuer: &str,
-    now: Timestamp,
-    expired: Expired,
-) -> Option<AccessClaims> {
-    let (issued, expires) = (time(&members, "iat")?, time(&members, "exp")?);
-    let latest = now + LEEWAY;
-    let not_yet = match members.get("nbf") {
-        Some(_) => Timestamp::from_secs(time(&members, "nbf")?) > latest,
-        None => false,
-    };
-    let in_time = expired == Expired::Allowed || now < Timestamp::from_secs(expires);
-    if !in_time || not_yet || Timestamp::from_secs(issued) > latest || issued > expires {
-        return None;
-    }
-    let kind = members.get("stt").is_none_or(|stt| stt.as_u64() == Some(0));
-    if !kind || text(&members, "iss")? != issuer || members.contains_key("aud") {
-        return None;
-    }
-    let handle = SessionHandle::parse(text(&members, "sessionHandle")?).ok()?;
-    let tenant = TenantId::parse(text(&members, "tId")?).ok()?;
-    if handle.tenant() != tenant {
-        return None;
-    }
-    let user = UserId::parse(text(&members, "sub")?).ok()?;
-    let login = LoginId::parse(text(&members, "rsub")?).ok()?;
-    let refresh_hash1 = text(&members, "refreshTokenHash1").filter(|text| is_hash(text))?.to_owned();
-    match members.get("parentRefreshTokenHash1")? {
-        Value::Null => {}
-        Value::String(parent) if is_hash(parent) => {}
-        _ => return None,
-    }
-    let anti_csrf = match members.remove("antiCsrfToken")? {
-        Value::Null => None,
-        Value::String(token) => Some(token),
-        _ => return None,
-    };
-    let (epochs, ask_at) = read_epochs(members.get("ep")?)?;
-    Some(AccessClaims {
-        user,
-        login,
-        tenant,
-        handle,
-        refresh_hash1,
-        anti_csrf,
-        issued_at: issued,
-        expires_at: expires,
-        epochs,
-        ask_at,
-        payload: Payload::from_members(members),
-    })
-}
-
-fn text<'a>(members: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
-    members.get(name)?.as_str()
-}
-
-/// A JSON integer from 0 to 2⁵³: no string, no fraction, no exponent.
-fn time(members: &Map<String, Value>, name: &str) -> Option<i64> {
-    let secs = members.get(name)?.as_u64().filter(|secs| *secs <= EXACT)?;
-    i64::try_from(secs).ok()
-}
-
-fn is_hash(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-}
-
-fn read_epochs(ep: &Value) -> Option<(Epochs, Option<Timestamp>)> {
-    let numbers: Vec<u64> =
-        ep.get("n")?.as_array()?.iter().map(Value::as_u64).collect::<Option<Vec<u64>>>()?;
-    let [app, tenant, user, session] = numbers[..] else { return None };
-    let ask_at = match ep.get("ask") {
-        Some(ask) => Some(Timestamp::from_millis(ask.as_i64()?)),
-        None => None,
-    };
-    Some((Epochs { app, tenant, user, session }, ask_at))
-}
-
-/// Whose it is and until when; no hash, no token, no value of the payload (row G01).
-impl fmt::Debug for AccessClaims {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AccessClaims")
-            .field("user", &self.user)
-            .field("tenant", &self.tenant)
-            .field("handle", &self.handle)
-            .field("issued_at", &self.issued_at)
-            .field("expires_at", &self.expires_at)
-            .field("epochs", &self.epochs)
-            .field("ask_at", &self.ask_at)
-            .field("payload", &self.payload)
-            .finish_non_exhaustive()
-    }
-}
-
 impl fmt::Debug for Minted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Minted([redacted])")
@@ -386,12 +273,18 @@ impl fmt::Debug for Minted {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::time::Duration;
 
     use proptest::prelude::*;
 
     use super::*;
-    use crate::session::keyring::{Schedule, tests::key};
+    use crate::{
+        base::{
+            ident::{LoginId, SessionHandle, TenantId, UserId},
+            payload::Payload,
+        },
+        session::keyring::{Schedule, tests::key},
+    };
 
     const ISSUER: &str = "https://api.example.com/auth";
     const HANDLE: &str = "11111111-2222-4333-8444-555555555555";
@@ -415,6 +308,7 @@ mod tests {
             refresh_hash1: hash::sha256_hex(b"x"),
             anti_csrf: Some("csrf".to_owned()),
             issued_at: NOW.as_secs(),
+            not_before: None,
             expires_at: NOW.as_secs() + 3600,
             epochs: Epochs { app: 1, tenant: 2, user: 3, session: 4 },
             ask_at: Some(Timestamp::from_millis(1_700_000_900_123)),
@@ -452,7 +346,7 @@ mod tests {
     }
 
     fn opened(token: &str) -> Result<AccessClaims, OpenError> {
-        open(token, &ring(), ISSUER, NOW)
+        open(token, &ring(), ISSUER, NOW).map(Arc::unwrap_or_clone)
     }
 
     fn refused(token: &str, what: &str) {
@@ -649,7 +543,7 @@ mod tests {
     #[test]
     fn sec_s12_sign_out_takes_an_expired_token_and_no_other() {
         let later = NOW + Duration::from_secs(7200);
-        assert_eq!(open_expired(&minted(), &ring(), ISSUER, later).unwrap(), claims());
+        assert_eq!(*open_expired(&minted(), &ring(), ISSUER, later).unwrap(), claims());
         for (name, value) in
             [("exp", None), ("exp", Some("\"1\"")), ("iss", Some("\"x\"")), ("stt", Some("1"))]
         {

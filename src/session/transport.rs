@@ -25,12 +25,14 @@ const ST_ACCESS: HeaderName = HeaderName::from_static("st-access-token");
 const ST_REFRESH: HeaderName = HeaderName::from_static("st-refresh-token");
 const FRONT: HeaderName = HeaderName::from_static("front-token");
 const ANTI_CSRF: HeaderName = HeaderName::from_static("anti-csrf");
+const RID: HeaderName = HeaderName::from_static("rid");
+const AUTH_MODE: HeaderName = HeaderName::from_static("st-auth-mode");
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const EXPOSED: HeaderValue =
     HeaderValue::from_static("front-token, anti-csrf, st-access-token, st-refresh-token");
 const VARIES: HeaderValue = HeaderValue::from_static("Cookie, Authorization");
 
 /// What a request says about a session, borrowed from its headers. Holds tokens: not printable.
-#[derive(Default)]
 pub(crate) struct Presented<'a> {
     /// The access token that decides.
     pub(crate) access: Access<'a>,
@@ -41,6 +43,12 @@ pub(crate) struct Presented<'a> {
     pub(crate) access_cookie: bool,
     /// Every value that came under the refresh cookie's name (row C04).
     pub(crate) refresh_cookies: Vec<&'a str>,
+    headers: &'a HeaderMap,
+}
+
+/// What a request says beside its credentials: who sent it and how. Most requests are judged without.
+#[derive(Default)]
+pub(crate) struct Hints<'a> {
     pub(crate) rid: bool,
     pub(crate) anti_csrf: Option<&'a str>,
     /// The transfer that the client wants for a new session.
@@ -104,28 +112,18 @@ impl<'a> Presented<'a> {
                 None => Access::Absent,
             },
         };
-        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         Ok(Self {
             access,
             bearer,
             access_cookie: cookies.access.is_some(),
             refresh_cookies: if by_cookie { cookies.refresh } else { Vec::new() },
-            rid: headers.contains_key("rid"),
-            anti_csrf: text("anti-csrf"),
-            auth_mode: match text("st-auth-mode") {
-                Some("cookie") => Some(TransferMethod::Cookie),
-                Some("header") => Some(TransferMethod::Header),
-                _ => None,
-            },
-            origin: origin(headers),
-            fetch_site: headers.get("sec-fetch-site").map(|value| match value.as_bytes() {
-                b"same-origin" => FetchSite::SameOrigin,
-                b"same-site" => FetchSite::SameSite,
-                b"none" => FetchSite::None,
-                _ => FetchSite::CrossSite,
-            }),
-            json: headers.get(CONTENT_TYPE).is_some_and(is_json),
+            headers,
         })
+    }
+
+    /// Reads the rest of what the request says: only where it matters.
+    pub(crate) fn hints(&self) -> Hints<'a> {
+        Hints::read(self.headers)
     }
 
     /// The values to look for a refresh token in, and how they came: the header wins (row R19).
@@ -145,6 +143,29 @@ impl<'a> Presented<'a> {
             TransferMethod::Header => {
                 matches!(self.access, Access::Token { method: TransferMethod::Header, .. })
             }
+        }
+    }
+}
+
+impl<'a> Hints<'a> {
+    fn read(headers: &'a HeaderMap) -> Self {
+        let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+        Self {
+            rid: headers.contains_key(RID),
+            anti_csrf: text(&ANTI_CSRF),
+            auth_mode: match text(&AUTH_MODE) {
+                Some("cookie") => Some(TransferMethod::Cookie),
+                Some("header") => Some(TransferMethod::Header),
+                _ => None,
+            },
+            origin: origin(headers),
+            fetch_site: headers.get(FETCH_SITE).map(|value| match value.as_bytes() {
+                b"same-origin" => FetchSite::SameOrigin,
+                b"same-site" => FetchSite::SameSite,
+                b"none" => FetchSite::None,
+                _ => FetchSite::CrossSite,
+            }),
+            json: headers.get(CONTENT_TYPE).is_some_and(is_json),
         }
     }
 }

@@ -9,11 +9,12 @@
 use std::sync::Arc;
 
 use super::{
+    claims::AccessClaims,
     cookies::TransferMethod,
     csrf::{self, AntiCsrf},
     feed::{Freshness, Verdict},
     keyring::Keyring,
-    token::{self, AccessClaims, OpenError},
+    token::{self, OpenError},
     transport::{Access, Presented},
 };
 use crate::{
@@ -119,7 +120,7 @@ pub(crate) fn open(demand: &Demand, evidence: &Evidence<'_>) -> Judgement {
         Access::Token { text, method } => (text, method),
     };
     let guarded = csrf::needed(evidence.csrf, method, evidence.method, demand.csrf_always);
-    if guarded && !csrf::header_proven(evidence.csrf, presented) {
+    if guarded && !csrf::header_proven(evidence.csrf, &presented.hints()) {
         return Judgement::Deny(SessionDenied::TryRefresh);
     }
     let claims = match token::open(text, evidence.keyring, evidence.issuer, evidence.now) {
@@ -129,10 +130,10 @@ pub(crate) fn open(demand: &Demand, evidence: &Evidence<'_>) -> Judgement {
         Err(OpenError::UnknownKey(kid)) => return Judgement::Ask(Question::Keys(kid)),
         Err(OpenError::TryRefresh) => return Judgement::Deny(SessionDenied::TryRefresh),
     };
-    if guarded && !csrf::token_proven(evidence.csrf, presented, claims.anti_csrf.as_deref()) {
+    if guarded && !csrf::token_proven(evidence.csrf, &presented.hints(), claims.anti_csrf.as_deref()) {
         return Judgement::Deny(SessionDenied::TryRefresh);
     }
-    Judgement::Pass(Opened { claims: Arc::new(claims), method })
+    Judgement::Pass(Opened { claims, method })
 }
 
 /// Judges an opened token: steps 4 and 5. `verdict` is what the feed says about it; `read` says that the

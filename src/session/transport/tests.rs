@@ -205,7 +205,8 @@ fn sec_m17_cookies_are_bounded_over_all_fields() {
 
 #[test]
 fn the_other_headers() {
-    with(&[], |none| {
+    with(&[], |request| {
+        let none = request.hints();
         assert!(!none.rid && !none.json && none.anti_csrf.is_none() && none.auth_mode.is_none());
         assert!(none.origin.is_none() && none.fetch_site.is_none());
     });
@@ -217,7 +218,8 @@ fn the_other_headers() {
         ("sec-fetch-site", "same-site"),
         ("content-type", "Application/JSON ; charset=utf-8"),
     ];
-    with(&fields, |all| {
+    with(&fields, |request| {
+        let all = request.hints();
         assert!(all.rid && all.json);
         assert_eq!((all.anti_csrf, all.auth_mode), (Some("t"), Some(TransferMethod::Cookie)));
         assert_eq!((all.origin, all.fetch_site), (Some("https://a.test"), Some(FetchSite::SameSite)));

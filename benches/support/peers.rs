@@ -1,0 +1,114 @@
+//! What people use instead: a middleware by hand around `jsonwebtoken`, and `tower-sessions`.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Request, State},
+    middleware::{self, Next},
+    response::{IntoResponse as _, Response},
+};
+use aws_lc_rs::{
+    rand::SystemRandom,
+    rsa::{KeyPair, KeySize},
+    signature::{KeyPair as _, RSA_PKCS1_SHA256},
+};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use http::{HeaderMap, StatusCode, header};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, crypto::aws_lc::DEFAULT_PROVIDER};
+use serde::Deserialize;
+use tower::ServiceExt as _;
+use tower_sessions::{MemoryStore, Session, SessionManagerLayer};
+
+use super::shop::Shop;
+
+#[derive(Clone, Deserialize)]
+#[allow(dead_code)]
+struct Claims {
+    sub: String,
+    exp: u64,
+    role: String,
+}
+
+struct Verifier {
+    key: DecodingKey,
+    validation: Validation,
+}
+
+/// The shop behind thirty lines that check an RS256 token, and a token for them.
+pub(crate) fn by_hand() -> (Router, String) {
+    let _ = DEFAULT_PROVIDER.install_default();
+    let pair = KeyPair::generate(KeySize::Rsa2048).expect("a key");
+    let parts = DEFAULT_PROVIDER.key_utils.rsa_pub_components_from_public_key;
+    let (n, e) = parts(pair.public_key().as_ref()).expect("its numbers");
+    let header = r#"{"alg":"RS256","typ":"JWT"}"#;
+    let claims = r#"{"sub":"buyer","exp":4000000000,"role":"customer"}"#;
+    let mut token = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
+    let mut signature = vec![0; pair.public_modulus_len()];
+    let random = SystemRandom::new();
+    pair.sign(&RSA_PKCS1_SHA256, &random, token.as_bytes(), &mut signature).expect("a signature");
+    token = format!("{token}.{}", URL_SAFE_NO_PAD.encode(signature));
+    let key = DecodingKey::from_rsa_raw_components(&n, &e);
+    let verifier = Arc::new(Verifier { key, validation: Validation::new(Algorithm::RS256) });
+    (Shop::routes().layer(middleware::from_fn_with_state(verifier, check)), token)
+}
+
+async fn check(State(verifier): State<Arc<Verifier>>, mut request: Request, next: Next) -> Response {
+    let token = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let token = token.and_then(|value| value.strip_prefix("Bearer "));
+    let decode = |token| jsonwebtoken::decode::<Claims>(token, &verifier.key, &verifier.validation).ok();
+    match token.and_then(decode) {
+        Some(data) => {
+            request.extensions_mut().insert(data.claims);
+            next.run(request).await
+        }
+        None => StatusCode::UNAUTHORIZED.into_response(),
+    }
+}
+
+
+/// Checks such a token's signature and nothing else: what no check of a new token can save.
+pub(crate) fn signature_alone() -> impl FnMut() {
+    let pair = KeyPair::generate(KeySize::Rsa2048).expect("a key");
+    let parts = DEFAULT_PROVIDER.key_utils.rsa_pub_components_from_public_key;
+    let (n, e) = parts(pair.public_key().as_ref()).expect("its numbers");
+    let message = vec![b'x'; 700];
+    let mut signature = vec![0; pair.public_modulus_len()];
+    pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), &message, &mut signature).expect("a signature");
+    let key = DecodingKey::from_rsa_raw_components(&n, &e);
+    move || {
+        let verifier = (DEFAULT_PROVIDER.verifier_factory)(&Algorithm::RS256, &key).expect("a verifier");
+        verifier.verify(&message, &signature).expect("a good signature");
+    }
+}
+
+/// The shop behind `tower-sessions` with its memory store, whose handler reads one value, and the cookie of
+/// a session that has it.
+pub(crate) async fn tower_sessions() -> (Router, String) {
+    let sessions = SessionManagerLayer::new(MemoryStore::default());
+    let routes = Router::new()
+        .route(
+            "/orders",
+            axum::routing::get(|session: Session| async move {
+                let user: Option<String> = session.get("user").await.expect("memory answers");
+                user.map_or("nobody", |_| "no orders yet")
+            }),
+        )
+        .route(
+            "/sign-in",
+            axum::routing::post(|session: Session| async move {
+                session.insert("user", "buyer").await.expect("memory takes it");
+            }),
+        )
+        .layer(sessions);
+    let request = http::Request::post("/sign-in").body(Body::empty()).expect("a request");
+    let response = routes.clone().oneshot(request).await.expect("it never fails");
+    let cookie = cookie(response.headers());
+    (routes, cookie)
+}
+
+fn cookie(headers: &HeaderMap) -> String {
+    let value = headers.get(header::SET_COOKIE).expect("a cookie").to_str().expect("text");
+    value.split(';').next().expect("a pair").to_owned()
+}

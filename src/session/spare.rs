@@ -1,0 +1,40 @@
+//! Memory of sessions whose requests were answered, for those to come: a verified request allocates nothing
+//! of ours. A piece is handed out again only when nothing else holds it, which the reference count proves,
+//! and it is overwritten whole on its way out (row S18).
+
+use std::{
+    cell::RefCell,
+    sync::{Arc, Mutex},
+};
+
+use super::State;
+
+/// Pieces kept for each thread.
+const MOST: usize = 64;
+
+thread_local! {
+    static SPARE: RefCell<Vec<Arc<Mutex<State>>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A piece that holds this state and belongs to the caller alone.
+pub(super) fn take(state: State) -> Arc<Mutex<State>> {
+    let spare = SPARE.with_borrow_mut(Vec::pop);
+    if let Some(mut piece) = spare
+        && let Some(free) = Arc::get_mut(&mut piece)
+    {
+        *free = Mutex::new(state);
+        return piece;
+    }
+    Arc::new(Mutex::new(state))
+}
+
+/// Gives a piece back, unless somebody else still holds it.
+pub(super) fn put(mut piece: Arc<Mutex<State>>) {
+    if Arc::get_mut(&mut piece).is_some() {
+        SPARE.with_borrow_mut(|spare| {
+            if spare.len() < MOST {
+                spare.push(piece);
+            }
+        });
+    }
+}
