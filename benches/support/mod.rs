@@ -1,8 +1,8 @@
 //! What the benches share: the services that are compared, requests for them, and how they are measured.
 //!
-//! Three figures a case, all of one request in process, without sockets: time (the middle of many rounds,
-//! the cases taking turns so that a busy machine hits all alike), allocations (counted), and, where
-//! `valgrind` is installed, instructions (counted by callgrind in a second run of the same program).
+//! All figures are of one request in process, without sockets: time (the middle of many rounds, the cases
+//! taking turns so that a busy machine hits all alike) and, where `valgrind` is installed, instructions
+//! (counted by callgrind in a second run of the same program).
 
 use std::{
     env,
@@ -16,41 +16,36 @@ use futures_util::FutureExt as _;
 use http::{Request, Response};
 use tower::Service as _;
 
+pub(crate) mod cases;
 pub(crate) mod peers;
 pub(crate) mod shop;
 
 /// One case: a service, and the request that is sent to it again and again.
 pub(crate) struct Case {
     pub(crate) name: &'static str,
-    router: Router,
+    /// The case that it is compared with.
+    pub(crate) base: &'static str,
+    pub(crate) router: Router,
     request: Box<dyn Fn() -> Request<Body>>,
     status: u16,
 }
 
-/// Figures of one request.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Figures {
-    pub(crate) nanoseconds: f64,
-    pub(crate) allocations: f64,
-    pub(crate) instructions: Option<f64>,
-}
-
 impl Case {
     pub(crate) fn new(
-        name: &'static str,
+        (name, base): (&'static str, &'static str),
         router: Router,
         status: u16,
         request: impl Fn() -> Request<Body> + 'static,
     ) -> Self {
-        Self { name, router, request: Box::new(request), status }
+        Self { name, base, router, request: Box::new(request), status }
     }
 
-    fn requests(&self, count: usize) -> Vec<Request<Body>> {
+    pub(crate) fn requests(&self, count: usize) -> Vec<Request<Body>> {
         (0..count).map(|_| (self.request)()).collect()
     }
 
     /// Sends one request and looks at the answer.
-    fn check(&mut self) {
+    pub(crate) fn check(&mut self) {
         let response = send(&mut self.router, (self.request)());
         assert_eq!(response.status().as_u16(), self.status, "{}", self.name);
     }
@@ -58,7 +53,7 @@ impl Case {
 
 /// Callgrind counts what happens in here, and nothing else.
 #[inline(never)]
-fn measured(router: &mut Router, requests: Vec<Request<Body>>) {
+pub(crate) fn measured(router: &mut Router, requests: Vec<Request<Body>>) {
     for request in requests {
         black_box(send(router, request));
     }
@@ -70,33 +65,45 @@ fn send(router: &mut Router, request: Request<Body>) -> Response<Body> {
     answer.expect("the service answers at once").expect("it never fails")
 }
 
-const BATCH: usize = 500;
+pub(crate) const BATCH: usize = 500;
 
-/// Measures all cases and prints them side by side. `between` lets background work go on. With `--test` each
-/// case runs once.
-pub(crate) fn run(mut cases: Vec<Case>, rounds: usize, between: impl Fn()) -> Option<Vec<(&'static str, Figures)>> {
+/// Measures all cases and prints them side by side; says whether it did. `between` lets background work go
+/// on. With `--test` each case runs once.
+pub(crate) fn run(mut cases: Vec<Case>, rounds: usize, between: impl Fn()) -> bool {
     let arguments: Vec<String> = env::args().collect();
     if let [_, flag, name, ..] = arguments.as_slice()
         && flag == "--count-instructions"
     {
         count_instructions(&mut cases, name);
-        return None;
+        return false;
     }
     between();
     cases.iter_mut().for_each(Case::check);
     if arguments.iter().any(|argument| argument == "--test") {
         println!("{} cases answered as they should", cases.len());
-        return None;
+        return false;
     }
     let times = times(&mut cases, rounds, &between);
-    let mut figures = Vec::new();
-    for (case, nanoseconds) in cases.iter_mut().zip(times) {
-        let allocations = allocations(case);
-        figures.push((case.name, Figures { nanoseconds, allocations, instructions: instructions(case.name) }));
-        between();
+    let instructions: Vec<f64> =
+        cases.iter().map(|case| instructions(case.name).unwrap_or(f64::NAN)).collect();
+    println!(
+        "{:<38} {:>8} {:>8} {:>8} {:>8} {:>8}  against",
+        "one request", "ns", "ratio", "+ns", "instr.", "+instr."
+    );
+    for (at, case) in cases.iter().enumerate() {
+        let base = cases.iter().position(|other| other.name == case.base).expect("a base of that name");
+        println!(
+            "{:<38} {:>8.0} {:>7.2}x {:>8.0} {:>8.0} {:>8.0}  {}",
+            case.name,
+            times[at],
+            times[at] / times[base],
+            times[at] - times[base],
+            instructions[at],
+            instructions[at] - instructions[base],
+            case.base,
+        );
     }
-    print(&figures);
-    Some(figures)
+    true
 }
 
 fn times(cases: &mut [Case], rounds: usize, between: &impl Fn()) -> Vec<f64> {
@@ -136,12 +143,6 @@ pub(crate) fn alone(rounds: usize, mut what: impl FnMut()) -> f64 {
     times[times.len() / 2]
 }
 
-fn allocations(case: &mut Case) -> f64 {
-    let requests = case.requests(BATCH);
-    let counted = allocation_counter::measure(|| measured(&mut case.router, requests));
-    counted.count_total as f64 / BATCH as f64
-}
-
 /// Runs this program again under callgrind for one case.
 fn instructions(name: &str) -> Option<f64> {
     let program = env::current_exe().ok()?;
@@ -164,25 +165,4 @@ fn count_instructions(cases: &mut [Case], name: &str) {
     }
     let requests = case.requests(BATCH);
     measured(&mut case.router, requests);
-}
-
-fn print(figures: &[(&'static str, Figures)]) {
-    let Some((base, bare)) = figures.first() else { return };
-    let instructions = |figures: &Figures| figures.instructions.unwrap_or(f64::NAN);
-    println!(
-        "{:<44} {:>9} {:>7} {:>9} {:>7} {:>9} {:>9}",
-        "one request", "ns", "ratio", "+ns", "+allocs", "instr.", "+instr."
-    );
-    for (name, it) in figures {
-        println!(
-            "{name:<44} {:>9.0} {:>6.2}x {:>9.0} {:>7.1} {:>9.0} {:>9.0}",
-            it.nanoseconds,
-            it.nanoseconds / bare.nanoseconds,
-            it.nanoseconds - bare.nanoseconds,
-            it.allocations - bare.allocations,
-            instructions(it),
-            instructions(it) - instructions(bare),
-        );
-    }
-    println!("ratio and + against \"{base}\", which allocates {:.1} times", bare.allocations);
 }

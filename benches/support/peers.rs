@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
+use aws_lc_rs::{
+    rand::SystemRandom,
+    rsa::{KeyPair, KeySize},
+    signature::{KeyPair as _, RSA_PKCS1_SHA256},
+};
 use axum::{
     Router,
     body::Body,
     extract::{Request, State},
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
-};
-use aws_lc_rs::{
-    rand::SystemRandom,
-    rsa::{KeyPair, KeySize},
-    signature::{KeyPair as _, RSA_PKCS1_SHA256},
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, StatusCode, header};
@@ -66,7 +66,6 @@ async fn check(State(verifier): State<Arc<Verifier>>, mut request: Request, next
         None => StatusCode::UNAUTHORIZED.into_response(),
     }
 }
-
 
 /// Checks such a token's signature and nothing else: what no check of a new token can save.
 pub(crate) fn signature_alone() -> impl FnMut() {

@@ -1,6 +1,5 @@
 //! One request to a route: what came with it, and the session it uses.
 
-
 use bytes::Bytes;
 use http::{StatusCode, request::Parts};
 use serde_json::Map;

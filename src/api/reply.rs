@@ -34,18 +34,12 @@ impl Reply {
 
     /// 200 with a body.
     pub(super) fn ok(body: Value) -> Self {
-        Self::new(Answer { status: StatusCode::OK, body, retry_after: None, denied: None, change: None })
+        Self::new(Answer::new(StatusCode::OK, &body))
     }
 
     /// A status with `{"message": …}`, a fixed text.
     pub(super) fn message(status: StatusCode, message: &'static str) -> Self {
-        Self::new(Answer {
-            status,
-            body: json!({ "message": message }),
-            retry_after: None,
-            denied: None,
-            change: None,
-        })
+        Self::new(refuse::message(status, message))
     }
 
     pub(super) fn denied(denied: &SessionDenied) -> Self {

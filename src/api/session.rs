@@ -19,7 +19,7 @@ pub(super) async fn refresh(call: &Call<'_>) -> Reply {
     let gone = || Reply::denied(&SessionDenied::Unauthorised).change(TokenChange::Clear(None));
     // The SDKs' first visit: 401 and `front-token: remove`, never anything else.
     let Some((values, method)) = presented.refresh() else { return gone() };
-    let tokens = match refresh::offered(values, &kit.refresh) {
+    let tokens = match refresh::offered(&values, &kit.refresh) {
         Offered::Nothing => return gone(),
         Offered::Several => return Reply::denied(&SessionDenied::Unauthorised),
         Offered::Session(tokens) => tokens,

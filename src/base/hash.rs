@@ -78,7 +78,7 @@ pub(crate) fn base64url(data: &[u8]) -> String {
 }
 
 /// Decodes canonical unpadded base64url; anything else is `None`.
-pub(crate) fn from_base64url(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn from_base64url(text: impl AsRef<[u8]>) -> Option<Vec<u8>> {
     STRICT.decode(text).ok()
 }
 

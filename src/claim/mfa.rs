@@ -39,13 +39,7 @@ impl MfaClaim {
     /// Reads the claim. Whatever isn't exactly `{"c": {…}, "v": bool}` is no claim, and is fetched anew
     /// (row P05).
     pub fn from_payload(payload: &Payload) -> Option<Self> {
-        let members = payload.member(KEY)?.as_object()?;
-        let (Some(c @ Value::Object(_)), Some(Value::Bool(v)), 2) =
-            (members.get("c"), members.get("v"), members.len())
-        else {
-            return None;
-        };
-        Some(Self { c: CompletedFactors::from_json(c), v: *v })
+        members(payload).map(|(c, v)| Self { c: CompletedFactors::from_json(c), v })
     }
 
     /// The claim as it stands in the payload.
@@ -69,6 +63,15 @@ impl MfaClaim {
     }
 }
 
+/// The claim's two members, as they stand in the payload: all that a plain request is judged by.
+fn members(payload: &Payload) -> Option<(&Value, bool)> {
+    let members = payload.member(KEY)?.as_object().filter(|members| members.len() == 2)?;
+    match (members.get("c"), members.get("v")) {
+        (Some(c @ Value::Object(_)), Some(Value::Bool(v))) => Some((c, *v)),
+        _ => None,
+    }
+}
+
 /// The claim's name for validators that want it fetched. Fetching asks the policy, which the crate does
 /// where it reads the session's row: there `c` is known.
 struct Missing;
@@ -83,7 +86,7 @@ impl SessionClaim for Missing {
 }
 
 fn missing(payload: &Payload) -> Option<ClaimRef> {
-    MfaClaim::from_payload(payload).is_none().then(|| ClaimRef::new(Missing))
+    members(payload).is_none().then(|| ClaimRef::new(Missing))
 }
 
 /// All requirements for being signed in are met: looks at `v` alone. Every mount has it but those that
@@ -118,8 +121,8 @@ impl ClaimValidator for MfaSatisfied {
     }
 
     fn validate(&self, payload: &Payload, _now: Timestamp) -> Result<(), InvalidClaim> {
-        match MfaClaim::from_payload(payload) {
-            Some(claim) if claim.v => Ok(()),
+        match members(payload) {
+            Some((_, true)) => Ok(()),
             _ => Err(InvalidClaim::new(
                 &self.id,
                 json!({ "message": "MFA requirement for auth is not satisfied" }),
@@ -129,6 +132,10 @@ impl ClaimValidator for MfaSatisfied {
 
     fn refetch(&self, payload: &Payload, _now: Timestamp) -> Option<ClaimRef> {
         missing(payload)
+    }
+
+    fn satisfied(&self, payload: &Payload, _now: Timestamp) -> bool {
+        members(payload).is_some_and(|(_, met)| met)
     }
 }
 

@@ -22,6 +22,12 @@ pub trait ClaimValidator: Send + Sync + 'static {
     fn refetch(&self, _payload: &Payload, _now: Timestamp) -> Option<ClaimRef> {
         None
     }
+
+    /// Whether the payload will do as it is: nothing to fetch, nothing wrong. Asked first at each request;
+    /// a validator may answer it with one look where the two others need one each.
+    fn satisfied(&self, payload: &Payload, now: Timestamp) -> bool {
+        self.refetch(payload, now).is_none() && self.validate(payload, now).is_ok()
+    }
 }
 
 /// A claim that isn't as a validator wants it.
@@ -39,6 +45,11 @@ impl InvalidClaim {
     pub fn new(id: impl Into<String>, reason: impl Into<Option<Value>>) -> Self {
         Self { id: id.into(), reason: reason.into() }
     }
+}
+
+/// Whether every validator is satisfied with the payload as it is: what most requests are judged by.
+pub(crate) fn satisfied(validators: &[Arc<dyn ClaimValidator>], payload: &Payload, now: Timestamp) -> bool {
+    validators.iter().all(|validator| validator.satisfied(payload, now))
 }
 
 /// Runs every validator; none is skipped because another failed (row P15).

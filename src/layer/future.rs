@@ -8,12 +8,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header::CACHE_CONTROL};
+use http::{Request, Response, StatusCode};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower::Service;
 
-use super::{MfaBody, Verified, refuse::Answer, service};
+use super::{MfaBody, Verified, refuse::Answer};
 use crate::{
     flow::Desk,
     session::{Session, transport},
@@ -88,8 +88,9 @@ where
                     let next = match (found, rest.take()) {
                         (Err(answer), _) => State::Refused { answer: Some(answer) },
                         (Ok(verified), Some(rest)) => {
-                            let (mut service, request) = *rest;
-                            let inner = service.call(service::insert(request, &verified));
+                            let (mut service, mut request) = *rest;
+                            request.extensions_mut().insert(verified.clone());
+                            let inner = service.call(request);
                             State::Running { inner, verified: Some(verified) }
                         }
                         (Ok(_), None) => return Poll::Pending,
@@ -128,18 +129,7 @@ fn write<R>(desk: &Desk, session: Option<Session>, response: &mut Response<R>) {
                 tracing::error!("a token can't stand in a header: nothing was sent to the client");
             }
         }
-        None => private(headers),
+        None => transport::private(headers),
     }
     session.recycle();
-}
-
-/// A protected answer is nobody else's (row C11), unless the handler is stricter still.
-fn private(headers: &mut HeaderMap) {
-    let strict = headers
-        .get(CACHE_CONTROL)
-        .is_some_and(|value| value.to_str().is_ok_and(|text| text.to_ascii_lowercase().contains("no-store")));
-    if !strict {
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
-    }
-    transport::vary(headers);
 }

@@ -15,6 +15,7 @@ use crate::{
         error::{Error, ErrorKind},
         random,
     },
+    claim::InvalidClaim,
     session::{
         Kit, SessionDenied,
         transport::{self, TokenChange},
@@ -24,7 +25,7 @@ use crate::{
 /// An answer of the crate's own.
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
-    pub(crate) body: Value,
+    pub(crate) body: Bytes,
     /// Seconds.
     pub(crate) retry_after: Option<u64>,
     /// Put into the response's extensions, so that an outer layer sees why without parsing.
@@ -35,47 +36,37 @@ pub(crate) struct Answer {
 
 /// A status with a fixed text.
 pub(crate) fn message(status: StatusCode, message: &'static str) -> Answer {
-    Answer { status, body: json!({ "message": message }), retry_after: None, denied: None, change: None }
+    Answer::new(status, &json!({ "message": message }))
 }
 
-/// A session is missing, over, or lacks something.
+/// A session is missing, over, or lacks something. All but the last are told in fixed words: refusing a
+/// stranger costs as little as can be.
 pub(crate) fn denied(denied: &SessionDenied) -> Answer {
-    let (status, kind, title, message) = match denied {
-        SessionDenied::Unauthorised => {
-            (StatusCode::UNAUTHORIZED, "unauthorised", "There is no session", "unauthorised")
-        }
-        SessionDenied::TryRefresh => (
-            StatusCode::UNAUTHORIZED,
-            "try-refresh",
-            "The access token must be refreshed",
-            "try refresh token",
-        ),
-        SessionDenied::Theft => (
-            StatusCode::UNAUTHORIZED,
-            "token-theft",
-            "A refresh token was used twice",
-            "token theft detected",
-        ),
-        SessionDenied::InvalidClaims(_) => {
-            (StatusCode::FORBIDDEN, "invalid-claim", "The session lacks what is asked here", "invalid claim")
-        }
+    let (status, body) = match denied {
+        SessionDenied::Unauthorised => (StatusCode::UNAUTHORIZED, Bytes::from_static(UNAUTHORISED)),
+        SessionDenied::TryRefresh => (StatusCode::UNAUTHORIZED, Bytes::from_static(TRY_REFRESH)),
+        SessionDenied::Theft => (StatusCode::UNAUTHORIZED, Bytes::from_static(THEFT)),
+        SessionDenied::InvalidClaims(claims) => (StatusCode::FORBIDDEN, invalid(claims).to_string().into()),
     };
-    let mut body = json!({
-        "message": message,
-        "type": format!("urn:tower-mfa:{kind}"),
-        "title": title,
-        "status": status.as_u16(),
-    });
-    if let SessionDenied::InvalidClaims(claims) = denied {
-        let errors = claims.iter().map(|claim| match &claim.reason {
-            Some(reason) => json!({ "id": claim.id, "reason": reason }),
-            None => json!({ "id": claim.id }),
-        });
-        if let Some(members) = body.as_object_mut() {
-            members.insert("claimValidationErrors".to_owned(), errors.collect());
-        }
-    }
     Answer { status, body, retry_after: None, denied: Some(denied.clone()), change: None }
+}
+
+const UNAUTHORISED: &[u8] = br#"{"message":"unauthorised","status":401,"title":"There is no session","type":"urn:tower-mfa:unauthorised"}"#;
+const TRY_REFRESH: &[u8] = br#"{"message":"try refresh token","status":401,"title":"The access token must be refreshed","type":"urn:tower-mfa:try-refresh"}"#;
+const THEFT: &[u8] = br#"{"message":"token theft detected","status":401,"title":"A refresh token was used twice","type":"urn:tower-mfa:token-theft"}"#;
+
+fn invalid(claims: &[InvalidClaim]) -> Value {
+    let errors = claims.iter().map(|claim| match &claim.reason {
+        Some(reason) => json!({ "id": claim.id, "reason": reason }),
+        None => json!({ "id": claim.id }),
+    });
+    json!({
+        "message": "invalid claim",
+        "type": "urn:tower-mfa:invalid-claim",
+        "title": "The session lacks what is asked here",
+        "status": StatusCode::FORBIDDEN.as_u16(),
+        "claimValidationErrors": errors.collect::<Value>(),
+    })
 }
 
 /// Something failed: 503 or 500, logged once, and it clears no cookie (decision of the house 17).
@@ -83,20 +74,14 @@ pub(crate) fn failed(error: &Error) -> Answer {
     if error.kind() == ErrorKind::Unavailable {
         #[cfg(feature = "tracing")]
         tracing::warn!(error = %error, cause = cause(error), "temporarily unavailable");
-        let body = json!({ "message": "temporarily unavailable" });
-        let (status, retry_after) = (StatusCode::SERVICE_UNAVAILABLE, Some(1));
-        return Answer { status, body, retry_after, denied: None, change: None };
+        let answer = message(StatusCode::SERVICE_UNAVAILABLE, "temporarily unavailable");
+        return Answer { retry_after: Some(1), ..answer };
     }
     let id = random::uuid().unwrap_or_default();
     #[cfg(feature = "tracing")]
     tracing::error!(error = %error, cause = cause(error), %id, "internal error");
-    Answer {
-        status: StatusCode::INTERNAL_SERVER_ERROR,
-        body: json!({ "message": "internal error", "id": id }),
-        retry_after: None,
-        denied: None,
-        change: None,
-    }
+    let body = json!({ "message": "internal error", "id": id });
+    Answer::new(StatusCode::INTERNAL_SERVER_ERROR, &body)
 }
 
 /// The message of the nearest cause; deeper ones may carry a driver's values, and what JSON says about a
@@ -111,8 +96,13 @@ fn cause(error: &Error) -> String {
 }
 
 impl Answer {
+    /// A status and a JSON body, and nothing else.
+    pub(crate) fn new(status: StatusCode, body: &Value) -> Self {
+        Self { status, body: body.to_string().into(), retry_after: None, denied: None, change: None }
+    }
+
     pub(crate) fn into_response<R>(self) -> Response<MfaBody<R>> {
-        let mut response = Response::new(MfaBody::ours(Bytes::from(self.body.to_string())));
+        let mut response = Response::new(MfaBody::ours(self.body));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

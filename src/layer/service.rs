@@ -128,7 +128,8 @@ where
         };
         match head.judge(false) {
             Step::Found(Found::Verified(verified)) => {
-                MfaFuture::running(self.inner.call(insert(request, &verified)), Some(verified))
+                request.extensions_mut().insert(verified.clone());
+                MfaFuture::running(self.inner.call(request), Some(verified))
             }
             Step::Found(Found::Refused(answer)) => MfaFuture::refused(*answer),
             Step::Ask(question) => {
@@ -152,12 +153,6 @@ where
             }
         }
     }
-}
-
-/// Puts what was found into the request.
-pub(super) fn insert<B>(mut request: Request<B>, verified: &Verified) -> Request<B> {
-    request.extensions_mut().insert(verified.clone());
-    request
 }
 
 impl Verified {

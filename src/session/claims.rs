@@ -349,4 +349,3 @@ impl fmt::Debug for AccessClaims {
             .finish_non_exhaustive()
     }
 }
-

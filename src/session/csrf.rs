@@ -195,8 +195,7 @@ mod tests {
     fn sec_r13_refresh_needs_what_a_foreign_page_cannot_send() {
         let proven =
             |mode, via, request: &Hints<'_>| refresh_proven(mode, via, request, &allowed(), Some("t"));
-        let custom =
-            |request: &Hints<'_>| proven(AntiCsrf::CustomHeader, TransferMethod::Cookie, request);
+        let custom = |request: &Hints<'_>| proven(AntiCsrf::CustomHeader, TransferMethod::Cookie, request);
         assert!(!custom(&hints()));
         assert!(custom(&Hints { rid: true, ..hints() }));
         assert!(custom(&Hints { json: true, ..hints() }));

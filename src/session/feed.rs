@@ -23,6 +23,15 @@ use crate::{
     },
 };
 
+/// A token, as far as the feed can say something of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Numbered<'a> {
+    pub(crate) numbers: &'a Epochs,
+    pub(crate) user: &'a UserId,
+    pub(crate) tenant: &'a TenantId,
+    pub(crate) session: &'a SessionHandle,
+}
+
 /// What the feed says of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
@@ -106,34 +115,15 @@ impl Feed {
         *known = anew;
     }
 
-    /// What is known against a token with these numbers.
+    /// What is known against a token with these numbers, and how far silence can be relied on.
     pub(crate) fn judge(
         &self,
-        epochs: &Epochs,
-        user: &UserId,
-        tenant: &TenantId,
-        handle: &SessionHandle,
+        token: &Numbered<'_>,
+        instant: Instant,
         now: Timestamp,
-    ) -> Verdict {
+    ) -> (Verdict, Freshness) {
         let known = self.read();
-        let marks = [
-            (Some(&known.app), epochs.app),
-            (known.tenants.get(tenant), epochs.tenant),
-            (known.users.get(user), epochs.user),
-            (known.sessions.get(handle), epochs.session),
-        ];
-        let concerned = |by: fn(&Marks) -> u64| {
-            marks.iter().any(|(marks, number)| marks.is_some_and(|marks| *number < by(marks)))
-        };
-        if concerned(|marks| marks.revoked) {
-            Verdict::Revoked
-        } else if known.lost_until.is_some_and(|until| now <= until) {
-            Verdict::AskStore
-        } else if concerned(|marks| marks.anew) {
-            Verdict::JudgeAnew
-        } else {
-            Verdict::Current
-        }
+        (known.verdict(token, now), known.freshness(instant, now))
     }
 
     /// A complete read of the feed that *began* then has been folded in.
@@ -146,16 +136,9 @@ impl Feed {
         }
     }
 
-    /// How far the feed's silence can be relied on. The monotonic clock may have slept with the machine
-    /// and the wall clock may have been set: whichever says more counts.
+    /// How far the feed's silence can be relied on.
     pub(crate) fn freshness(&self, instant: Instant, now: Timestamp) -> Freshness {
-        match self.read().read {
-            None => Freshness::Never,
-            Some((began, began_at)) => {
-                let age = instant.saturating_duration_since(began).max(now.since(began_at));
-                if age > STALE_AFTER { Freshness::Stale } else { Freshness::Fresh }
-            }
-        }
+        self.read().freshness(instant, now)
     }
 
     /// How many subjects are kept.
@@ -179,6 +162,40 @@ impl Feed {
 }
 
 impl Known {
+    fn verdict(&self, token: &Numbered<'_>, now: Timestamp) -> Verdict {
+        let numbers = token.numbers;
+        let marks = [
+            (Some(&self.app), numbers.app),
+            (self.tenants.get(token.tenant), numbers.tenant),
+            (self.users.get(token.user), numbers.user),
+            (self.sessions.get(token.session), numbers.session),
+        ];
+        let concerned = |by: fn(&Marks) -> u64| {
+            marks.iter().any(|(marks, number)| marks.is_some_and(|marks| *number < by(marks)))
+        };
+        if concerned(|marks| marks.revoked) {
+            Verdict::Revoked
+        } else if self.lost_until.is_some_and(|until| now <= until) {
+            Verdict::AskStore
+        } else if concerned(|marks| marks.anew) {
+            Verdict::JudgeAnew
+        } else {
+            Verdict::Current
+        }
+    }
+
+    /// The monotonic clock may have slept with the machine and the wall clock may have been set: whichever
+    /// says more counts.
+    fn freshness(&self, instant: Instant, now: Timestamp) -> Freshness {
+        match self.read {
+            None => Freshness::Never,
+            Some((began, began_at)) if instant > began + STALE_AFTER || now > began_at + STALE_AFTER => {
+                Freshness::Stale
+            }
+            Some(_) => Freshness::Fresh,
+        }
+    }
+
     fn fold(&mut self, change: &Change, token_life: Duration, now: Timestamp) {
         // A stamp behind our clock must not end an entry early.
         let until = change.at.max(now) + token_life + MARGIN;
@@ -267,7 +284,8 @@ mod tests {
     }
 
     fn verdict(feed: &Feed, epochs: Epochs, now: Timestamp) -> Verdict {
-        feed.judge(&epochs, &user("u"), &tenant("t"), &handle(1), now)
+        let (user, tenant, session) = (&user("u"), &tenant("t"), &handle(1));
+        feed.judge(&Numbered { numbers: &epochs, user, tenant, session }, Instant::now(), now).0
     }
 
     #[test]

@@ -284,8 +284,8 @@ impl Keyring {
     }
 
     /// The key that signs tokens with exactly this header.
-    pub(crate) fn by_header(&self, header: &str) -> Option<&Arc<SigningKey>> {
-        self.headers.iter().find(|(known, _)| known == header).map(|(_, key)| key)
+    pub(crate) fn by_header(&self, header: &[u8]) -> Option<&Arc<SigningKey>> {
+        self.headers.iter().find(|(known, _)| known.as_bytes() == header).map(|(_, key)| key)
     }
 
     /// The tokens that a key of this set verified.

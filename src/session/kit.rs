@@ -12,7 +12,7 @@ use std::{
 use super::{
     claims::AccessClaims,
     cookies::TransferMethod,
-    feed::{Feed, Freshness, Verdict},
+    feed::{Feed, Freshness, Numbered, Verdict},
     keyring::{Keys, ReloadGate},
     refresh::{self, Elevation, RefreshKeys, RefreshToken},
     token::{self, Minted, Room},
@@ -92,8 +92,9 @@ impl Kit {
 
     /// What the feed says of an opened token, and whether its silence can be relied on.
     pub(crate) fn verdict(&self, claims: &AccessClaims, now: Timestamp) -> (Verdict, Freshness) {
-        let verdict = self.feed.judge(&claims.epochs, &claims.user, &claims.tenant, &claims.handle, now);
-        (verdict, self.feed.freshness(time::monotonic(), now))
+        let (numbers, session) = (&claims.epochs, &claims.handle);
+        let token = Numbered { numbers, user: &claims.user, tenant: &claims.tenant, session };
+        self.feed.judge(&token, time::monotonic(), now)
     }
 
     /// Reads the feed, unless another caller did while this one waited.
@@ -200,7 +201,7 @@ impl Kit {
         let key = keyring.signing(now).ok_or(Error::unavailable("there is no signing key"))?;
         let room = Room { name: self.config.cookies.access_name_len(), limit: Room::BROWSER };
         let minted = token::mint(&claims, key, &self.issuer, room)?;
-        keyring.seen().keep(minted.token.expose(), &claims, key.verify_until());
+        keyring.seen().keep(minted.token.expose().as_bytes(), &claims, key.verify_until());
         Ok((claims, minted))
     }
 

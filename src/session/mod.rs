@@ -31,9 +31,9 @@ pub(crate) mod origin;
 pub(crate) mod peer;
 pub(crate) mod refresh;
 pub(crate) mod seen;
+mod spare;
 pub(crate) mod token;
 pub(crate) mod transport;
-mod spare;
 pub(crate) mod verify;
 
 /// A verified session, as a handler holds it: cheap to clone, free to read, written through the store.

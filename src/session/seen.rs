@@ -6,12 +6,11 @@
 //! asks. Nothing that failed is kept; a set of keys that is replaced takes its tokens along.
 
 use std::{
-    collections::hash_map::RandomState,
     fmt,
     sync::{Arc, OnceLock},
 };
 
-use quick_cache::{Weighter, sync::Cache};
+use quick_cache::{DefaultHashBuilder, Weighter, sync::Cache};
 
 use super::claims::AccessClaims;
 use crate::base::time::Timestamp;
@@ -21,15 +20,15 @@ pub(crate) struct Seen {
     /// Bytes of memory, about; zero keeps nothing.
     room: u64,
     /// Made when there is something to keep.
-    cache: OnceLock<Cache<Tail, Entry, Bytes, RandomState>>,
+    cache: OnceLock<Cache<Tail, Entry, Bytes, DefaultHashBuilder>>,
 }
 
-/// The last letters of a token.
-type Tail = [u8; 16];
+/// The last 16 letters of a token.
+type Tail = u128;
 
 #[derive(Clone)]
 struct Entry {
-    token: Arc<str>,
+    token: Arc<[u8]>,
     claims: Arc<AccessClaims>,
     /// From then on the key verifies nothing.
     until: Timestamp,
@@ -46,7 +45,7 @@ impl Weighter<Tail, Entry> for Bytes {
 
 /// What an entry takes, rather more than less: the text, and the claims parsed from it, which take a few
 /// times as much.
-fn weight(token: &str) -> u64 {
+fn weight(token: &[u8]) -> u64 {
     512 + 4 * token.len() as u64
 }
 
@@ -64,17 +63,17 @@ impl Seen {
     }
 
     /// The claims of a token whose signature was checked, if its key still counts.
-    pub(crate) fn find(&self, token: &str, now: Timestamp) -> Option<Arc<AccessClaims>> {
+    pub(crate) fn find(&self, token: &[u8], now: Timestamp) -> Option<Arc<AccessClaims>> {
         let entry = self.cache.get()?.get(&tail(token)?)?;
         (*entry.token == *token && now < entry.until).then_some(entry.claims)
     }
 
     /// Keeps a token whose signature was checked, or made, just now.
-    pub(crate) fn keep(&self, token: &str, claims: &Arc<AccessClaims>, until: Timestamp) {
+    pub(crate) fn keep(&self, token: &[u8], claims: &Arc<AccessClaims>, until: Timestamp) {
         let Some(tail) = tail(token).filter(|_| self.room >= weight(token)) else { return };
         let entry = Entry { token: token.into(), claims: Arc::clone(claims), until };
         let usual = usize::try_from(self.room / 4096).unwrap_or(usize::MAX);
-        let make = || Cache::with(usual, self.room, Bytes, RandomState::new(), Default::default());
+        let make = || Cache::with(usual, self.room, Bytes, DefaultHashBuilder::default(), Default::default());
         self.cache.get_or_init(make).insert(tail, entry);
     }
 
@@ -84,8 +83,8 @@ impl Seen {
     }
 }
 
-fn tail(token: &str) -> Option<Tail> {
-    token.as_bytes().last_chunk().copied()
+fn tail(token: &[u8]) -> Option<Tail> {
+    token.last_chunk().copied().map(u128::from_le_bytes)
 }
 
 impl Default for Seen {

@@ -6,21 +6,16 @@
 
 use std::{fmt, sync::Arc};
 
+use memchr::memchr;
 use serde_json::{Map, Value, json};
 
 use super::{
     claims::AccessClaims,
+    cookies::cut,
     keyring::{Keyring, SigningAlg, SigningKey, is_kid},
 };
 use crate::{
-    base::{
-        error::Error,
-        hash,
-        json,
-        payload::PROTECTED,
-        secret::Secret,
-        time::Timestamp,
-    },
+    base::{error::Error, hash, json, payload::PROTECTED, secret::Secret, time::Timestamp},
     model::epoch::Epochs,
 };
 
@@ -82,7 +77,7 @@ pub(crate) enum OpenError {
 const LONGEST: usize = 8 * 1024;
 const LONGEST_HEADER: usize = 1024;
 /// What every header that we write for RS256 starts with, encoded.
-const OURS: &str = "eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCIsInZlcnNpb24iOiI1Iiwia2lkIjoi";
+const OURS: &[u8] = b"eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCIsInZlcnNpb24iOiI1Iiwia2lkIjoi";
 
 /// Makes a token.
 pub(crate) fn mint(
@@ -157,12 +152,12 @@ fn front_token(claims: &AccessClaims, payload: &str) -> String {
 /// It goes by the header, whose `version` no other JWT has: an app's own tokens are left alone, and a
 /// token of ours with a spoilt payload is refused rather than passed over. So is what is too long to
 /// be looked at (row J15).
-pub(crate) fn shaped(token: &str) -> bool {
+pub(crate) fn shaped(token: &[u8]) -> bool {
     if token.len() > LONGEST || token.starts_with(OURS) {
         return true;
     }
-    let Some((header, rest)) = token.split_once('.') else { return false };
-    if !rest.contains('.') {
+    let (header, Some(rest)) = cut(token, b'.') else { return false };
+    if memchr(b'.', rest).is_none() {
         return false;
     }
     // Read leniently: a header that the strict reader refuses may still claim to be ours.
@@ -178,7 +173,7 @@ fn looks_ours(header: &Map<String, Value>) -> bool {
 
 /// Opens a token that must be valid now. One whose signature was checked before is not checked again.
 pub(crate) fn open(
-    token: &str,
+    token: &[u8],
     keys: &Keyring,
     issuer: &str,
     now: Timestamp,
@@ -189,7 +184,7 @@ pub(crate) fn open(
 
 /// Opens a token that may have expired: it still names the session that a sign-out ends (row S12).
 pub(crate) fn open_expired(
-    token: &str,
+    token: &[u8],
     keys: &Keyring,
     issuer: &str,
     now: Timestamp,
@@ -203,7 +198,7 @@ pub(crate) fn open_expired(
 
 /// Checks the signature, then reads the claims.
 fn verify(
-    token: &str,
+    token: &[u8],
     keys: &Keyring,
     issuer: &str,
     now: Timestamp,
@@ -233,27 +228,26 @@ fn verify(
 }
 
 struct Parts<'a> {
-    header: &'a str,
-    payload: &'a str,
+    header: &'a [u8],
+    payload: &'a [u8],
     /// Header and payload with the dot between them: what is signed.
     signed: &'a [u8],
     signature: Vec<u8>,
 }
 
 /// Exactly three segments, none empty (row J10).
-fn split(token: &str) -> Option<Parts<'_>> {
-    let (header, rest) = token.split_once('.')?;
-    let (payload, signature) = rest.split_once('.')?;
-    let signed = token.get(..header.len() + 1 + payload.len())?.as_bytes();
-    let whole = !header.is_empty() && !payload.is_empty() && !signature.is_empty();
+fn split(token: &[u8]) -> Option<Parts<'_>> {
+    let (header, rest) = cut(token, b'.');
+    let (payload, signature) = cut(rest?, b'.');
+    let signed = token.get(..header.len() + 1 + payload.len())?;
     // A further dot is no letter of base64url.
-    whole.then_some(())?;
+    let signature = signature.filter(|text| ![header, payload, text].iter().any(|part| part.is_empty()))?;
     Some(Parts { header, payload, signed, signature: hash::from_base64url(signature)? })
 }
 
 /// The key's id and the algorithm. A header holds four members and no other: no extension is understood
 /// (row J09), and no key, link or certificate in it is looked at (rows J04, J10).
-fn read_header(segment: &str) -> Option<(String, SigningAlg)> {
+fn read_header(segment: &[u8]) -> Option<(String, SigningAlg)> {
     if segment.len() > LONGEST_HEADER.div_ceil(3) * 4 {
         return None;
     }
@@ -285,6 +279,20 @@ mod tests {
         },
         session::keyring::{Schedule, tests::key},
     };
+
+    type Opened = Result<Arc<AccessClaims>, OpenError>;
+
+    fn open(token: &str, keys: &Keyring, issuer: &str, now: Timestamp) -> Opened {
+        super::open(token.as_bytes(), keys, issuer, now)
+    }
+
+    fn open_expired(token: &str, keys: &Keyring, issuer: &str, now: Timestamp) -> Opened {
+        super::open_expired(token.as_bytes(), keys, issuer, now)
+    }
+
+    fn shaped(token: &str) -> bool {
+        super::shaped(token.as_bytes())
+    }
 
     const ISSUER: &str = "https://api.example.com/auth";
     const HANDLE: &str = "11111111-2222-4333-8444-555555555555";

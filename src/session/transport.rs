@@ -9,14 +9,13 @@ use std::str;
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{
-        ACCESS_CONTROL_EXPOSE_HEADERS, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, COOKIE, ORIGIN,
+        ACCESS_CONTROL_EXPOSE_HEADERS, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, COOKIE, Entry, ORIGIN,
         SET_COOKIE, VARY,
     },
 };
-use memchr::memchr_iter;
 
 use super::{
-    cookies::{CookieConfig, Jar, TransferMethod, cut, pairs, trim},
+    cookies::{CookieConfig, Jar, TransferMethod, cut, pairs, trim, trim_start},
     token,
 };
 use crate::base::{error::Error, secret::Secret, time::Timestamp};
@@ -36,13 +35,12 @@ const VARIES: HeaderValue = HeaderValue::from_static("Cookie, Authorization");
 pub(crate) struct Presented<'a> {
     /// The access token that decides.
     pub(crate) access: Access<'a>,
-    /// The bearer token as it came, whatever it is: the refresh route reads it. `None` where the server
-    /// takes no header tokens.
-    pub(crate) bearer: Option<&'a str>,
+    /// The bearer token as it came, whatever it is. `None` where the server takes no header tokens.
+    bearer: Option<&'a [u8]>,
     /// Whether a cookie by the access token's name came along.
-    pub(crate) access_cookie: bool,
+    access_cookie: bool,
     /// Every value that came under the refresh cookie's name (row C04).
-    pub(crate) refresh_cookies: Vec<&'a str>,
+    refresh_cookies: Vec<&'a [u8]>,
     headers: &'a HeaderMap,
 }
 
@@ -69,7 +67,7 @@ pub(crate) enum Access<'a> {
     /// To be opened; it alone decides.
     Token {
         /// The token.
-        text: &'a str,
+        text: &'a [u8],
         /// How it came.
         method: TransferMethod,
     },
@@ -127,12 +125,14 @@ impl<'a> Presented<'a> {
     }
 
     /// The values to look for a refresh token in, and how they came: the header wins (row R19).
-    pub(crate) fn refresh(&self) -> Option<(&[&'a str], TransferMethod)> {
-        match &self.bearer {
-            Some(bearer) => Some((std::slice::from_ref(bearer), TransferMethod::Header)),
-            None if self.refresh_cookies.is_empty() => None,
-            None => Some((&self.refresh_cookies, TransferMethod::Cookie)),
+    pub(crate) fn refresh(&self) -> Option<(Vec<&'a str>, TransferMethod)> {
+        if let Some(bearer) = self.bearer.and_then(|bearer| str::from_utf8(bearer).ok()) {
+            return Some((vec![bearer], TransferMethod::Header));
         }
+        // What is no text is none of ours.
+        let values: Vec<&str> =
+            self.refresh_cookies.iter().filter_map(|value| str::from_utf8(value).ok()).collect();
+        (!values.is_empty()).then_some((values, TransferMethod::Cookie))
     }
 
     /// Whether the request carries a token by this method, valid or not: what to clear when a session
@@ -171,50 +171,85 @@ impl<'a> Hints<'a> {
 }
 
 /// The two cookies among all that came.
+#[derive(Default)]
 struct Cookies<'a> {
-    access: Option<&'a str>,
+    access: Option<&'a [u8]>,
     differ: bool,
-    refresh: Vec<&'a str>,
+    refresh: Vec<&'a [u8]>,
+    count: usize,
+    bytes: usize,
 }
 
 impl<'a> Cookies<'a> {
     fn read(headers: &'a HeaderMap, config: &CookieConfig) -> Result<Self, TooLarge> {
-        let (access_name, refresh_name) =
-            (config.name(Jar::Access).as_bytes(), config.name(Jar::Refresh).as_bytes());
-        let (mut access, mut differ, mut refresh) = (None, false, Vec::new());
-        let (mut count, mut bytes) = (0, 0);
+        let mut cookies = Self::default();
         // HTTP/2 may split the field (RFC 9113, section 8.2.3): all of them are one list.
-        for field in headers.get_all(COOKIE) {
-            bytes += field.len() + 2;
-            count += 1 + memchr_iter(b';', field.as_bytes()).count();
-            if bytes > MOST_BYTES || count > MOST_COOKIES {
+        for field in fields(headers, &COOKIE) {
+            cookies.scan(field.as_bytes(), config)?;
+        }
+        Ok(cookies)
+    }
+
+    fn scan(&mut self, field: &'a [u8], config: &CookieConfig) -> Result<(), TooLarge> {
+        let (access, refresh) = (config.name(Jar::Access).as_bytes(), config.name(Jar::Refresh).as_bytes());
+        self.bytes += field.len() + 2;
+        if self.bytes > MOST_BYTES {
+            return Err(TooLarge);
+        }
+        let mut rest = Some(field);
+        while let Some(list) = rest {
+            let (pair, tail) = cut(list, b';');
+            rest = tail;
+            self.count += 1;
+            if self.count > MOST_COOKIES {
                 return Err(TooLarge);
             }
-            for (name, value) in pairs(field.as_bytes()) {
-                if name == access_name {
-                    differ |= access.is_some_and(|other| other != value);
-                    access = Some(value);
-                } else if name == refresh_name {
-                    refresh.extend(str::from_utf8(value));
-                }
+            if let Some(value) = value_of(access, pair) {
+                self.differ |= self.access.is_some_and(|other| other != value);
+                self.access = Some(value);
+            } else if let Some(value) = value_of(refresh, pair) {
+                self.refresh.push(value);
             }
         }
-        // What is no text is none of ours, but it is there.
-        let access = access.map(|value| str::from_utf8(value).unwrap_or_default());
-        Ok(Self { access, differ, refresh })
+        Ok(())
     }
 }
 
+/// The value of a pair by this name, both without the blanks around them (row C03).
+fn value_of<'a>(name: &[u8], pair: &'a [u8]) -> Option<&'a [u8]> {
+    let rest = trim_start(pair).strip_prefix(name)?;
+    trim_start(rest).strip_prefix(b"=").map(trim)
+}
+
+/// All fields of a name. Most requests have no name twice, which the map tells at once.
+fn fields<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a HeaderValue> {
+    let twice = headers.len() > headers.keys_len();
+    let (one, all) = match twice {
+        false => (headers.get(name), None),
+        true => (None, Some(headers.get_all(name).iter())),
+    };
+    one.into_iter().chain(all.into_iter().flatten())
+}
+
 /// The bearer token, if there is one, and whether there are several fields.
-fn authorization(headers: &HeaderMap) -> (Option<&str>, bool) {
-    let mut fields = headers.get_all(AUTHORIZATION).iter();
-    let (first, second) = (fields.next(), fields.next());
-    let bearer = first.filter(|_| second.is_none()).and_then(|value| {
-        let (scheme, rest) = value.as_bytes().split_at_checked("Bearer".len())?;
+fn authorization(headers: &HeaderMap) -> (Option<&[u8]>, bool) {
+    let mut fields = fields(headers, &AUTHORIZATION);
+    let Some(first) = fields.next() else { return (None, false) };
+    if fields.next().is_some() {
+        return (None, true);
+    }
+    let bearer = first.as_bytes().split_at_checked("Bearer".len()).and_then(|(scheme, rest)| {
         let rest = rest.strip_prefix(b" ").filter(|_| scheme.eq_ignore_ascii_case(b"bearer"))?;
-        str::from_utf8(rest).ok().map(|text| text.trim_matches(' ')).filter(|text| !text.is_empty())
+        Some(trim_spaces(rest)).filter(|token| !token.is_empty())
     });
-    (bearer, second.is_some())
+    (bearer, false)
+}
+
+fn trim_spaces(mut bytes: &[u8]) -> &[u8] {
+    while let [b' ', rest @ ..] | [rest @ .., b' '] = bytes {
+        bytes = rest;
+    }
+    bytes
 }
 
 fn origin(headers: &HeaderMap) -> Option<&str> {
@@ -339,10 +374,23 @@ pub(crate) fn no_store(headers: &mut HeaderMap) {
     vary(headers);
 }
 
+/// A protected answer is nobody else's (row C11), unless the handler is stricter still.
+pub(crate) fn private(headers: &mut HeaderMap) {
+    let strict = headers
+        .get(CACHE_CONTROL)
+        .is_some_and(|value| value.to_str().is_ok_and(|text| text.to_ascii_lowercase().contains("no-store")));
+    if !strict {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
+    }
+    vary(headers);
+}
+
 /// Says that the answer depends on the credentials.
 pub(crate) fn vary(headers: &mut HeaderMap) {
-    if !headers.get_all(VARY).iter().any(|value| *value == VARIES) {
-        headers.append(VARY, VARIES);
+    match headers.entry(VARY) {
+        Entry::Vacant(entry) => drop(entry.insert(VARIES)),
+        Entry::Occupied(entry) if entry.iter().any(|value| *value == VARIES) => {}
+        Entry::Occupied(mut entry) => entry.append(VARIES),
     }
 }
 
@@ -373,6 +421,9 @@ fn put_cookie(headers: &mut HeaderMap, cookie: String) -> Result<(), Error> {
 
 /// Keeps the `Set-Cookie` fields whose name and domain pass; says how many did not.
 fn retain_cookies(headers: &mut HeaderMap, keep: impl Fn(&[u8], Option<&[u8]>) -> bool) -> usize {
+    if !headers.contains_key(SET_COOKIE) {
+        return 0;
+    }
     let all: Vec<HeaderValue> = headers.get_all(SET_COOKIE).iter().cloned().collect();
     let kept: Vec<HeaderValue> = all
         .iter()

@@ -159,9 +159,13 @@ pub(crate) fn judge(
         }
     }
     let payload = &opened.claims.payload;
-    let claims = validator::refetches(&demand.validators, payload, now);
     let due = opened.claims.ask_at.is_some_and(|at| at <= now);
-    if !claims.is_empty() || verdict != Verdict::Current || demand.check_store || due {
+    let asks = verdict != Verdict::Current || demand.check_store || due;
+    if !asks && validator::satisfied(&demand.validators, payload, now) {
+        return Judgement::Pass(opened);
+    }
+    let claims = validator::refetches(&demand.validators, payload, now);
+    if asks || !claims.is_empty() {
         return Judgement::Ask(Question::Row(opened, claims));
     }
     enforce(demand, opened, now)
