@@ -37,6 +37,8 @@ impl Case {
         status: u16,
         request: impl Fn() -> Request<Body> + 'static,
     ) -> Self {
+        // What `axum::serve` does at its start: routes are made once, not at each request.
+        let router = router.with_state(());
         Self { name, base, router, request: Box::new(request), status }
     }
 

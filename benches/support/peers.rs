@@ -75,10 +75,10 @@ pub(crate) fn signature_alone() -> impl FnMut() {
     let message = vec![b'x'; 700];
     let mut signature = vec![0; pair.public_modulus_len()];
     pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), &message, &mut signature).expect("a signature");
-    let key = DecodingKey::from_rsa_raw_components(&n, &e);
+    let (key, signature) = (DecodingKey::from_rsa_raw_components(&n, &e), URL_SAFE_NO_PAD.encode(signature));
     move || {
-        let verifier = (DEFAULT_PROVIDER.verifier_factory)(&Algorithm::RS256, &key).expect("a verifier");
-        verifier.verify(&message, &signature).expect("a good signature");
+        let good = jsonwebtoken::crypto::verify(&signature, &message, &key, Algorithm::RS256);
+        assert!(good.expect("it can be checked"));
     }
 }
 

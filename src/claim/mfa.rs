@@ -65,9 +65,11 @@ impl MfaClaim {
 
 /// The claim's two members, as they stand in the payload: all that a plain request is judged by.
 fn members(payload: &Payload) -> Option<(&Value, bool)> {
-    let members = payload.member(KEY)?.as_object().filter(|members| members.len() == 2)?;
-    match (members.get("c"), members.get("v")) {
-        (Some(c @ Value::Object(_)), Some(Value::Bool(v))) => Some((c, *v)),
+    let mut members = payload.member(KEY)?.as_object().filter(|members| members.len() == 2)?.iter();
+    match (members.next()?, members.next()?) {
+        ((c_name, c @ Value::Object(_)), (v_name, Value::Bool(v))) if c_name == "c" && v_name == "v" => {
+            Some((c, *v))
+        }
         _ => None,
     }
 }

@@ -112,16 +112,18 @@ where
 /// One writer, one moment: what the session has to tell the client goes into the head.
 fn write<R>(desk: &Desk, session: Option<Session>, response: &mut Response<R>) {
     let kit = &desk.kit;
+    // A switching connection gets no tokens (row M05).
+    let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
+    let known = session.is_some();
+    let change = session.and_then(Session::finish).filter(|_| !switching);
+    if known && change.is_none() && transport::private_if_plain(headers) {
+        return;
+    }
     if transport::strip_foreign(headers, &kit.config.cookies) > 0 {
         #[cfg(feature = "tracing")]
         tracing::error!("a handler set a cookie by a name of the session's: it was dropped");
     }
-    // What an optional mount lets pass depends on the credentials too.
-    let Some(session) = session else { return transport::vary(headers) };
-    // A switching connection gets no tokens (row M05).
-    let change = session.take_change().filter(|_| response.status() != StatusCode::SWITCHING_PROTOCOLS);
-    let headers = response.headers_mut();
     match change {
         Some(change) => {
             if change.write(headers, &kit.config.cookies, kit.db.now()).is_err() {
@@ -129,7 +131,8 @@ fn write<R>(desk: &Desk, session: Option<Session>, response: &mut Response<R>) {
                 tracing::error!("a token can't stand in a header: nothing was sent to the client");
             }
         }
-        None => transport::private(headers),
+        None if known => transport::private(headers),
+        // What an optional mount lets pass depends on the credentials too.
+        None => transport::vary(headers),
     }
-    session.recycle();
 }

@@ -20,23 +20,27 @@ use crate::{
 #[derive(Clone)]
 #[must_use]
 pub struct MfaLayer {
-    mfa: Mfa,
-    demand: Demand,
+    mount: Arc<Mount>,
+}
+
+/// Whose sessions a mount takes, and what it asks of them.
+#[derive(Clone)]
+pub(super) struct Mount {
+    pub(super) mfa: Mfa,
+    pub(super) demand: Demand,
 }
 
 impl MfaLayer {
     /// A session is needed, and every global validator must hold.
     pub fn required(mfa: Mfa) -> Self {
         let validators = Arc::clone(&mfa.desk.validators);
-        Self { mfa, demand: Demand { validators, ..Demand::bare() } }
+        Self { mount: Arc::new(Mount { mfa, demand: Demand { validators, ..Demand::bare() } }) }
     }
 
     /// A session if there is one. One that is there must be good: an expired, forged or revoked one is
     /// refused, never taken for none (row M14).
     pub fn optional(mfa: Mfa) -> Self {
-        let mut layer = Self::required(mfa);
-        layer.demand.optional = true;
-        layer
+        Self::required(mfa).demand(|demand| demand.optional = true)
     }
 
     /// Lets sessions pass that lack a factor: for pages where factors are completed.
@@ -74,29 +78,32 @@ impl MfaLayer {
         })
     }
 
-    fn change(mut self, change: impl FnOnce(&mut Vec<Arc<dyn ClaimValidator>>)) -> Self {
-        let mut all = self.demand.validators.to_vec();
-        change(&mut all);
-        self.demand.validators = all.into();
+    fn change(self, change: impl FnOnce(&mut Vec<Arc<dyn ClaimValidator>>)) -> Self {
+        self.demand(|demand| {
+            let mut all = demand.validators.to_vec();
+            change(&mut all);
+            demand.validators = all.into();
+        })
+    }
+
+    fn demand(mut self, change: impl FnOnce(&mut Demand)) -> Self {
+        change(&mut Arc::make_mut(&mut self.mount).demand);
         self
     }
 
     /// Reads the session's row at each request: revocation is exact, at the price of a store call.
-    pub fn check_store(mut self) -> Self {
-        self.demand.check_store = true;
-        self
+    pub fn check_store(self) -> Self {
+        self.demand(|demand| demand.check_store = true)
     }
 
     /// What to do while the change feed is cut off. Default: go on, bounded by the token's life.
-    pub fn when_stale(mut self, stale: Stale) -> Self {
-        self.demand.stale = stale;
-        self
+    pub fn when_stale(self, stale: Stale) -> Self {
+        self.demand(|demand| demand.stale = stale)
     }
 
     /// Asks for the anti-CSRF proof on safe methods as well.
-    pub fn csrf_always(mut self) -> Self {
-        self.demand.csrf_always = true;
-        self
+    pub fn csrf_always(self) -> Self {
+        self.demand(|demand| demand.csrf_always = true)
     }
 
     /// Covers a whole service, fallback and all: what comes back takes no more routes (row M02).
@@ -109,14 +116,15 @@ impl<S> Layer<S> for MfaLayer {
     type Service = MfaService<S>;
 
     fn layer(&self, inner: S) -> MfaService<S> {
-        MfaService::new(self.mfa.clone(), self.demand.clone(), inner)
+        MfaService::new(Arc::clone(&self.mount), inner)
     }
 }
 
 impl fmt::Debug for MfaLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ids: Vec<&str> = self.demand.validators.iter().map(|validator| validator.id()).collect();
-        f.debug_struct("MfaLayer").field("optional", &self.demand.optional).field("validators", &ids).finish()
+        let demand = &self.mount.demand;
+        let ids: Vec<&str> = demand.validators.iter().map(|validator| validator.id()).collect();
+        f.debug_struct("MfaLayer").field("optional", &demand.optional).field("validators", &ids).finish()
     }
 }
 

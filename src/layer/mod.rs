@@ -7,6 +7,7 @@ pub use self::{
     service::MfaService,
 };
 
+use self::layer::Mount;
 pub(crate) use self::service::Verified;
 
 pub(crate) mod body;

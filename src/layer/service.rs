@@ -16,7 +16,7 @@ use http_body::Body;
 use tower::Service;
 
 use super::{
-    MfaBody, MfaFuture,
+    MfaBody, MfaFuture, Mount,
     refuse::{self, Answer},
 };
 use crate::{
@@ -25,7 +25,6 @@ use crate::{
         time::Timestamp,
     },
     claim::{ClaimRef, validator},
-    engine::Mfa,
     flow::Desk,
     policy::RequestFacts,
     session::{
@@ -44,14 +43,13 @@ const FEED_PATIENCE: Duration = Duration::from_secs(1);
 /// What [`MfaLayer`](super::MfaLayer) makes of a service.
 #[derive(Clone)]
 pub struct MfaService<S> {
-    mfa: Mfa,
-    demand: Demand,
+    mount: Arc<Mount>,
     inner: S,
 }
 
 impl<S> MfaService<S> {
-    pub(super) fn new(mfa: Mfa, demand: Demand, inner: S) -> Self {
-        Self { mfa, demand, inner }
+    pub(super) fn new(mount: Arc<Mount>, inner: S) -> Self {
+        Self { mount, inner }
     }
 }
 
@@ -113,7 +111,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> MfaFuture<S, B> {
-        let desk = &self.mfa.desk;
+        let desk = &self.mount.mfa.desk;
         if is_preflight(&request) {
             // No session goes in: the extractor of a real OPTIONS handler fails closed (row X10).
             request.extensions_mut().remove::<Verified>();
@@ -121,7 +119,7 @@ where
         }
         let head = Head {
             desk,
-            demand: &self.demand,
+            demand: &self.mount.demand,
             method: request.method(),
             headers: request.headers(),
             outer: outer(desk, &request),
@@ -135,10 +133,10 @@ where
             Step::Ask(question) => {
                 let facts = desk.peer.facts(request.extensions(), request.headers());
                 // What is needed to judge again, without holding the request across an await.
-                let (desk, demand, outer) = (Arc::clone(desk), self.demand.clone(), head.outer.cloned());
+                let (mount, outer) = (Arc::clone(&self.mount), head.outer.cloned());
                 let (method, headers) = (request.method().clone(), request.headers().clone());
                 let asking = Box::pin(async move {
-                    let (desk, demand, outer) = (&desk, &demand, outer.as_ref());
+                    let (desk, demand, outer) = (&mount.mfa.desk, &mount.demand, outer.as_ref());
                     let head = Head { desk, demand, method: &method, headers: &headers, outer };
                     match head.ask(question, &facts).await {
                         Found::Verified(verified) => Ok(verified),

@@ -57,7 +57,7 @@ struct State {
 enum Change {
     #[default]
     Nothing,
-    Tokens(transport::TokenChange),
+    Tokens(Box<transport::TokenChange>),
     /// The head was sent: nothing can follow it (row M11).
     Sent,
 }
@@ -66,11 +66,6 @@ impl Session {
     pub(crate) fn new(kit: &Arc<Kit>, opened: Opened) -> Self {
         let state = spare::take(State { opened, change: Change::Nothing });
         Self { kit: Arc::clone(kit), state }
-    }
-
-    /// The request is answered: its memory serves another one, if nobody kept the session.
-    pub(crate) fn recycle(self) {
-        spare::put(self.state);
     }
 
     /// The user: the primary user's id if logins were linked.
@@ -204,14 +199,28 @@ impl Session {
     pub(crate) fn set_change(&self, change: transport::TokenChange) {
         let mut state = self.state();
         if !matches!(state.change, Change::Sent) {
-            state.change = Change::Tokens(change);
+            state.change = Change::Tokens(Box::new(change));
         }
     }
 
-    /// What the response must carry; from now on nothing can be added.
-    pub(crate) fn take_change(&self) -> Option<transport::TokenChange> {
-        match std::mem::replace(&mut self.state().change, Change::Sent) {
-            Change::Tokens(change) => Some(change),
+    /// What the response must carry; from now on nothing can be added. The memory of a session that nobody
+    /// kept serves another request.
+    pub(crate) fn finish(self) -> Option<transport::TokenChange> {
+        let mut state = self.state;
+        let change = match Arc::get_mut(&mut state) {
+            Some(alone) => {
+                let alone = alone.get_mut().unwrap_or_else(PoisonError::into_inner);
+                let change = std::mem::take(&mut alone.change);
+                spare::put(state);
+                change
+            }
+            None => {
+                let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+                std::mem::replace(&mut state.change, Change::Sent)
+            }
+        };
+        match change {
+            Change::Tokens(change) => Some(*change),
             Change::Nothing | Change::Sent => None,
         }
     }

@@ -28,13 +28,11 @@ pub(super) fn take(state: State) -> Arc<Mutex<State>> {
     Arc::new(Mutex::new(state))
 }
 
-/// Gives a piece back, unless somebody else still holds it.
-pub(super) fn put(mut piece: Arc<Mutex<State>>) {
-    if Arc::get_mut(&mut piece).is_some() {
-        SPARE.with_borrow_mut(|spare| {
-            if spare.len() < MOST {
-                spare.push(piece);
-            }
-        });
-    }
+/// Gives back a piece that the caller alone holds.
+pub(super) fn put(piece: Arc<Mutex<State>>) {
+    SPARE.with_borrow_mut(|spare| {
+        if spare.len() < MOST {
+            spare.push(piece);
+        }
+    });
 }

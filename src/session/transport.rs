@@ -9,7 +9,7 @@ use std::str;
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{
-        ACCESS_CONTROL_EXPOSE_HEADERS, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, COOKIE, Entry, ORIGIN,
+        ACCESS_CONTROL_EXPOSE_HEADERS, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, COOKIE, ORIGIN,
         SET_COOKIE, VARY,
     },
 };
@@ -183,8 +183,12 @@ struct Cookies<'a> {
 impl<'a> Cookies<'a> {
     fn read(headers: &'a HeaderMap, config: &CookieConfig) -> Result<Self, TooLarge> {
         let mut cookies = Self::default();
+        if !has_repeats(headers) {
+            headers.get(COOKIE).map_or(Ok(()), |field| cookies.scan(field.as_bytes(), config))?;
+            return Ok(cookies);
+        }
         // HTTP/2 may split the field (RFC 9113, section 8.2.3): all of them are one list.
-        for field in fields(headers, &COOKIE) {
+        for field in headers.get_all(COOKIE) {
             cookies.scan(field.as_bytes(), config)?;
         }
         Ok(cookies)
@@ -221,26 +225,20 @@ fn value_of<'a>(name: &[u8], pair: &'a [u8]) -> Option<&'a [u8]> {
     trim_start(rest).strip_prefix(b"=").map(trim)
 }
 
-/// All fields of a name. Most requests have no name twice, which the map tells at once.
-fn fields<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a HeaderValue> {
-    let twice = headers.len() > headers.keys_len();
-    let (one, all) = match twice {
-        false => (headers.get(name), None),
-        true => (None, Some(headers.get_all(name).iter())),
-    };
-    one.into_iter().chain(all.into_iter().flatten())
+/// Whether some name has several fields: most requests have none, and then one look a name is enough.
+fn has_repeats(headers: &HeaderMap) -> bool {
+    headers.len() > headers.keys_len()
 }
 
 /// The bearer token, if there is one, and whether there are several fields.
 fn authorization(headers: &HeaderMap) -> (Option<&[u8]>, bool) {
-    let mut fields = fields(headers, &AUTHORIZATION);
-    let Some(first) = fields.next() else { return (None, false) };
-    if fields.next().is_some() {
+    let Some(first) = headers.get(AUTHORIZATION) else { return (None, false) };
+    if has_repeats(headers) && headers.get_all(AUTHORIZATION).iter().nth(1).is_some() {
         return (None, true);
     }
-    let bearer = first.as_bytes().split_at_checked("Bearer".len()).and_then(|(scheme, rest)| {
-        let rest = rest.strip_prefix(b" ").filter(|_| scheme.eq_ignore_ascii_case(b"bearer"))?;
-        Some(trim_spaces(rest)).filter(|token| !token.is_empty())
+    let bearer = first.as_bytes().split_at_checked("Bearer ".len()).and_then(|(scheme, token)| {
+        let token = trim_spaces(token);
+        (scheme.eq_ignore_ascii_case(b"Bearer ") && !token.is_empty()).then_some(token)
     });
     (bearer, false)
 }
@@ -385,12 +383,21 @@ pub(crate) fn private(headers: &mut HeaderMap) {
     vary(headers);
 }
 
+/// The same for an answer in which the handler said nothing about cookies or caching: most of them. One look
+/// at its few names is cheaper than a search for each of ours. Says whether it was such an answer.
+pub(crate) fn private_if_plain(headers: &mut HeaderMap) -> bool {
+    let plain = !headers.keys().any(|name| [SET_COOKIE, CACHE_CONTROL, VARY].contains(name));
+    if plain {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
+        headers.insert(VARY, VARIES);
+    }
+    plain
+}
+
 /// Says that the answer depends on the credentials.
 pub(crate) fn vary(headers: &mut HeaderMap) {
-    match headers.entry(VARY) {
-        Entry::Vacant(entry) => drop(entry.insert(VARIES)),
-        Entry::Occupied(entry) if entry.iter().any(|value| *value == VARIES) => {}
-        Entry::Occupied(mut entry) => entry.append(VARIES),
+    if !headers.get_all(VARY).iter().any(|value| *value == VARIES) {
+        headers.append(VARY, VARIES);
     }
 }
 

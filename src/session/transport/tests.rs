@@ -231,7 +231,8 @@ fn the_other_headers() {
         ("sec-fetch-site", "nearby"),
         ("content-type", "application/jsonx"),
     ];
-    with(&odd, |odd| {
+    with(&odd, |request| {
+        let odd = request.hints();
         assert!(odd.auth_mode.is_none() && !odd.json);
         assert_eq!((odd.origin, odd.fetch_site), (Some("null"), Some(FetchSite::CrossSite)));
     });
