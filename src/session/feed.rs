@@ -116,6 +116,7 @@ impl Feed {
     }
 
     /// What is known against a token with these numbers, and how far silence can be relied on.
+    #[inline]
     pub(crate) fn judge(
         &self,
         token: &Numbered<'_>,
@@ -137,6 +138,7 @@ impl Feed {
     }
 
     /// How far the feed's silence can be relied on.
+    #[inline]
     pub(crate) fn freshness(&self, instant: Instant, now: Timestamp) -> Freshness {
         self.read().freshness(instant, now)
     }
@@ -162,6 +164,7 @@ impl Feed {
 }
 
 impl Known {
+    #[inline]
     fn verdict(&self, token: &Numbered<'_>, now: Timestamp) -> Verdict {
         let numbers = token.numbers;
         let marks = [

@@ -289,6 +289,7 @@ impl Keyring {
     }
 
     /// The tokens that a key of this set verified.
+    #[inline]
     pub(crate) fn seen(&self) -> &Seen {
         &self.seen
     }
@@ -367,6 +368,7 @@ impl Keys {
     }
 
     /// The set as it is now.
+    #[inline]
     pub(crate) fn current(&self) -> Arc<Keyring> {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }

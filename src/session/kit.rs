@@ -91,6 +91,7 @@ impl Kit {
     }
 
     /// What the feed says of an opened token, and whether its silence can be relied on.
+    #[inline]
     pub(crate) fn verdict(&self, claims: &AccessClaims, now: Timestamp) -> (Verdict, Freshness) {
         let (numbers, session) = (&claims.epochs, &claims.handle);
         let token = Numbered { numbers, user: &claims.user, tenant: &claims.tenant, session };

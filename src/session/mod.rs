@@ -63,6 +63,7 @@ enum Change {
 }
 
 impl Session {
+    #[inline]
     pub(crate) fn new(kit: &Arc<Kit>, opened: Opened) -> Self {
         let state = spare::take(State { opened, change: Change::Nothing });
         Self { kit: Arc::clone(kit), state }
@@ -205,6 +206,7 @@ impl Session {
 
     /// What the response must carry; from now on nothing can be added. The memory of a session that nobody
     /// kept serves another request.
+    #[inline]
     pub(crate) fn finish(self) -> Option<transport::TokenChange> {
         let mut state = self.state;
         let change = match Arc::get_mut(&mut state) {

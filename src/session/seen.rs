@@ -63,6 +63,7 @@ impl Seen {
     }
 
     /// The claims of a token whose signature was checked, if its key still counts.
+    #[inline]
     pub(crate) fn find(&self, token: &[u8], now: Timestamp) -> Option<Arc<AccessClaims>> {
         let entry = self.cache.get()?.get(&tail(token)?)?;
         (*entry.token == *token && now < entry.until).then_some(entry.claims)
@@ -83,6 +84,7 @@ impl Seen {
     }
 }
 
+#[inline]
 fn tail(token: &[u8]) -> Option<Tail> {
     token.last_chunk().copied().map(u128::from_le_bytes)
 }

@@ -17,6 +17,7 @@ thread_local! {
 }
 
 /// A piece that holds this state and belongs to the caller alone.
+#[inline]
 pub(super) fn take(state: State) -> Arc<Mutex<State>> {
     let spare = SPARE.with_borrow_mut(Vec::pop);
     if let Some(mut piece) = spare
@@ -29,6 +30,7 @@ pub(super) fn take(state: State) -> Arc<Mutex<State>> {
 }
 
 /// Gives back a piece that the caller alone holds.
+#[inline]
 pub(super) fn put(piece: Arc<Mutex<State>>) {
     SPARE.with_borrow_mut(|spare| {
         if spare.len() < MOST {

@@ -172,6 +172,7 @@ fn looks_ours(header: &Map<String, Value>) -> bool {
 }
 
 /// Opens a token that must be valid now. One whose signature was checked before is not checked again.
+#[inline]
 pub(crate) fn open(
     token: &[u8],
     keys: &Keyring,
@@ -183,6 +184,7 @@ pub(crate) fn open(
 }
 
 /// Opens a token that may have expired: it still names the session that a sign-out ends (row S12).
+#[inline]
 pub(crate) fn open_expired(
     token: &[u8],
     keys: &Keyring,

@@ -14,6 +14,8 @@ use http::{
     },
 };
 
+use memchr::memchr_iter;
+
 use super::{
     cookies::{CookieConfig, Jar, TransferMethod, cut, pairs, trim, trim_start},
     token,
@@ -200,10 +202,10 @@ impl<'a> Cookies<'a> {
         if self.bytes > MOST_BYTES {
             return Err(TooLarge);
         }
-        let mut rest = Some(field);
-        while let Some(list) = rest {
-            let (pair, tail) = cut(list, b';');
-            rest = tail;
+        let mut start = 0;
+        for end in memchr_iter(b';', field).chain([field.len()]) {
+            let pair = field.get(start..end).unwrap_or_default();
+            start = end + 1;
             self.count += 1;
             if self.count > MOST_COOKIES {
                 return Err(TooLarge);
@@ -220,17 +222,20 @@ impl<'a> Cookies<'a> {
 }
 
 /// The value of a pair by this name, both without the blanks around them (row C03).
+#[inline]
 fn value_of<'a>(name: &[u8], pair: &'a [u8]) -> Option<&'a [u8]> {
     let rest = trim_start(pair).strip_prefix(name)?;
     trim_start(rest).strip_prefix(b"=").map(trim)
 }
 
 /// Whether some name has several fields: most requests have none, and then one look a name is enough.
+#[inline]
 fn has_repeats(headers: &HeaderMap) -> bool {
     headers.len() > headers.keys_len()
 }
 
 /// The bearer token, if there is one, and whether there are several fields.
+#[inline]
 fn authorization(headers: &HeaderMap) -> (Option<&[u8]>, bool) {
     let Some(first) = headers.get(AUTHORIZATION) else { return (None, false) };
     if has_repeats(headers) && headers.get_all(AUTHORIZATION).iter().nth(1).is_some() {
@@ -385,6 +390,7 @@ pub(crate) fn private(headers: &mut HeaderMap) {
 
 /// The same for an answer in which the handler said nothing about cookies or caching: most of them. One look
 /// at its few names is cheaper than a search for each of ours. Says whether it was such an answer.
+#[inline]
 pub(crate) fn private_if_plain(headers: &mut HeaderMap) -> bool {
     let plain = !headers.keys().any(|name| [SET_COOKIE, CACHE_CONTROL, VARY].contains(name));
     if plain {

@@ -110,6 +110,7 @@ pub(crate) enum Question {
 }
 
 /// Judges a request up to the token itself: steps 1 to 3.
+#[inline]
 pub(crate) fn open(demand: &Demand, evidence: &Evidence<'_>) -> Judgement {
     let presented = evidence.presented;
     let (text, method) = match presented.access {
@@ -138,6 +139,7 @@ pub(crate) fn open(demand: &Demand, evidence: &Evidence<'_>) -> Judgement {
 
 /// Judges an opened token: steps 4 and 5. `verdict` is what the feed says about it; `read` says that the
 /// feed was tried just now, so that a mount decides instead of asking again.
+#[inline]
 pub(crate) fn judge(
     demand: &Demand,
     opened: Opened,
