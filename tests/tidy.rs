@@ -30,6 +30,7 @@ const FLOORS: [&[&str]; 16] = [
         "session/transport",
         "session/peer",
         "session/token",
+        "session/signing",
         "session/keyring",
         "session/refresh",
         "session/feed",
@@ -372,8 +373,11 @@ fn sources() -> Vec<(String, String)> {
     files
 }
 
+/// Applies a rule to every file but those that are tests as a whole, as those inside a file are left out.
 fn every(rule: impl Fn(&str, &str) -> Vec<String>) {
-    let breaches: Vec<String> = sources().iter().flat_map(|(file, text)| rule(file, text)).collect();
+    let files = sources();
+    let files = files.iter().filter(|(file, _)| !is_test_file(file));
+    let breaches: Vec<String> = files.flat_map(|(file, text)| rule(file, text)).collect();
     assert!(breaches.is_empty(), "\n{}", breaches.join("\n"));
 }
 
