@@ -38,6 +38,26 @@ pub(crate) mod verify;
 ///
 /// What a handler changes reaches the client with the response: the layer sends the new token. A change
 /// after the response's head was sent is an error that says so.
+///
+/// Nobody but the crate makes one, and it holds what was read from the very bytes whose signature was
+/// checked (row J21):
+///
+/// ```
+/// let nobody = tower_mfa::Session::from_extensions(&http::Extensions::new());
+/// assert!(nobody.is_none());
+/// ```
+/// ```compile_fail,E0451
+/// let session = tower_mfa::Session { shared: todo!() };
+/// ```
+/// ```compile_fail,E0624
+/// let session = tower_mfa::Session::new(todo!(), todo!());
+/// ```
+/// ```compile_fail,E0277
+/// let session: tower_mfa::Session = serde_json::from_str("{}").unwrap();
+/// ```
+/// ```compile_fail,E0603
+/// fn read(claims: tower_mfa::session::AccessClaims) {}
+/// ```
 #[derive(Clone)]
 pub struct Session {
     shared: Arc<Shared>,

@@ -126,8 +126,9 @@ async fn store_keys(mfa: &Mfa, set: &KeySet) {
     kit(mfa).db.transact("keyset", store).await.unwrap();
 }
 
-/// Three processes on one store, 30 days, a new key every hour. Each looks at the store once a minute, at
-/// seconds of its own: 60 times as seldom as it does.
+/// Three processes on one store, 30 days, a new key every hour. Around a publication, a change and a
+/// retirement each looks at the store once a minute, at seconds of its own, 60 times as seldom as it does;
+/// where nothing happens they look now and then.
 #[tokio::test]
 async fn sec_j07_thirty_days_of_hourly_rotation_refuse_no_valid_token_and_accept_no_retired_key() {
     let (store, clock) = (MemoryStore::new(), HandClock::new());
@@ -139,16 +140,28 @@ async fn sec_j07_thirty_days_of_hourly_rotation_refuse_no_valid_token_and_accept
     let mut live: Vec<(Timestamp, String)> = Vec::new();
     // By key: a token that outlives it, and when the key retires.
     let mut keys: BTreeMap<String, (String, Timestamp)> = BTreeMap::new();
-    let mut retired: Vec<String> = Vec::new();
-    const STEP: u64 = 20;
-    for step in 0..30 * 24 * 3600 / STEP {
-        clock.advance(Duration::from_secs(STEP));
+    let (mut retired, mut lasted): (Vec<String>, usize) = (Vec::new(), 0);
+    let (end, mut step) = (clock.now() + 30 * 24 * HOUR, 0_u64);
+    while clock.now() < end {
+        let length = match (clock.now().as_secs() - START) % 3600 {
+            // The change, the last moments of tokens of that time, the retirement, the publication.
+            0..100 | 400..700 | 1160..1260 | 3400.. => Duration::from_secs(20),
+            100..400 => Duration::from_secs(300),
+            700..1160 => Duration::from_secs(460),
+            _ => Duration::from_secs(535),
+        };
+        clock.advance(length);
+        step += 1;
         let (turn, now) = ((step % 3) as usize, clock.now());
-        look(&nodes[turn]).await;
+        for (n, mfa) in nodes.iter().enumerate() {
+            if n == turn || length > Duration::from_secs(20) {
+                look(mfa).await;
+            }
+        }
         // Often around a change of keys, now and then between.
         let signers: Vec<String> = nodes.iter().map(signs_with).collect();
         let changing = signers.iter().any(|kid| *kid != signers[0]) || !keys.contains_key(&signers[turn]);
-        if changing || step.is_multiple_of(12) {
+        if changing || step.is_multiple_of(10) {
             for mfa in &nodes {
                 let ring = kit(mfa).keys.current();
                 let key = ring.signing(now).unwrap();
@@ -162,8 +175,9 @@ async fn sec_j07_thirty_days_of_hourly_rotation_refuse_no_valid_token_and_accept
             }
         }
         // In their last moments they are still good, on the process whose turn it is.
-        let ending = |(end, _): &mut (Timestamp, String)| *end <= now + Duration::from_secs(STEP);
-        for (_, token) in live.extract_if(.., ending) {
+        let ending = |(end, _): &mut (Timestamp, String)| *end <= now + Duration::from_secs(20);
+        for (_, token) in live.extract_if(.., ending).filter(|(end, _)| now < *end) {
+            lasted += 1;
             assert_eq!(opens(kit(&nodes[turn]), &token), Ok(()), "about to end, at step {step}");
         }
         let over = |_: &String, (_, until): &mut (String, Timestamp)| *until <= now;
@@ -173,13 +187,14 @@ async fn sec_j07_thirty_days_of_hourly_rotation_refuse_no_valid_token_and_accept
             }
             retired.push(token);
         }
-        if step.is_multiple_of(3 * 60) {
+        if step.is_multiple_of(40) {
             for token in retired.iter().rev().take(3).chain(retired.first()) {
                 assert!(opens(kit(&nodes[turn]), token).is_err(), "retired for long, at step {step}");
             }
         }
     }
     assert!((715..=725).contains(&(retired.len() + keys.len())), "{} {}", retired.len(), keys.len());
+    assert!(lasted > 2 * 720, "{lasted}");
     assert!(stored(&nodes[0]).await.keys.len() <= 3, "what retired is gone from the store");
 }
 
