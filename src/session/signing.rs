@@ -249,7 +249,7 @@ enum Private {
     Rs256(Box<rsa::KeyPair>),
     EdDsa(Ed25519KeyPair),
     Es256(EcdsaKeyPair),
-    Hs256(hmac::Key, Zeroizing<Vec<u8>>),
+    Hs256(Box<hmac::Key>, Zeroizing<Vec<u8>>),
 }
 
 impl Pair {
@@ -269,7 +269,7 @@ impl Pair {
 
     fn hs256(secret: &[u8]) -> Result<Self, Error> {
         let public = VerifyingKey::hs256(secret)?;
-        let key = hmac::Key::new(HMAC_SHA256, secret);
+        let key = Box::new(hmac::Key::new(HMAC_SHA256, secret));
         Ok(Self { public, private: Private::Hs256(key, Zeroizing::new(secret.to_vec())) })
     }
 }
@@ -279,7 +279,7 @@ pub(crate) enum VerifyingKey {
     Rs256 { key: DecodingKey, n: String, e: String },
     EdDsa { key: DecodingKey, x: String },
     Es256 { key: DecodingKey, x: String, y: String },
-    Hs256(hmac::Key),
+    Hs256(Box<hmac::Key>),
 }
 
 impl VerifyingKey {
@@ -325,7 +325,7 @@ impl VerifyingKey {
         if guessable(secret) {
             return Err(weak());
         }
-        Ok(Self::Hs256(hmac::Key::new(HMAC_SHA256, secret)))
+        Ok(Self::Hs256(Box::new(hmac::Key::new(HMAC_SHA256, secret))))
     }
 
     pub(crate) fn alg(&self) -> SigningAlg {

@@ -268,5 +268,5 @@ async fn a_root_key_that_is_missing_is_a_failure_and_no_stranger() {
     // Nothing was overwritten: with the key back, all is well.
     let back = TestApp::on(info(), Secrets::new("a", A).unwrap(), store, |b| b.clock(clock.clone())).await;
     at(&back, &alice).get("/api/me").await.is(200);
-    assert_eq!(back.mfa.keys().revoked().await.unwrap(), [String::new(); 0]);
+    assert!(back.mfa.keys().revoked().await.unwrap().is_empty());
 }

@@ -611,7 +611,7 @@ fn sec_j19_the_standards_own_examples() {
     let checked = |key: &VerifyingKey, token: &str| {
         let (text, signature) = token.rsplit_once('.').unwrap();
         assert!(key.verify(text.as_bytes(), &part(signature)), "{token}");
-        assert!(!key.verify(text[1..].as_bytes(), &part(signature)));
+        assert!(!key.verify(&text.as_bytes()[1..], &part(signature)));
         let alg = strict::parse_object(&part(text.split('.').next().unwrap())).unwrap()["alg"].clone();
         assert_eq!(alg, key.alg().name());
     };
@@ -621,7 +621,7 @@ fn sec_j19_the_standards_own_examples() {
     let secret =
         part("AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow");
     assert!(VerifyingKey::hs256(&secret).is_err());
-    let a1 = VerifyingKey::Hs256(hmac::Key::new(HMAC_SHA256, &secret));
+    let a1 = VerifyingKey::Hs256(Box::new(hmac::Key::new(HMAC_SHA256, &secret)));
     checked(
         &a1,
         &format!(
