@@ -69,7 +69,6 @@ async fn leak(store: impl Store + Clone) {
         }
         try_refresh(&at(app, &alice).get("/api/me").await, "elsewhere");
     }
-    assert!(called.elapsed() < Duration::from_secs(4), "{:?}", called.elapsed());
     // The session goes on under another key, everywhere.
     let mut later = at(&apps[2], &alice);
     later.refresh().await.is(200);

@@ -258,7 +258,7 @@ impl Store for KeyStore {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn sec_j06_a_flood_of_unknown_keys_reads_the_store_once_in_five_seconds() {
-    for (what, mode) in [("up", 0), ("down", 1), ("slow", 1500)] {
+    for (what, mode) in [("up", 0), ("down", 1), ("slow", 4000)] {
         let state = Arc::new(KeyState::default());
         let store = KeyStore { inner: MemoryStore::new(), state: Arc::clone(&state) };
         let app = TestApp::on(info(), Secrets::random().unwrap(), store, |builder| builder).await;
