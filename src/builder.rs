@@ -10,7 +10,9 @@ use crate::{
         time::{Clock, SystemClock},
     },
     claim::{ClaimRef, ClaimValidator, MfaSatisfied, SessionClaim},
-    config::{AntiCsrf, AppInfo, Config, FactorChanges, Lifetimes, SameSite, Secrets, TransferMethods},
+    config::{
+        AntiCsrf, AppInfo, Config, FactorChanges, Lifetimes, SameSite, Secrets, SigningAlg, TransferMethods,
+    },
     delivery::{AnyDelivery, Delivery, worker::Courier},
     engine::Mfa,
     factor::{
@@ -56,6 +58,7 @@ impl Mfa {
                 app,
                 lifetimes: Lifetimes::default(),
                 csrf: AntiCsrf::default(),
+                signing: SigningAlg::default(),
                 first_factors: None,
                 custom_factors: Vec::new(),
                 factor_changes: FactorChanges::default(),
@@ -145,6 +148,13 @@ impl MfaBuilder {
     /// The anti-CSRF mode. Default: any `rid` header on requests that a cookie authenticates.
     pub fn anti_csrf(mut self, mode: AntiCsrf) -> Self {
         self.config.csrf = mode;
+        self
+    }
+
+    /// How access tokens are signed. Default: RS256, which the SDKs' server-side parts want. What a change
+    /// does to live sessions: see [`SigningAlg`].
+    pub fn signing(mut self, alg: SigningAlg) -> Self {
+        self.config.signing = alg;
         self
     }
 
@@ -342,6 +352,7 @@ impl MfaBuilder {
             lives.access_token >= Duration::from_secs(1) && lives.access_token <= lives.session,
             "an access token lives at least a second and at most as long as a session",
         );
+        ask(lives.signing_key >= Duration::from_secs(600), "a signing key signs for at least 10 minutes");
         ask(config.max_sessions > 0, "a user may have at least one session");
         if let Some(listed) = &config.first_factors {
             ask(!listed.is_empty(), "the list of first factors is empty: leave it out, or name one");

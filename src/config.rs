@@ -8,10 +8,11 @@ pub use crate::base::error::ConfigError;
 pub use crate::session::{
     cookies::{SameSite, TransferMethod, TransferMethods},
     csrf::AntiCsrf,
+    signing::SigningAlg,
 };
 use crate::{
     base::{error::Error, hash, ident::FactorId, random, secret::Secret},
-    session::{cookies::CookieConfig, origin::Origin},
+    session::{cookies::CookieConfig, keyring::Schedule, origin::Origin},
 };
 
 /// The names under which the world knows the app.
@@ -119,6 +120,20 @@ fn normal_path(path: &str) -> Result<String, ConfigError> {
 /// them, so all processes on one store must share them.
 ///
 /// The first key is used for what is made from now on; the others still open what was made under them.
+///
+/// # Changing the root key
+/// While processes are replaced one by one, each must be able to open what any other makes:
+/// 1. Make a key and add it as an *older* one everywhere ([`Secrets::and_older`], or a further line of the
+///    file). It opens, and seals nothing yet.
+/// 2. Put it first everywhere, the former key behind it. Signing keys are sealed anew at once; refresh
+///    tokens come under the new key as each is used.
+/// 3. Take the former key away once [`Lifetimes::refresh_token`] has passed. Sooner, whoever did not come
+///    back since is signed out.
+///
+/// A key that is taken away while signing keys are still sealed under it leaves the app without keys:
+/// every request that needs one is answered 503, [`Mfa::is_ready`](crate::Mfa::is_ready) says so, and
+/// putting the key back mends it. If it is lost for good,
+/// [`Keys::revoke`](crate::account::Keys::revoke) gets rid of what it sealed.
 #[derive(Clone)]
 pub struct Secrets {
     keys: Vec<(String, Secret<[u8; 32]>)>,
@@ -239,6 +254,8 @@ pub struct Lifetimes {
     pub refresh_grace: Duration,
     /// A one-time code. 600 s, at most 900 s.
     pub code: Duration,
+    /// How long a key signs access tokens before the next one does. 168 h, at least 10 min.
+    pub signing_key: Duration,
 }
 
 impl Default for Lifetimes {
@@ -251,6 +268,7 @@ impl Default for Lifetimes {
             half_session: Duration::from_secs(15 * 60),
             refresh_grace: Duration::from_secs(30),
             code: Duration::from_secs(600),
+            signing_key: Schedule::ROTATION,
         }
     }
 }
@@ -285,6 +303,7 @@ pub(crate) struct Config {
     pub(crate) lifetimes: Lifetimes,
     pub(crate) cookies: CookieConfig,
     pub(crate) csrf: AntiCsrf,
+    pub(crate) signing: SigningAlg,
     pub(crate) first_factors: Option<Vec<FactorId>>,
     pub(crate) custom_factors: Vec<FactorId>,
     pub(crate) factor_changes: FactorChanges,

@@ -6,6 +6,7 @@ use tokio::task::JoinHandle;
 
 pub use self::{
     factors::FactorsOf,
+    keys::{KeyInfo, KeyState, Keys},
     roles::RolesOf,
     sessions::{SessionInfo, Sessions},
     tenants::Tenants,
@@ -22,6 +23,7 @@ use crate::{
 };
 
 mod factors;
+mod keys;
 mod roles;
 mod sessions;
 mod tenants;
@@ -82,6 +84,11 @@ impl Mfa {
     /// What users opted into.
     pub fn factors(&self) -> FactorsOf<'_> {
         FactorsOf { mfa: self }
+    }
+
+    /// The keys that sign access tokens.
+    pub fn keys(&self) -> Keys<'_> {
+        Keys { mfa: self }
     }
 
     /// Counters since the start, for operators.

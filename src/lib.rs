@@ -34,10 +34,12 @@ pub mod _docs {
     pub mod defaults {}
 }
 
-/// Users and their login methods, tenants, sessions: the records a handler may see.
+/// Users and their login methods, tenants, sessions, signing keys: the records a handler may see.
 pub mod account {
     pub use crate::{
-        engine::{Counters, FactorsOf, RolesOf, SessionInfo, Sessions, Tenants, Users},
+        engine::{
+            Counters, FactorsOf, KeyInfo, KeyState, Keys, RolesOf, SessionInfo, Sessions, Tenants, Users,
+        },
         model::{
             tenant::Tenant,
             user::{LoginKind, LoginMethod, ThirdPartyId, User},

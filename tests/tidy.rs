@@ -30,6 +30,7 @@ const FLOORS: [&[&str]; 16] = [
         "session/transport",
         "session/peer",
         "session/token",
+        "session/signing",
         "session/keyring",
         "session/refresh",
         "session/feed",
@@ -103,6 +104,41 @@ const ROOT_MODULES: [&str; 14] = [
 /// Where the root's own names live, for code that says `crate::Error`.
 const ROOT_HOMES: [(&str, &str); 5] =
     [("Error", "base"), ("FactorId", "base"), ("ident", "base"), ("Session", "session"), ("Mfa", "engine")];
+
+/// Public functions that answer with what a session says, each of a session that was verified.
+const SAYS: [&str; 10] = [
+    "Session",
+    "SessionExtractor",
+    "Payload",
+    "MfaClaim",
+    "AccessClaims",
+    "CompletedFactors",
+    "VerifiedClaims",
+    "Verified",
+    "Opened",
+    "Stamped",
+];
+const TELLERS: [(&str, &str); 11] = [
+    // What a policy is told of the session that it judges.
+    ("policy/mod.rs", "completed"),
+    ("policy/mod.rs", "payload"),
+    // The handle, which only the layer makes; where it is taken from; and what it says.
+    ("session/mod.rs", "payload"),
+    ("session/mod.rs", "completed_factors"),
+    ("layer/service.rs", "from_extensions"),
+    ("extract.rs", "into_inner"),
+    // What an app wants to write.
+    ("base/payload.rs", "new"),
+    ("base/payload.rs", "from_json"),
+    // Lists of factors to put into a policy's test, and a claim out of a payload at hand.
+    ("policy/requirement.rs", "new"),
+    ("policy/requirement.rs", "from_json"),
+    ("claim/mfa.rs", "from_payload"),
+];
+/// What a public name may not promise: claims of a token that nobody checked.
+const UNCHECKED: [&str; 4] = ["unverified", "decode", "insecure_token", "without_verif"];
+/// The one name under which such a thing could be had, if it were.
+const DANGEROUS: &str = "dangerous_unverified_claims";
 
 // ------------------------------------------------------------------------------------------ the rules
 
@@ -336,6 +372,76 @@ fn machine_paths(file: &str, text: &str) -> Vec<String> {
     breaches
 }
 
+/// Public functions, as their name and what they answer.
+fn public_functions(text: &str) -> Vec<(String, String)> {
+    let code = code(text);
+    let mut found = Vec::new();
+    for (at, word) in code.match_indices("fn ") {
+        let qualifiers: Vec<&str> =
+            code[..at].rsplit(['\n', ';', '}']).next().unwrap_or("").split_whitespace().collect();
+        if qualifiers.first() != Some(&"pub") {
+            continue;
+        }
+        let rest = &code[at + word.len()..];
+        let signature = &rest[..rest.find([';', '{']).unwrap_or(rest.len())];
+        let name = signature.split(['(', '<']).next().unwrap_or("").trim().to_owned();
+        let of = code[..at].rsplit("\nimpl").next().and_then(|rest| rest.split('{').next()).unwrap_or("");
+        let of = of.rsplit(" for ").next().unwrap_or("").trim().rsplit("> ").next().unwrap_or("");
+        let answer = signature.rsplit_once("->").map_or("", |(_, answer)| answer);
+        let answer = answer.replace("Self", of);
+        found.push((name, answer.split_whitespace().collect::<Vec<_>>().join(" ")));
+    }
+    found
+}
+
+/// Public functions that hand out what a session says and aren't listed, and names that are no good.
+fn tellers(file: &str, text: &str) -> Vec<String> {
+    let mut breaches = Vec::new();
+    for (name, answer) in public_functions(text) {
+        let says = answer.split(|c| !is_word(c)).any(|word| SAYS.contains(&word));
+        if says && !TELLERS.contains(&(file, name.as_str())) {
+            breaches.push(format!("{file}: {name} answers {answer}"));
+        }
+        if name != DANGEROUS && UNCHECKED.iter().any(|what| name.contains(what)) {
+            breaches.push(format!("{file}: {name} promises what nobody checked"));
+        }
+    }
+    breaches
+}
+
+/// Who makes claims: what opens a token, and what mints one.
+fn claim_makers(file: &str, text: &str) -> Vec<String> {
+    let code = code(text);
+    let makes = code.match_indices("AccessClaims {").any(|(at, _)| {
+        let before = code[..at].trim_end();
+        !["struct", "impl", "for", "->"].iter().any(|word| before.ends_with(word))
+    });
+    let shows = code.contains("pub struct AccessClaims") || code.contains("pub struct Opened");
+    let here = ["session/token.rs", "session/kit.rs"].contains(&file);
+    let mut breaches = Vec::new();
+    if makes && !here {
+        breaches.push(format!("{file}: makes claims"));
+    }
+    if shows {
+        breaches.push(format!("{file}: shows claims to everyone"));
+    }
+    breaches
+}
+
+/// Crates in what is built without any choice, that must not be there.
+fn banned<'t>(tree: &'t str, names: &[&str]) -> Vec<&'t str> {
+    tree.lines().filter(|line| line.split(' ').next().is_some_and(|name| names.contains(&name))).collect()
+}
+
+/// The crates of the default features, as cargo resolves them.
+fn default_tree() -> String {
+    let cargo = std::env::var("CARGO").expect("cargo runs the tests");
+    let args = ["tree", "--locked", "--offline", "--edges", "normal", "--prefix", "none"];
+    let output = std::process::Command::new(cargo).args(args).current_dir(root()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
 // --------------------------------------------------------------------------------------- reading source
 
 fn root() -> PathBuf {
@@ -372,8 +478,11 @@ fn sources() -> Vec<(String, String)> {
     files
 }
 
+/// Applies a rule to every file but those that are tests as a whole, as those inside a file are left out.
 fn every(rule: impl Fn(&str, &str) -> Vec<String>) {
-    let breaches: Vec<String> = sources().iter().flat_map(|(file, text)| rule(file, text)).collect();
+    let files = sources();
+    let files = files.iter().filter(|(file, _)| !is_test_file(file));
+    let breaches: Vec<String> = files.flat_map(|(file, text)| rule(file, text)).collect();
     assert!(breaches.is_empty(), "\n{}", breaches.join("\n"));
 }
 
@@ -686,6 +795,57 @@ fn no_file_knows_a_machine() {
         machine_paths("Cargo.lock", "source = \"registry+https://github.com/rust-lang/crates.io-index\"")
             .is_empty()
     );
+}
+
+#[test]
+fn sec_j27_private_keys_are_used_by_aws_lc_alone() {
+    let tree = default_tree();
+    assert!(!banned(&tree, &["aws-lc-rs"]).is_empty(), "{tree}");
+    assert_eq!(banned(&tree, &["rsa", "ring", "openssl", "p256", "ed25519-dalek"]), Vec::<&str>::new());
+    assert_eq!(banned("a v1\nrsa v0.9.8\nrsa-x v1", &["rsa"]), ["rsa v0.9.8"]);
+    let deny = read("deny.toml");
+    let bans = deny.split("[bans]").nth(1).and_then(|rest| rest.split("\n[").next()).expect("a list of bans");
+    assert!(bans.contains("{ name = \"rsa\" }"), "deny.toml bans rsa");
+    // Nothing else of the crate signs: the one file names the library.
+    every(|file, text| only_in(file, text, "session/signing.rs", &["KeyPair", "jsonwebtoken"]));
+}
+
+#[test]
+fn sec_j10_nothing_unpacks() {
+    let tree = default_tree();
+    let unpackers = ["flate2", "miniz_oxide", "zlib-rs", "brotli", "zstd", "async-compression", "lz4_flex"];
+    assert_eq!(banned(&tree, &unpackers), Vec::<&str>::new());
+}
+
+#[test]
+fn sec_j21_only_a_checked_token_makes_claims() {
+    every(claim_makers);
+    assert_eq!(claim_makers("api/x.rs", "let c = AccessClaims { user };"), ["api/x.rs: makes claims"]);
+    assert_eq!(claim_makers("session/token.rs", "pub struct AccessClaims { }").len(), 1);
+    let token = code(&read("src/session/token.rs"));
+    let opening = token.split("fn open_with").nth(1).and_then(|rest| rest.split("\n}\n").next()).unwrap();
+    let (before, after) = opening.split_once(".verify(").expect("a signature is checked");
+    // What is read before is the header, for the key's id and its algorithm.
+    assert!(!before.contains("payload") && after.contains("payload"), "{before}");
+    let session = code(&read("src/session/mod.rs"));
+    let fields =
+        session.split("pub struct Session {").nth(1).and_then(|rest| rest.split('}').next()).unwrap();
+    assert!(!fields.contains("pub"), "{fields}");
+}
+
+#[test]
+fn sec_j29_no_public_function_tells_what_an_unverified_token_says() {
+    every(tellers);
+    let planted = "impl X {\n    pub fn peek(token: &str) -> Option<Payload> {}\n    pub(crate) fn own() -> Payload {}\n}";
+    assert_eq!(tellers("session/x.rs", planted), ["session/x.rs: peek answers Option<Payload>"]);
+    assert_eq!(tellers("x.rs", "pub fn decode_token(token: &str) -> String {").len(), 1);
+    assert!(
+        tellers("x.rs", "pub async fn dangerous_unverified_claims(token: &str) -> Unverified;").is_empty()
+    );
+    for (file, name) in TELLERS {
+        let there = public_functions(&read(&format!("src/{file}"))).iter().any(|(known, _)| known == name);
+        assert!(there, "{file}: {name} is gone: take it off the list");
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use super::error::Error;
+use super::error::{Error, ErrorKind};
 
 /// Members of an access token that the crate writes itself (row J26). An app's payload can't name them.
 pub(crate) const PROTECTED: [&str; 16] = [
@@ -95,9 +95,14 @@ impl Payload {
 }
 
 fn check(members: &Map<String, Value>) -> Result<(), Error> {
-    match members.keys().any(|name| PROTECTED.contains(&name.as_str())) {
-        true => Err(Error::invalid("the payload names a member that only the crate writes")),
-        false => Ok(()),
+    match PROTECTED.into_iter().find(|name| members.contains_key(*name)) {
+        // The name is the source: a constant of ours, whatever was typed.
+        Some(name) => Err(Error::with(
+            ErrorKind::Invalid,
+            "the payload names a member that only the crate writes",
+            name,
+        )),
+        None => Ok(()),
     }
 }
 

@@ -43,7 +43,11 @@ pub(super) async fn run(desk: Arc<Desk>, clock: Arc<dyn Clock>, own_clock: bool)
             }
         }
         if ticks.is_multiple_of(CHORES) {
-            let _ = kit.tend_keys().await;
+            let _tended = kit.tend_keys().await;
+            #[cfg(feature = "tracing")]
+            if let Err(error) = _tended {
+                tracing::error!(%error, "the signing keys can't be tended");
+            }
             // A thousand at a time, while there are so many.
             for _ in 0..SWEEPS {
                 if kit.db.sweep().await.unwrap_or(0) < 1000 {

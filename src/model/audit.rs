@@ -48,6 +48,8 @@ pub(crate) enum What {
     SessionRevoked,
     SessionsRevoked,
     PasswordHashUnreadable,
+    KeysRotated,
+    KeyRevoked,
 }
 
 impl Event {

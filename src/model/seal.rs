@@ -43,6 +43,12 @@ impl Sealer {
         Ok(format!("{id}.{}.{}", hash::base64url(&nonce), hash::base64url(&sealed)))
     }
 
+    /// Whether a text was sealed under the root key that seals now.
+    pub(crate) fn is_newest(&self, text: &str) -> bool {
+        let id = text.split_once('.').map(|(id, _)| id);
+        self.keys.first().is_some_and(|(newest, _)| Some(newest.as_str()) == id)
+    }
+
     /// Opens what was sealed for the record at `key`.
     ///
     /// # Errors
@@ -55,7 +61,8 @@ impl Sealer {
         else {
             return Err(unreadable());
         };
-        let (_, cipher) = self.keys.iter().find(|(known, _)| known == id).ok_or_else(unreadable)?;
+        let gone = "a record is sealed under a root key that is not among the secrets";
+        let (_, cipher) = self.keys.iter().find(|(known, _)| known == id).ok_or(Error::unavailable(gone))?;
         let nonce = hash::from_base64url(nonce).and_then(|raw| raw.try_into().ok()).ok_or_else(unreadable)?;
         let mut sealed = Zeroizing::new(hash::from_base64url(sealed).ok_or_else(unreadable)?);
         let plain = cipher
@@ -93,6 +100,9 @@ mod tests {
         new.open(&there, &text).unwrap_err();
         old.open(&here, &new.seal(&here, b"secret").unwrap()).unwrap_err();
         assert!(!text.contains("secret"));
+        assert!(old.is_newest(&text) && !new.is_newest(&text));
+        let gone = old.open(&here, &new.seal(&here, b"secret").unwrap()).unwrap_err();
+        assert!(gone.to_string().contains("root key"), "{gone}");
         for broken in ["", "k1", "k1.a.b", "k1.a.b.c", &text[..text.len() - 1]] {
             assert!(new.open(&here, broken).is_err(), "{broken}");
         }

@@ -3,52 +3,116 @@
 use std::sync::Arc;
 
 use super::{
-    keyring::{self, KeyTimes, Keyring, Schedule, SigningAlg, SigningKey},
+    keyring::{self, KeyTimes, Keyring, Schedule, SigningAlg, SigningKey, Slot},
     kit::Kit,
 };
 use crate::{
     base::{
-        error::Error,
+        error::{Error, ErrorKind},
+        ident::TenantId,
         time::{self, Timestamp},
     },
     model::{
+        audit::{self, Event, What},
         change::{self, ChangeKind, Subject},
         keys,
         keyset::{KeySet, StoredKey},
     },
 };
 
+/// What an edit of the stored set came to.
+enum Edit {
+    Nothing,
+    /// The same keys, sealed anew: no process has to reload.
+    Resealed,
+    /// Other keys: every process reloads. With what the audit trail says, where somebody decided it.
+    Changed(Option<What>),
+}
+
 impl Kit {
-    /// Makes the keys that are due, drops those of which no token can live, and loads the rest.
+    /// Makes the keys that are due, drops those of which no token can live, seals anew what an older root
+    /// key sealed, and loads the set.
     pub(crate) async fn tend_keys(&self) -> Result<(), Error> {
-        let stored: KeySet = self.db.get(&keys::keyset()).await?.unwrap_or_default();
-        let ring = self.unseal(&stored)?;
-        let plan = keyring::plan(&ring, self.db.now(), &self.schedule());
-        self.keys.replace(ring);
-        if plan.is_nothing() {
+        let (stored, now) = (self.load_keys().await?, self.db.now());
+        if self.is_tended(&stored, now)? {
             return Ok(());
         }
-        let (stored, change) = self
-            .db
-            .transact("keyset", |mut tx| async move {
-                let now = tx.now();
-                let mut stored: KeySet = tx.get(&keys::keyset()).await?.unwrap_or_default();
-                let plan = keyring::plan(&self.unseal(&stored)?, now, &self.schedule());
-                if plan.is_nothing() {
-                    return tx.abandon((stored, None));
+        self.edit_keys(|stored, now| {
+            let (count, stale) = (stored.keys.len(), self.has_stale_seals(stored));
+            let live = |key: &StoredKey| !stored.revoked.contains(&key.kid) && now < key.verify_until;
+            stored.keys.retain(live);
+            if stale {
+                self.reseal(stored)?;
+            }
+            if let Some(sign_from) = self.plan(stored, now)? {
+                stored.keys.push(self.make_key(stored, now, sign_from)?);
+                return Ok(((), Edit::Changed(None)));
+            }
+            let dropped = stored.keys.len() < count;
+            Ok((
+                (),
+                if dropped {
+                    Edit::Changed(None)
+                } else if stale {
+                    Edit::Resealed
+                } else {
+                    Edit::Nothing
+                },
+            ))
+        })
+        .await
+    }
+
+    /// Publishes a key that takes over as soon as every process knows it. One that waits to take over
+    /// already is as good. Answers its id.
+    pub(crate) async fn rotate_keys(&self) -> Result<String, Error> {
+        // What can't be opened here must not get a successor that hides it.
+        self.load_keys().await?;
+        let (alg, schedule) = (self.config.signing, self.schedule());
+        self.edit_keys(|stored, now| {
+            let waits = |key: &&StoredKey| key.alg == alg.name() && now < key.sign_from;
+            if let Some(next) = stored.usable().find(waits) {
+                return Ok((next.kid.clone(), Edit::Nothing));
+            }
+            let from = match self.plan(stored, now)? {
+                Some(from) if from <= now => now,
+                _ => now + schedule.lead,
+            };
+            let next = self.make_key(stored, now, from)?;
+            for key in stored.keys.iter_mut().filter(|key| key.alg == alg.name() && from < key.sign_until) {
+                key.sign_until = from;
+                key.verify_until = schedule.verify_until(from).min(key.verify_until);
+            }
+            let kid = next.kid.clone();
+            stored.keys.push(next);
+            Ok((kid, Edit::Changed(Some(What::KeysRotated))))
+        })
+        .await
+    }
+
+    /// Takes a key out for ever, and makes one that signs at once if no other can (row J08). Needs no key
+    /// to be opened: one whose root key is lost is got rid of like this.
+    ///
+    /// # Errors
+    /// `NotFound` if no key has this id, so that a slip of the pen doesn't pass for a revocation.
+    pub(crate) async fn revoke_key(&self, kid: &str) -> Result<(), Error> {
+        self.edit_keys(|stored, now| {
+            let known = stored.keys.iter().any(|key| key.kid == kid);
+            match (stored.is_revoked(kid), known) {
+                (true, false) => return Ok(((), Edit::Nothing)),
+                (false, false) => {
+                    return Err(Error::new(ErrorKind::NotFound, "there is no such signing key"));
                 }
-                stored.keys.retain(|key| !plan.drop.contains(&key.kid));
-                if let Some(sign_from) = plan.make {
-                    stored.keys.push(self.make_key(now, sign_from)?);
-                }
-                tx.put(keys::keyset(), &stored, None).await?;
-                let change = change::stage(&mut tx, Subject::App, ChangeKind::Keys).await?;
-                tx.commit((stored, Some(change)))
-            })
-            .await?;
-        self.keys.replace(self.unseal(&stored)?);
-        self.learn(change.iter());
-        Ok(())
+                (true, true) => {}
+                (false, true) => stored.revoked.push(kid.to_owned()),
+            }
+            stored.keys.retain(|key| key.kid != kid);
+            if let Some(from) = self.plan(stored, now)?.filter(|from| *from <= now) {
+                stored.keys.push(self.make_key(stored, now, from)?);
+            }
+            Ok(((), Edit::Changed(Some(What::KeyRevoked))))
+        })
+        .await
     }
 
     /// Loads the keys because a token names one that isn't known: at most once in 5 s (row J06). Says
@@ -66,19 +130,80 @@ impl Kit {
     }
 
     /// Loads the keys as they are stored.
-    pub(crate) async fn load_keys(&self) -> Result<(), Error> {
-        let stored: KeySet = self.db.get(&keys::keyset()).await?.unwrap_or_default();
-        self.keys.replace(self.unseal(&stored)?);
-        Ok(())
+    pub(crate) async fn load_keys(&self) -> Result<KeySet, Error> {
+        let _loading = self.gate.loading.lock().await;
+        let stored = self.stored_keys().await?;
+        match self.unseal(&stored) {
+            Ok(ring) => {
+                self.keys.replace(ring);
+                Ok(stored)
+            }
+            // What was revoked goes all the same.
+            Err(error) => {
+                self.keys.replace(self.keys.current().without(&stored.revoked));
+                Err(error)
+            }
+        }
+    }
+
+    pub(crate) async fn stored_keys(&self) -> Result<KeySet, Error> {
+        Ok(self.db.get(&keys::keyset()).await?.unwrap_or_default())
     }
 
     pub(crate) fn schedule(&self) -> Schedule {
-        Schedule::new(self.config.lifetimes.access_token)
+        let lives = &self.config.lifetimes;
+        Schedule { rotation: lives.signing_key, ..Schedule::new(lives.access_token) }
     }
 
-    fn make_key(&self, now: Timestamp, sign_from: Timestamp) -> Result<StoredKey, Error> {
+    /// Changes the stored set in one batch, tells every process, and loads what came out.
+    async fn edit_keys<T: Send>(
+        &self,
+        edit: impl Fn(&mut KeySet, Timestamp) -> Result<(T, Edit), Error> + Send + Sync,
+    ) -> Result<T, Error> {
+        let edit = &edit;
+        let (value, change, edited) = self
+            .db
+            .transact("keyset", |mut tx| async move {
+                let mut stored: KeySet = tx.get(&keys::keyset()).await?.unwrap_or_default();
+                let (value, edit) = edit(&mut stored, tx.now())?;
+                let what = match edit {
+                    Edit::Nothing => return tx.abandon((value, None, false)),
+                    Edit::Resealed => {
+                        tx.put(keys::keyset(), &stored, None).await?;
+                        return tx.commit((value, None, true));
+                    }
+                    Edit::Changed(what) => what,
+                };
+                tx.put(keys::keyset(), &stored, None).await?;
+                let change = change::stage(&mut tx, Subject::App, ChangeKind::Keys).await?;
+                if let Some(what) = what {
+                    audit::stage(&mut tx, Event::new(what, &TenantId::PUBLIC))?;
+                }
+                tx.commit((value, Some(change), true))
+            })
+            .await?;
+        if edited {
+            // It is done; a set that can't be loaded here shows in readiness, and at the next look.
+            let _ = self.load_keys().await;
+        }
+        self.learn(change.iter());
+        Ok(value)
+    }
+
+    fn is_tended(&self, stored: &KeySet, now: Timestamp) -> Result<bool, Error> {
+        let over = |key: &StoredKey| now >= key.verify_until || stored.is_revoked(&key.kid);
+        let drops = stored.keys.iter().any(over);
+        Ok(!drops && !self.has_stale_seals(stored) && self.plan(stored, now)?.is_none())
+    }
+
+    fn plan(&self, stored: &KeySet, now: Timestamp) -> Result<Option<Timestamp>, Error> {
+        let slots = stored.usable().map(slot).collect::<Result<Vec<_>, _>>()?;
+        Ok(keyring::plan(self.config.signing, slots, now, &self.schedule()))
+    }
+
+    fn make_key(&self, stored: &KeySet, now: Timestamp, sign_from: Timestamp) -> Result<StoredKey, Error> {
         let times = self.schedule().times(now, sign_from);
-        let key = SigningKey::generate(SigningAlg::Rs256, times)?;
+        let key = SigningKey::generate(stored.free_kid(now), self.config.signing, times)?;
         Ok(StoredKey {
             kid: key.kid().to_owned(),
             alg: key.alg().name().to_owned(),
@@ -90,24 +215,44 @@ impl Kit {
         })
     }
 
-    fn unseal(&self, stored: &KeySet) -> Result<Keyring, Error> {
-        let known = self.keys.current();
-        let keys = stored.keys.iter().filter(|key| !stored.revoked.contains(&key.kid)).map(|key| {
-            // A key's material never changes: what is in memory needs no second opening.
-            if let Some(key) = known.find(&key.kid) {
-                return Ok(Arc::clone(key));
-            }
-            let alg =
-                SigningAlg::from_name(&key.alg).ok_or(Error::internal("a stored key is of no known kind"))?;
-            let pkcs8 = self.sealer.open(&keys::keyset(), &key.sealed)?;
-            let times = KeyTimes {
-                created_at: key.created_at,
-                sign_from: key.sign_from,
-                sign_until: key.sign_until,
-                verify_until: key.verify_until,
-            };
-            SigningKey::import(&key.kid, alg, &pkcs8, times).map(Arc::new)
-        });
-        Ok(Keyring::new(keys.collect::<Result<Vec<_>, Error>>()?))
+    fn has_stale_seals(&self, stored: &KeySet) -> bool {
+        stored.usable().any(|key| !self.sealer.is_newest(&key.sealed))
     }
+
+    /// Seals under the newest root key what an older one sealed, so that the older one can be given up.
+    fn reseal(&self, stored: &mut KeySet) -> Result<(), Error> {
+        for key in stored.keys.iter_mut().filter(|key| !self.sealer.is_newest(&key.sealed)) {
+            key.sealed =
+                self.sealer.seal(&keys::keyset(), &self.sealer.open(&keys::keyset(), &key.sealed)?)?;
+        }
+        Ok(())
+    }
+
+    fn unseal(&self, stored: &KeySet) -> Result<Keyring, Error> {
+        let (known, alg) = (self.keys.current(), self.config.signing);
+        let mut ring = Vec::with_capacity(stored.keys.len());
+        for key in stored.usable() {
+            let (kind, times) = slot(key)?;
+            if !kind.goes_with(alg) {
+                continue;
+            }
+            // A key's material never changes: what is in memory needs no second opening.
+            ring.push(match known.find(&key.kid).filter(|known| known.alg() == kind) {
+                Some(known) if known.times() == times => Arc::clone(known),
+                Some(known) => Arc::new(known.at(times)),
+                None => {
+                    let material = self.sealer.open(&keys::keyset(), &key.sealed)?;
+                    Arc::new(SigningKey::import(&key.kid, kind, &material, times)?)
+                }
+            });
+        }
+        Ok(Keyring::of(alg, ring))
+    }
+}
+
+/// What a stored key's plan goes by.
+pub(crate) fn slot(key: &StoredKey) -> Result<Slot, Error> {
+    let alg = SigningAlg::from_name(&key.alg).ok_or(Error::internal("a stored key is of no known kind"))?;
+    let StoredKey { created_at, sign_from, sign_until, verify_until, .. } = *key;
+    Ok((alg, KeyTimes { created_at, sign_from, sign_until, verify_until }))
 }

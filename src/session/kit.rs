@@ -202,7 +202,7 @@ impl Kit {
         let key = keyring.signing(now).ok_or(Error::unavailable("there is no signing key"))?;
         let room = Room { name: self.config.cookies.access_name_len(), limit: Room::BROWSER };
         let minted = token::mint(&claims, key, &self.issuer, room)?;
-        keyring.seen().keep(minted.token.expose().as_bytes(), &claims, key.verify_until());
+        keyring.seen().keep(minted.token.expose().as_bytes(), &claims, key.times().verify_until);
         Ok((claims, minted))
     }
 

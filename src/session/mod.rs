@@ -25,12 +25,13 @@ pub(crate) mod cookies;
 pub(crate) mod csrf;
 pub(crate) mod feed;
 pub(crate) mod keyring;
-mod keystore;
+pub(crate) mod keystore;
 pub(crate) mod kit;
 pub(crate) mod origin;
 pub(crate) mod peer;
 pub(crate) mod refresh;
 pub(crate) mod seen;
+pub(crate) mod signing;
 mod spare;
 pub(crate) mod token;
 pub(crate) mod transport;
@@ -40,6 +41,26 @@ pub(crate) mod verify;
 ///
 /// What a handler changes reaches the client with the response: the layer sends the new token. A change
 /// after the response's head was sent is an error that says so.
+///
+/// Nobody but the crate makes one, and it holds what was read from the very bytes whose signature was
+/// checked (row J21):
+///
+/// ```
+/// let nobody = tower_mfa::Session::from_extensions(&http::Extensions::new());
+/// assert!(nobody.is_none());
+/// ```
+/// ```compile_fail,E0451
+/// let session = tower_mfa::Session { shared: todo!() };
+/// ```
+/// ```compile_fail,E0624
+/// let session = tower_mfa::Session::new(todo!(), todo!());
+/// ```
+/// ```compile_fail,E0277
+/// let session: tower_mfa::Session = serde_json::from_str("{}").unwrap();
+/// ```
+/// ```compile_fail,E0603
+/// fn read(claims: tower_mfa::session::AccessClaims) {}
+/// ```
 #[derive(Clone)]
 pub struct Session {
     kit: Arc<Kit>,

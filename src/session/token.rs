@@ -76,8 +76,13 @@ pub(crate) enum OpenError {
 /// Longest token that is looked at (row J15).
 const LONGEST: usize = 8 * 1024;
 const LONGEST_HEADER: usize = 1024;
-/// What every header that we write for RS256 starts with, encoded.
-const OURS: &[u8] = b"eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCIsInZlcnNpb24iOiI1Iiwia2lkIjoi";
+/// What every header that we write starts with, encoded: for RS256, EdDSA, ES256 and HS256.
+const OURS: [&[u8]; 4] = [
+    b"eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCIsInZlcnNpb24iOiI1Iiwia2lkIjoi",
+    b"eyJhbGciOiJFZERTQSIsInR5cCI6IkpXVCIsInZlcnNpb24iOiI1Iiwia2lkIjoi",
+    b"eyJhbGciOiJFUzI1NiIsInR5cCI6IkpXVCIsInZlcnNpb24iOiI1Iiwia2lkIjoi",
+    b"eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCIsInZlcnNpb24iOiI1Iiwia2lkIjoi",
+];
 
 /// Makes a token.
 pub(crate) fn mint(
@@ -153,7 +158,7 @@ fn front_token(claims: &AccessClaims, payload: &str) -> String {
 /// token of ours with a spoilt payload is refused rather than passed over. So is what is too long to
 /// be looked at (row J15).
 pub(crate) fn shaped(token: &[u8]) -> bool {
-    if token.len() > LONGEST || token.starts_with(OURS) {
+    if token.len() > LONGEST || OURS.iter().any(|ours| token.starts_with(ours)) {
         return true;
     }
     let (header, Some(rest)) = cut(token, b'.') else { return false };
@@ -225,7 +230,7 @@ fn verify(
     // From here on the text is one that a holder of the key wrote.
     let claims = hash::from_base64url(parts.payload).and_then(|text| AccessClaims::read(&text, issuer));
     let claims = Arc::new(claims.ok_or(OpenError::TryRefresh)?);
-    keys.seen().keep(token, &claims, key.verify_until());
+    keys.seen().keep(token, &claims, key.times().verify_until);
     Ok(claims)
 }
 
@@ -381,7 +386,7 @@ mod tests {
         let plain = AccessClaims { anti_csrf: None, ask_at: None, payload: Payload::new(), ..claims() };
         let token = mint(&plain, &signer(), ISSUER, ROOM).unwrap().token;
         assert_eq!(opened(token.expose()).unwrap(), plain);
-        assert!(token.expose().as_bytes().starts_with(OURS));
+        assert!(token.expose().as_bytes().starts_with(OURS[0]));
     }
 
     #[test]
@@ -432,8 +437,9 @@ mod tests {
         let payload = serialise(&claims(), ISSUER);
         let header = HEADER.replace("RS256", "HS256");
         let text = format!("{}.{}", hash::base64url(header.as_bytes()), hash::base64url(payload.as_bytes()));
-        let jwk = signer().jwk().to_string();
-        let n = hash::from_base64url(signer().jwk()["n"].as_str().unwrap()).unwrap();
+        let jwk = signer().jwk().unwrap();
+        let n = hash::from_base64url(jwk["n"].as_str().unwrap()).unwrap();
+        let jwk = jwk.to_string();
         for secret in [jwk.as_bytes(), &n, b""] {
             let hmac = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, secret);
             let tag = aws_lc_rs::hmac::sign(&hmac, text.as_bytes());
@@ -824,7 +830,7 @@ mod tests {
         #[test]
         fn promise_17_no_text_makes_it_panic(token in "[A-Za-z0-9_.=-]{0,200}|\\PC{0,60}", tail in "[A-Za-z0-9_.-]{0,80}") {
             let _ = opened(&token);
-            let ours = format!("{}{tail}", str::from_utf8(OURS).unwrap());
+            let ours = format!("{}{tail}", str::from_utf8(OURS[0]).unwrap());
             prop_assert!(opened(&ours).is_err());
         }
     }

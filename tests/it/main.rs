@@ -12,6 +12,8 @@ mod bad_input;
 mod codes;
 #[cfg(all(unix, feature = "sqlite"))]
 mod feed;
+mod forge;
+mod keys;
 mod layer;
 mod mount;
 mod readiness;
@@ -19,4 +21,5 @@ mod refresh;
 mod roles;
 mod seed;
 mod support;
+mod tokens;
 mod vectors;
