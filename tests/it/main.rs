@@ -17,6 +17,7 @@ mod mount;
 mod readiness;
 mod refresh;
 mod roles;
+mod schedules;
 mod seed;
 mod support;
 mod vectors;

@@ -24,6 +24,8 @@ use tower_mfa::{
     store::{AnyStore, Batch, Commit, Key, MemoryStore, Record, Row, Scan, Store, StoreError},
 };
 
+pub mod schedule;
+
 pub const START: i64 = 1_702_877_939;
 pub const PASSWORD: &str = "correct horse 1";
 
@@ -200,12 +202,12 @@ impl TestApp {
     /// The last code, once more than `seen` messages were sent.
     pub async fn code_after(&self, email: &str, seen: usize) -> String {
         let contact = Contact::from(Email::parse(email).unwrap());
-        for _ in 0..1000 {
+        for _ in 0..5000 {
             if self.outbox.count_to(&contact) > seen {
                 let sent = self.outbox.last_to(&contact).unwrap();
                 return sent.notice.code().unwrap().expose().clone();
             }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
         panic!("no message to {email}");
     }
@@ -293,6 +295,11 @@ impl Browser {
 
     pub async fn put(&mut self, path: &str, body: Value) -> Answer {
         self.call(Method::PUT, path, Some(body)).await
+    }
+
+    /// The refresh token that the client holds.
+    pub fn refresh_token(&self) -> Option<&String> {
+        self.refresh.as_ref().or_else(|| self.jar.get("sRefreshToken"))
     }
 
     /// A request with what the client holds.
