@@ -266,7 +266,10 @@ impl MfaBuilder {
             refresh,
             sealer: Arc::clone(&sealer),
             ready: tokio::sync::OnceCell::new(),
+            own_clock: self.own_clock,
+            moved: tokio::sync::Mutex::default(),
             skewed: std::sync::atomic::AtomicBool::new(false),
+            grace_hits: std::sync::atomic::AtomicU64::new(0),
             issuer: config.app.issuer(),
             config: Arc::clone(&config),
             db: db.clone(),
@@ -288,7 +291,7 @@ impl MfaBuilder {
             #[cfg(feature = "password")]
             password_rules: self.password_rules,
         };
-        Ok(Mfa::start(Arc::new(desk), self.clock, self.own_clock))
+        Ok(Mfa::start(Arc::new(desk)))
     }
 
     fn installed(&self) -> Vec<FactorId> {
@@ -360,3 +363,6 @@ impl fmt::Debug for MfaBuilder {
         f.debug_struct("MfaBuilder").field("app", &self.config.app).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

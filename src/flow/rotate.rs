@@ -1,5 +1,7 @@
 //! Refresh: open, decide, evaluate, sign, then one batch: the rotation, or the end of the session.
 
+use std::sync::atomic::Ordering;
+
 use super::{
     Desk,
     evaluate::{Subject, apply, renew_roles, session_facts_of},
@@ -150,6 +152,7 @@ impl Desk {
             Refresh::Replay => {
                 let next = refresh::replay(&row.lineage, &kit.refresh, token)?;
                 let (_, tokens) = kit.issue(&row, &next, method, now)?;
+                kit.grace_hits.fetch_add(1, Ordering::Relaxed);
                 tx.abandon(Round::Done(Refreshed::Tokens(Box::new(tokens)), Vec::new()))
             }
             Refresh::Rotate => {
