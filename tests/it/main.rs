@@ -10,14 +10,18 @@
 
 mod bad_input;
 mod codes;
+mod elevation;
 #[cfg(all(unix, feature = "sqlite"))]
 mod feed;
 mod layer;
 mod mount;
+mod races;
 mod readiness;
 mod refresh;
 mod roles;
+mod rotation;
 mod schedules;
 mod seed;
 mod support;
+mod theft;
 mod vectors;

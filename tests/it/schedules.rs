@@ -64,11 +64,7 @@ impl Service for Stack {
         let mut browser =
             self.app.browser(if self.sessions.is_multiple_of(2) { Mode::Cookie } else { Mode::Header });
         let email = self.email();
-        self.runtime.block_on(async {
-            let flow = browser.ask_code(&email, false).await.ok();
-            let code = self.app.code(&email).await;
-            browser.enter(&flow, &code, false).await.ok();
-        });
+        self.runtime.block_on(browser.by_code(&email));
         browser
     }
 
