@@ -19,6 +19,11 @@ const ALICE: &str = "alice@shop.example";
 const NODES: usize = 3;
 const RACERS: usize = 64;
 
+/// How many rounds a race is run; as many as wanted with `MFA_ROUNDS`.
+fn rounds(usual: usize) -> usize {
+    std::env::var("MFA_ROUNDS").map_or(usual, |rounds| rounds.parse().unwrap())
+}
+
 async fn nodes<S: Store>(stores: [S; NODES]) -> Vec<TestApp> {
     let (secrets, mut nodes) = (Secrets::random().unwrap(), Vec::new());
     for store in stores {
@@ -90,14 +95,14 @@ async fn one_successor_for_all(nodes: &[TestApp], rounds: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn sec_r04_many_refreshes_at_once_get_one_successor_in_memory() {
-    one_successor_for_all(&in_memory().await, 60).await;
+    one_successor_for_all(&in_memory().await, rounds(200)).await;
 }
 
 #[cfg(feature = "sqlite")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn sec_r04_many_refreshes_at_once_get_one_successor_on_sqlite() {
     let dir = tempfile::tempdir().unwrap();
-    one_successor_for_all(&on_sqlite(dir.path()).await, 30).await;
+    one_successor_for_all(&on_sqlite(dir.path()).await, rounds(60)).await;
 }
 
 async fn one_end_for_all(nodes: &[TestApp]) {

@@ -199,6 +199,27 @@ fn sec_r11_r14_ends_come_before_everything() {
     assert_eq!(next.ends_at(), after(90));
 }
 
+/// 400 days of a refresh an hour, with the lives of the defaults: the end that was set at the start stays.
+#[test]
+fn sec_r11_no_refresh_moves_the_absolute_end() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let (keys, mut token, mut now) = ([keys()], first(), START);
+    let mut lineage = Lineage { expires_at: START + 2400 * HOUR, ..line(&token) };
+    let mut refreshed = 0;
+    for _ in 0..400 * 24 {
+        now = now + HOUR;
+        match judge(&lineage, &token, now) {
+            Refresh::Rotate => {
+                (token, lineage) = super::rotate(&lineage, &keys, &token, now, now + 2400 * HOUR).unwrap();
+                assert!(lineage.ends_at() <= START + YEAR);
+                refreshed += 1;
+            }
+            over => assert_eq!((over, now >= START + YEAR), (Refresh::Ended(End::Absolute), true)),
+        }
+    }
+    assert_eq!((refreshed, lineage.absolute_until), (365 * 24 - 1, START + YEAR));
+}
+
 #[test]
 fn sec_s02_b_what_an_elevation_leaves_behind() {
     let p0 = first();
