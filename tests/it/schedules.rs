@@ -54,15 +54,14 @@ async fn fresh() -> TestApp {
 impl Service for Stack {
     type Pair = Browser;
 
-    fn begin(&mut self) -> Browser {
+    fn begin(&mut self, setting: u32) -> Browser {
         // A signing key lasts for a week, and is not tended by a clock that jumps.
         if self.now() > (START + 100 * 3600) * 1000 {
             self.app = self.runtime.block_on(fresh());
         }
         self.sessions += 1;
         self.begun = self.now();
-        let mut browser =
-            self.app.browser(if self.sessions.is_multiple_of(2) { Mode::Cookie } else { Mode::Header });
+        let mut browser = self.app.browser(if setting >> 16 & 1 == 0 { Mode::Cookie } else { Mode::Header });
         let email = self.email();
         self.runtime.block_on(browser.by_code(&email));
         browser

@@ -40,17 +40,13 @@ struct Rules {
     begun: Timestamp,
     now: Timestamp,
     row: Option<SessionRecord>,
-    sessions: u64,
+    /// Whether the session lacks a factor at first.
+    half: bool,
 }
 
 impl Rules {
     fn new() -> Self {
-        Self { lives: Lifetimes::default(), begun: START, now: START, row: None, sessions: 0 }
-    }
-
-    /// Every third session lacks a factor at first.
-    fn half(&self) -> bool {
-        self.sessions.is_multiple_of(3)
+        Self { lives: Lifetimes::default(), begun: START, now: START, row: None, half: false }
     }
 
     /// With the token that is current now: its hash is what the row has.
@@ -76,8 +72,8 @@ impl Rules {
 impl Service for Rules {
     type Pair = Pair;
 
-    fn begin(&mut self) -> Pair {
-        self.sessions += 1;
+    fn begin(&mut self, setting: u32) -> Pair {
+        self.half = setting >> 16 & 3 == 0;
         let handle = SessionHandle::random(&TenantId::PUBLIC).unwrap();
         let user = UserId::parse("alice").unwrap();
         let token = RefreshToken::random(handle, user.clone(), &KEYS[0]).unwrap();
@@ -96,8 +92,8 @@ impl Service for Rules {
                 current: token.hash2(),
                 previous: None,
                 superseded: Vec::new(),
-                salt: self.sessions.to_string(),
-                half_until: self.half().then_some(now + lives.half_session),
+                salt: setting.to_string(),
+                half_until: self.half.then_some(now + lives.half_session),
                 expires_at: now + lives.refresh_token,
                 absolute_until: now + lives.session,
             },
@@ -114,7 +110,7 @@ impl Service for Rules {
             grace: millis(self.lives.refresh_grace),
             sliding: millis(self.lives.refresh_token),
             absolute: millis(self.lives.session),
-            half: self.half().then_some(millis(self.lives.half_session)),
+            half: self.half.then_some(millis(self.lives.half_session)),
         }
     }
 

@@ -74,7 +74,8 @@ pub trait Service {
     /// A refresh token and an access token that was made with it.
     type Pair: Clone;
 
-    fn begin(&mut self) -> Self::Pair;
+    /// Begins a session. The service takes what it chooses by chance from bits 16 and up of `setting`.
+    fn begin(&mut self, setting: u32) -> Self::Pair;
     fn limits(&self) -> Limits;
     fn wait(&mut self, millis: i64);
     fn refresh(&mut self, pair: &Self::Pair) -> Said<Self::Pair>;
@@ -301,7 +302,7 @@ struct World<'s, S: Service> {
 /// Runs a schedule. `Err` says which promise was broken.
 pub fn run<S: Service>(service: &mut S, words: &[u32]) -> Checked<Tally> {
     let Some((setting, steps)) = words.split_first() else { return Ok(Tally::default()) };
-    let pair = service.begin();
+    let pair = service.begin(*setting);
     let rows = Reference::new(service.limits());
     let own_copies = (setting >> 8) as u8;
     let racers: Vec<usize> = (0..6).map(|n| if own_copies >> n & 1 == 1 { n + 1 } else { 0 }).collect();
