@@ -1,6 +1,10 @@
 //! The handle of the whole: cheap to clone, wires the parts, holds them in one `Arc`.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use tokio::task::JoinHandle;
 
@@ -13,10 +17,7 @@ pub use self::{
     users::Users,
 };
 use crate::{
-    base::{
-        error::Error,
-        time::{self, Clock},
-    },
+    base::{error::Error, time},
     flow::Desk,
     model::{Db, change::Change},
     session::feed::Freshness,
@@ -55,8 +56,8 @@ impl fmt::Debug for Mfa {
 }
 
 impl Mfa {
-    pub(crate) fn start(desk: Arc<Desk>, clock: Arc<dyn Clock>, own_clock: bool) -> Self {
-        let ticking = tokio::spawn(upkeep::run(Arc::clone(&desk), clock, own_clock));
+    pub(crate) fn start(desk: Arc<Desk>) -> Self {
+        let ticking = tokio::spawn(upkeep::run(Arc::clone(&desk)));
         let sending = tokio::spawn(crate::delivery::worker::run(Arc::clone(&desk.courier)));
         Self { desk, _background: Arc::new(Background(vec![ticking, sending])) }
     }
@@ -99,6 +100,7 @@ impl Mfa {
             #[cfg(not(feature = "password"))]
             password_hashes: 0,
             code_comparisons: self.desk.otp.comparisons(),
+            refresh_grace_hits: self.desk.kit.grace_hits.load(Ordering::Relaxed),
         }
     }
 
@@ -146,4 +148,7 @@ pub struct Counters {
     pub password_hashes: u64,
     /// How many guesses of one-time codes were compared.
     pub code_comparisons: u64,
+    /// How often a refresh token that was just used got the same successor again: lost answers, and tabs that
+    /// refresh at once.
+    pub refresh_grace_hits: u64,
 }

@@ -1,5 +1,7 @@
 //! Refresh: open, decide, evaluate, sign, then one batch: the rotation, or the end of the session.
 
+use std::sync::atomic::Ordering;
+
 use super::{
     Desk,
     evaluate::{Subject, apply, renew_roles, session_facts_of},
@@ -148,11 +150,9 @@ impl Desk {
                 self.stage_over(tx, handle, &row, Some(What::RefreshReuse), SessionDenied::Theft).await
             }
             Refresh::Replay => {
-                let salt = row.lineage.salt.clone();
-                let child = |keys: &refresh::RefreshKeys| refresh::child(keys, &salt, token);
-                let next = refresh::redeliver(&kit.refresh, &row.lineage, child);
-                let next = next.ok_or(Error::unavailable("the successor's root key is gone"))?;
+                let next = refresh::replay(&row.lineage, &kit.refresh, token)?;
                 let (_, tokens) = kit.issue(&row, &next, method, now)?;
+                kit.grace_hits.fetch_add(1, Ordering::Relaxed);
                 tx.abandon(Round::Done(Refreshed::Tokens(Box::new(tokens)), Vec::new()))
             }
             Refresh::Rotate => {
@@ -180,10 +180,9 @@ impl Desk {
                     }
                     (false, _) => {}
                 }
-                let keys_now = kit.refresh.first().ok_or(Error::internal("there is no root key"))?;
-                let next = refresh::child(keys_now, &row.lineage.salt, token);
                 let slides = now + kit.config.lifetimes.refresh_token;
-                row.lineage = refresh::rotated(&row.lineage, &next, now, slides);
+                let (next, line) = refresh::rotate(&row.lineage, &kit.refresh, token, now, slides)?;
+                row.lineage = line;
                 row.used_at = now;
                 let (_, tokens) = kit.issue(&row, &next, method, now)?;
                 session::put(&mut tx, handle, &row).await?;
@@ -213,3 +212,6 @@ impl Desk {
         tx.commit(Round::Done(Refreshed::Denied(denied), vec![change]))
     }
 }
+
+#[cfg(test)]
+mod tests;

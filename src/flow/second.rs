@@ -29,7 +29,7 @@ use crate::{
     policy::{Link, LinkContext, NewAccount, Requirements},
     session::{
         AccessClaims, Session,
-        refresh::{self, Elevation},
+        refresh::{self, Completing, Elevation},
     },
 };
 
@@ -211,8 +211,7 @@ impl Desk {
         let (kit, now, tenant) = (&self.kit, tx.now(), &claims.tenant);
         let alive = kit.alive(&mut tx, &claims.handle).await?;
         let mut row = alive.row;
-        let elevation = refresh::elevation(&row.lineage, &claims.refresh_hash1, now);
-        if elevation == Elevation::Stale {
+        if refresh::elevation(&row.lineage, &claims.refresh_hash1, now) == Elevation::Stale {
             return Err(Error::new(ErrorKind::StaleToken, "the access token is of an earlier refresh token"));
         }
         if alive.standing.numbers(0) != at.standing.numbers(0) {
@@ -255,20 +254,10 @@ impl Desk {
             let most = kit.config.max_sessions;
             changes.extend(session::list_as_full(&mut tx, &user.id, &claims.handle, most).await?);
         }
-        let salt = row.lineage.salt.clone();
-        let successor = |keys: &refresh::RefreshKeys| {
-            refresh::elevated(keys, &salt, &claims.handle, &user.id, &claims.refresh_hash1)
-        };
-        let token = match elevation {
-            Elevation::Elevate => {
-                let next =
-                    kit.refresh.first().map(successor).ok_or(Error::internal("there is no root key"))?;
-                row.lineage = refresh::raised(&row.lineage, &next, now, kit.config.lifetimes.refresh_grace);
-                next
-            }
-            _ => refresh::redeliver(&kit.refresh, &row.lineage, successor)
-                .ok_or(Error::new(ErrorKind::StaleToken, "the successor can't be made again"))?,
-        };
+        let by = Completing { handle: &claims.handle, user: &user.id, refresh_hash1: &claims.refresh_hash1 };
+        let grace = kit.config.lifetimes.refresh_grace;
+        let (token, line) = refresh::complete(&row.lineage, &kit.refresh, by, now, grace)?;
+        row.lineage = line;
         row.used_at = now;
         let (_opened, tokens) = kit.issue(&row, &token, session.opened().method, now)?;
         session::put(&mut tx, &claims.handle, &row).await?;

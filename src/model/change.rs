@@ -71,7 +71,9 @@ pub(crate) async fn record(tx: &mut Tx, subject: Subject, n: u64, kind: ChangeKi
     let change = Change { subject, n, kind, at: tx.now() };
     let end = tx.now() + tx.change_life();
     tx.put(keys::change_head(lane), &Head { n: head }, None).await?;
-    tx.insert(keys::change(lane, head), &change, Some(end)).await?;
+    // Not looked up: if another writer took the number since the head was read, the commit must lose its
+    // race and try again, not fail.
+    tx.insert_new(keys::change(lane, head), &change, Some(end))?;
     Ok(change)
 }
 

@@ -68,6 +68,10 @@ impl Db {
         self.clock.now()
     }
 
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
     /// Reads one record; an expired one is absent.
     pub(crate) async fn get<T: DeserializeOwned>(&self, key: &Key) -> Result<Option<T>, Error> {
         let rows = self.rows(std::slice::from_ref(key)).await?;

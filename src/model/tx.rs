@@ -92,7 +92,7 @@ impl Tx {
         }
     }
 
-    /// Writes a record under a name drawn at random, without reading first.
+    /// Writes a record under a name that only a lost race can find taken, without reading first.
     pub(crate) fn insert_new<T: Serialize>(
         &mut self,
         key: Key,

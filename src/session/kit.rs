@@ -4,7 +4,7 @@ use std::{
     future::Future,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -42,6 +42,11 @@ use crate::{
     },
 };
 
+/// How far the guarded clock may be from the store's before the node signs nothing (row D07).
+const SKEW: u64 = 5_000;
+/// How long the guard may hold the clock before the process should be restarted (row J28).
+const HELD: Duration = Duration::from_secs(60);
+
 /// What verifying, minting and ending sessions needs.
 pub(crate) struct Kit {
     pub(crate) db: Db,
@@ -56,8 +61,14 @@ pub(crate) struct Kit {
     pub(crate) sealer: Arc<Sealer>,
     /// The first start's records and a signing key are there.
     pub(crate) ready: tokio::sync::OnceCell<()>,
+    /// An app's own clock answers for itself: it is not set by the store's.
+    pub(crate) own_clock: bool,
+    /// How far the clock has been moved; held while it is being set.
+    pub(crate) moved: tokio::sync::Mutex<i64>,
     /// The clock is too far from the store's: nothing is signed (row D07).
     pub(crate) skewed: AtomicBool,
+    /// How often a successor was delivered again (row R03).
+    pub(crate) grace_hits: AtomicU64,
     pub(crate) config: Arc<Config>,
     pub(crate) issuer: String,
 }
@@ -80,10 +91,34 @@ impl Kit {
     /// Makes sure that the first start's records and a signing key are there.
     pub(crate) async fn ready(&self) -> Result<(), Error> {
         let prepare = || async {
+            self.set_clock().await?;
             tenant::bootstrap(&self.db).await?;
             self.tend_keys().await
         };
         self.ready.get_or_try_init(prepare).await.copied()
+    }
+
+    /// Sets the clock by the store's, before anything is judged and once a second from then on: of several
+    /// nodes one clock decides (row R18).
+    pub(crate) async fn set_clock(&self) -> Result<(), Error> {
+        if self.own_clock {
+            return Ok(());
+        }
+        let mut moved = self.moved.lock().await;
+        let (store, clock) = (self.db.store_now().await?, self.db.clock());
+        let ahead = store.as_millis().saturating_sub(clock.now().as_millis());
+        if ahead.unsigned_abs() > 500 {
+            clock.follow(ahead);
+            *moved = moved.saturating_add(ahead);
+        }
+        let skewed = moved.unsigned_abs() > SKEW || clock.held() > HELD;
+        if self.skewed.swap(skewed, Ordering::Relaxed) != skewed && skewed {
+            #[cfg(feature = "tracing")]
+            tracing::error!(
+                "this node's clock is too far from the store's: it signs nothing until that is mended"
+            );
+        }
+        Ok(())
     }
 
     pub(crate) fn is_skewed(&self) -> bool {

@@ -28,8 +28,14 @@ use crate::{
         secret::Secret,
         time::Timestamp,
     },
-    model::session::{Lineage, Previous, SUPERSEDED, Superseded},
+    model::session::Lineage,
 };
+
+pub(crate) use self::line::{Completing, Elevation, complete, elevation, on_line, replay, rotate};
+#[cfg(test)]
+pub(crate) use self::line::{raised, rotated};
+
+mod line;
 
 /// The keys that refresh tokens are made with, all from one root key.
 pub(crate) struct RefreshKeys {
@@ -300,71 +306,6 @@ pub(crate) fn offered(values: &[&str], keys: &[RefreshKeys]) -> Offered {
         Some(first) if tokens.iter().all(|token| token.handle == first.handle) => Offered::Session(tokens),
         Some(_) => Offered::Several,
     }
-}
-
-/// What a completed factor does to the line, given the hash in the caller's access token (row S02).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub(crate) enum Elevation {
-    /// Make the successor of that token current.
-    Elevate,
-    /// Another completion from the same access token did: the same successor, no change of the line.
-    Shared,
-    /// The access token is too old: `TRY_REFRESH`, before an attempt is reserved.
-    Stale,
-}
-
-/// Judges the access token that a completion comes with.
-pub(crate) fn elevation(lineage: &Lineage, hash1: &str, now: Timestamp) -> Elevation {
-    let hash2 = hash2_of(hash1);
-    if is(&lineage.current, &hash2) {
-        return Elevation::Elevate;
-    }
-    match lineage.superseded.last() {
-        Some(from) if is(&from.hash2, &hash2) && now <= from.until => Elevation::Shared,
-        _ => Elevation::Stale,
-    }
-}
-
-/// Whether an access token that names this hash was minted on the session's line, not on a dead branch
-/// (row R20): asked where the row is read on each request.
-pub(crate) fn on_line(lineage: &Lineage, hash1: &str) -> bool {
-    let hash2 = hash2_of(hash1);
-    let previous = lineage.previous.iter().map(|previous| &previous.hash2);
-    let superseded = lineage.superseded.iter().map(|superseded| &superseded.hash2);
-    [&lineage.current].into_iter().chain(previous).chain(superseded).any(|known| is(known, &hash2))
-}
-
-/// The line after a rotation (row R02). `slides_to` is the new sliding end.
-pub(crate) fn rotated(
-    lineage: &Lineage,
-    next: &RefreshToken,
-    now: Timestamp,
-    slides_to: Timestamp,
-) -> Lineage {
-    Lineage {
-        current: next.hash2(),
-        previous: Some(Previous { hash2: lineage.current.clone(), rotated_at: now }),
-        superseded: Vec::new(),
-        expires_at: slides_to.min(lineage.absolute_until),
-        ..lineage.clone()
-    }
-}
-
-/// The line after an elevation: no earlier token yields one again (row S02 a). One before the current
-/// that is still in its window stays there, as superseded.
-pub(crate) fn raised(lineage: &Lineage, next: &RefreshToken, now: Timestamp, grace: Duration) -> Lineage {
-    let mut superseded = lineage.superseded.clone();
-    if let Some(previous) = &lineage.previous {
-        let until = previous.rotated_at + grace;
-        if now <= until {
-            superseded.push(Superseded { hash2: previous.hash2.clone(), until });
-        }
-    }
-    superseded.push(Superseded { hash2: lineage.current.clone(), until: now + grace });
-    let forgotten = superseded.len().saturating_sub(SUPERSEDED);
-    superseded.drain(..forgotten);
-    Lineage { current: next.hash2(), previous: None, superseded, ..lineage.clone() }
 }
 
 /// In constant time (row R01).

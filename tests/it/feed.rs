@@ -45,6 +45,8 @@ impl Store for Stopping {
             STOPPED.call_once(|| {
                 let pid = std::process::id().to_string();
                 assert!(Command::new("kill").args(["-STOP", &pid]).status().unwrap().success());
+                // The signal goes to some thread, and may reach this one late on a busy machine.
+                std::thread::sleep(Duration::from_secs(1));
             });
         }
         self.0.commit(batch).await
@@ -117,8 +119,9 @@ async fn grant_in_child(dir: &Path) {
     let secrets = Secrets::file(dir.join("key")).unwrap();
     let store = Stopping(SqliteStore::open(dir.join("db")).await.unwrap());
     let mfa = Mfa::builder(app(), secrets, store).delivery(Outbox::new()).build().unwrap();
-    // The first start's upkeep writes; a process stopped in the middle of that would hold the file's lock.
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    // A process stopped in the middle of its upkeep's work on the file would hold a lock. The first round
+    // writes, and there is one every second: this is in between.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
     let user = UserId::parse(&fs::read_to_string(dir.join("user")).unwrap()).unwrap();
     mfa.roles().grant(&user, &TenantId::PUBLIC, "admin").await.unwrap();
 }

@@ -10,16 +10,21 @@
 
 mod bad_input;
 mod codes;
+mod elevation;
 #[cfg(all(unix, feature = "sqlite"))]
 mod feed;
 mod forge;
 mod keys;
 mod layer;
 mod mount;
+mod races;
 mod readiness;
 mod refresh;
 mod roles;
+mod rotation;
+mod schedules;
 mod seed;
 mod support;
+mod theft;
 mod tokens;
 mod vectors;

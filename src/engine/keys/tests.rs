@@ -84,6 +84,7 @@ fn claims(now: Timestamp, life: Duration) -> AccessClaims {
         refresh_hash1: hash::sha256_hex(b"x"),
         anti_csrf: None,
         issued_at: now.as_secs(),
+        not_before: None,
         expires_at: (now + life).as_secs(),
         epochs: Epochs::default(),
         ask_at: None,
@@ -97,7 +98,7 @@ fn minted(kit: &Kit, key: &SigningKey, life: Duration) -> String {
 }
 
 fn opens(kit: &Kit, token: &str) -> Result<(), OpenError> {
-    token::open(token, &kit.keys.current(), &kit.issuer, kit.db.now()).map(|_| ())
+    token::open(token.as_bytes(), &kit.keys.current(), &kit.issuer, kit.db.now()).map(|_| ())
 }
 
 async fn look(mfa: &Mfa) {

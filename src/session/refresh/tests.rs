@@ -1,7 +1,5 @@
-use proptest::prelude::*;
-
 use super::*;
-use crate::base::ident::TenantId;
+use crate::{base::ident::TenantId, model::session::SUPERSEDED};
 
 const GRACE: Duration = Duration::from_secs(30);
 const START: Timestamp = Timestamp::from_secs(1_700_000_000);
@@ -201,6 +199,27 @@ fn sec_r11_r14_ends_come_before_everything() {
     assert_eq!(next.ends_at(), after(90));
 }
 
+/// 400 days of a refresh an hour, with the lives of the defaults: the end that was set at the start stays.
+#[test]
+fn sec_r11_no_refresh_moves_the_absolute_end() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let (keys, mut token, mut now) = ([keys()], first(), START);
+    let mut lineage = Lineage { expires_at: START + 2400 * HOUR, ..line(&token) };
+    let mut refreshed = 0;
+    for _ in 0..400 * 24 {
+        now = now + HOUR;
+        match judge(&lineage, &token, now) {
+            Refresh::Rotate => {
+                (token, lineage) = super::rotate(&lineage, &keys, &token, now, now + 2400 * HOUR).unwrap();
+                assert!(lineage.ends_at() <= START + YEAR);
+                refreshed += 1;
+            }
+            over => assert_eq!((over, now >= START + YEAR), (Refresh::Ended(End::Absolute), true)),
+        }
+    }
+    assert_eq!((refreshed, lineage.absolute_until), (365 * 24 - 1, START + YEAR));
+}
+
 #[test]
 fn sec_s02_b_what_an_elevation_leaves_behind() {
     let p0 = first();
@@ -297,244 +316,4 @@ fn superseded_tokens_are_bounded() {
     assert_eq!(lineage.superseded.len(), SUPERSEDED);
     assert_eq!(judge(&lineage, &token, after(21)), Refresh::Rotate);
     assert_eq!(judge(&lineage, &p0, after(21)), Refresh::Theft(Reuse::Older));
-}
-
-/// A token that was issued, and how the next one came about.
-struct Issued {
-    token: RefreshToken,
-    gone: Option<(Timestamp, bool)>,
-}
-
-/// What the rules say of the token at `at`, from the whole history rather than from the row.
-fn expected(history: &[Issued], at: usize, now: Timestamp) -> Refresh {
-    let last = history.len() - 1;
-    let by_elevation = |n: usize| matches!(history[n].gone, Some((_, true)));
-    let window = |n: usize| history[n].gone.unwrap().0 + GRACE;
-    let waiting = |n: usize| {
-        if now <= window(n) { Refresh::Superseded } else { Refresh::Ended(End::PreElevation) }
-    };
-    if at == last {
-        Refresh::Rotate
-    } else if (at..last).all(by_elevation) {
-        waiting(at)
-    } else if !by_elevation(at) && at + 1 == last {
-        if now <= window(at) { Refresh::Replay } else { Refresh::Theft(Reuse::Recent) }
-    } else if (at + 1..last).all(by_elevation) && history[at + 1].gone.unwrap().0 <= window(at) {
-        waiting(at)
-    } else {
-        Refresh::Theft(Reuse::Older)
-    }
-}
-
-#[derive(Clone, Debug)]
-enum Step {
-    Present(usize),
-    Rotate,
-    Elevate,
-    Wait(u64),
-}
-
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let step = prop_oneof![
-        3 => any::<usize>().prop_map(Step::Present),
-        1 => Just(Step::Rotate),
-        1 => Just(Step::Elevate),
-        2 => prop_oneof![0..12_u64, Just(30), Just(31), 0..5000_u64].prop_map(Step::Wait),
-    ];
-    prop::collection::vec(step, 1..40)
-}
-
-/// One browser: its jar, and requests that still hold what the jar held when they were sent.
-#[derive(Clone, Debug)]
-enum Round {
-    /// Requests at once; which of their answers arrive (several, in any order, or none).
-    Refresh { racers: usize, arrives: bool, gaps: Vec<u64> },
-    /// Completions from one access token, refreshes sent before them and handled in between or after.
-    Elevate { completions: usize, stragglers: usize, arrives: bool, gaps: Vec<u64> },
-}
-
-fn rounds() -> impl Strategy<Value = Vec<(Round, u64)>> {
-    let gaps = || prop::collection::vec(0..2500_u64, 6);
-    let round = prop_oneof![
-        2 => (1..=6_usize, prop::bool::weighted(0.7), gaps())
-            .prop_map(|(racers, arrives, gaps)| Round::Refresh { racers, arrives, gaps }),
-        1 => (1..=3_usize, 0..=3_usize, prop::bool::weighted(0.7), gaps())
-            .prop_map(|(completions, stragglers, arrives, gaps)| {
-                Round::Elevate { completions, stragglers, arrives, gaps }
-            }),
-    ];
-    prop::collection::vec((round, prop_oneof![0..14_000_u64, 0..7_200_000_u64]), 1..14)
-}
-
-fn quickly(cases: u32) -> ProptestConfig {
-    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
-}
-
-proptest! {
-    #![proptest_config(quickly(2000))]
-
-    /// The row is enough: it decides as the whole history would (promises 6, 8, 9).
-    #[test]
-    fn sec_r06_r07_s02_the_row_knows_what_the_history_knows(steps in steps()) {
-        let (keys, mut now) = (keys(), START);
-        let mut history = vec![Issued { token: first(), gone: None }];
-        let mut lineage = line(&history[0].token);
-        for step in steps {
-            let last = history.len() - 1;
-            match step {
-                Step::Wait(secs) => now = now + Duration::from_secs(secs),
-                Step::Present(which) => {
-                    let at = which % history.len();
-                    // Beyond the bound a superseded token counts as reuse, by design.
-                    prop_assume!(history.iter().rev().take_while(|one| one.gone.is_none_or(|(_, up)| up)).count() < SUPERSEDED);
-                    prop_assert_eq!(judge(&lineage, &history[at].token, now), expected(&history, at, now));
-                }
-                Step::Rotate => {
-                    let next = child(&keys, &lineage.salt, &history[last].token);
-                    lineage = rotated(&lineage, &next, now, START + YEAR);
-                    history[last].gone = Some((now, false));
-                    history.push(Issued { token: next, gone: None });
-                }
-                Step::Elevate => {
-                    let (next_line, next) = elevate(&lineage, &history[last].token, now);
-                    lineage = next_line;
-                    history[last].gone = Some((now, true));
-                    history.push(Issued { token: next, gone: None });
-                }
-            }
-        }
-        let live = history.iter().filter(|one| judge(&lineage, &one.token, now) == Refresh::Rotate);
-        prop_assert_eq!(live.count(), 1);
-    }
-
-    /// Lost, repeated and reordered answers, with completions in between: never theft, and an end only
-    /// where the answer to an elevation was lost (promise 7; rows R04, R05, S02).
-    #[test]
-    fn sec_r04_r05_an_honest_client_never_sees_theft(rounds in rounds()) {
-        let (mut now, mut jar) = (START, first());
-        let mut lineage = line(&jar);
-        let mut lost_elevation = false;
-        'session: for (round, pause) in rounds {
-            let mut answer: Option<RefreshToken> = None;
-            let refresh = |lineage: &mut Lineage, now: Timestamp, answer: &mut Option<RefreshToken>| {
-                let judged = judge(lineage, &jar, now);
-                if judged == Refresh::Rotate {
-                    (*lineage, _) = rotate(lineage, &jar, now);
-                }
-                if matches!(judged, Refresh::Rotate | Refresh::Replay) {
-                    let token = redeliver([&keys()], lineage, |keys| child(keys, &lineage.salt, &jar)).unwrap();
-                    if let Some(before) = answer.replace(token) {
-                        assert_eq!(before.text(), answer.as_ref().unwrap().text(), "one successor for all");
-                    }
-                }
-                judged
-            };
-            let (arrives, elevates) = match round {
-                Round::Refresh { racers, arrives, gaps } => {
-                    for gap in gaps.iter().take(racers) {
-                        now = now + Duration::from_millis(*gap);
-                        match refresh(&mut lineage, now, &mut answer) {
-                            Refresh::Rotate | Refresh::Replay => {}
-                            Refresh::Superseded => prop_assert!(lost_elevation),
-                            Refresh::Ended(End::PreElevation) => {
-                                prop_assert!(lost_elevation);
-                                break 'session;
-                            }
-                            other => prop_assert!(false, "{:?}", other),
-                        }
-                    }
-                    (arrives, false)
-                }
-                Round::Elevate { completions, stragglers, arrives, gaps } => {
-                    let mut raised_to: Option<RefreshToken> = None;
-                    for (n, gap) in gaps.iter().enumerate().take(completions + stragglers) {
-                        now = now + Duration::from_millis(*gap);
-                        if n < completions {
-                            let token = match elevation(&lineage, &jar.hash1(), now) {
-                                Elevation::Elevate => {
-                                    let (next_line, token) = elevate(&lineage, &jar, now);
-                                    lineage = next_line;
-                                    token
-                                }
-                                Elevation::Shared => redeliver([&keys()], &lineage, |keys| {
-                                    elevated(keys, &lineage.salt, jar.handle(), jar.user(), &jar.hash1())
-                                }).unwrap(),
-                                // The client would refresh first.
-                                Elevation::Stale => continue,
-                            };
-                            prop_assert_eq!(token.hash2(), lineage.current.clone());
-                            raised_to = Some(token);
-                        } else {
-                            match judge(&lineage, &jar, now) {
-                                Refresh::Superseded | Refresh::Replay => {}
-                                Refresh::Ended(End::PreElevation) => prop_assert!(lost_elevation),
-                                Refresh::Rotate => prop_assert!(raised_to.is_none()),
-                                other => prop_assert!(false, "{:?}", other),
-                            }
-                        }
-                    }
-                    let elevates = raised_to.is_some();
-                    answer = raised_to;
-                    (arrives, elevates)
-                }
-            };
-            match answer {
-                Some(token) if arrives => {
-                    jar = token;
-                    lost_elevation = false;
-                }
-                Some(_) => lost_elevation |= elevates,
-                None => {}
-            }
-            // With its answer lost, an honest client asks again within the window.
-            let stale = lineage.previous.as_ref().filter(|previous| previous.hash2 == jar.hash2());
-            let pause = Duration::from_millis(pause);
-            now = match stale {
-                Some(previous) => {
-                    let left = (previous.rotated_at + GRACE).since(now + Duration::from_millis(6 * 2500));
-                    if left.is_zero() {
-                        break;
-                    }
-                    now + pause.min(left)
-                }
-                None => now + pause,
-            };
-        }
-    }
-
-    /// Two parties with one token, further apart than the window: the second to come ends it (row R08).
-    #[test]
-    fn sec_r08_a_thief_and_the_owner_never_both_go_on(
-        before in 0..4_usize,
-        order in prop::collection::vec((any::<bool>(), 31..7200_u64, any::<bool>()), 2..20),
-    ) {
-        let (mut now, mut owner) = (START, first());
-        let mut lineage = line(&owner);
-        for _ in 0..before {
-            now = now + Duration::from_secs(40);
-            (lineage, owner) = rotate(&lineage, &owner, now);
-        }
-        let mut thief = owner.clone();
-        let mut last: Option<bool> = None;
-        for (is_owner, pause, elevates) in order {
-            now = now + Duration::from_secs(pause);
-            let jar = if is_owner { &mut owner } else { &mut thief };
-            match judge(&lineage, jar, now) {
-                Refresh::Rotate => {
-                    prop_assert!(last.is_none_or(|who| who == is_owner), "both went on");
-                    (lineage, *jar) = rotate(&lineage, jar, now);
-                    if is_owner && elevates {
-                        (lineage, *jar) = elevate(&lineage, &jar.clone(), now);
-                    }
-                    last = Some(is_owner);
-                }
-                // With an elevation in between the same end has another name (row S02 b).
-                Refresh::Theft(_) | Refresh::Ended(End::PreElevation) => {
-                    prop_assert!(last.is_some_and(|who| who != is_owner));
-                    break;
-                }
-                other => prop_assert!(false, "{:?}", other),
-            }
-        }
-    }
 }

@@ -2,9 +2,9 @@
 //! that counts and fails.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
@@ -23,6 +23,8 @@ use tower_mfa::{
     ident::{Contact, Email, TenantId, Timestamp, UserId},
     store::{AnyStore, Batch, Commit, Key, MemoryStore, Record, Row, Scan, Store, StoreError},
 };
+
+pub mod schedule;
 
 pub const START: i64 = 1_702_877_939;
 pub const PASSWORD: &str = "correct horse 1";
@@ -47,11 +49,15 @@ impl Clock for HandClock {
     }
 }
 
-/// A store that counts its calls and fails when it is told to.
+/// A store that counts its calls, remembers what was written, and fails when it is told to.
 #[derive(Clone, Debug)]
 pub struct Watched {
     inner: AnyStore,
     pub counts: Arc<Counts>,
+    /// The keys that each applied batch wrote or deleted.
+    written: Arc<Mutex<Vec<Vec<Key>>>>,
+    /// Another writer's batch, applied right before the next commit.
+    rival: Arc<Mutex<Option<Batch>>>,
 }
 
 #[derive(Debug, Default)]
@@ -60,11 +66,17 @@ pub struct Counts {
     pub scans: AtomicU64,
     pub commits: AtomicU64,
     pub failing: AtomicU64,
+    pub failing_commits: AtomicU64,
 }
 
 impl Watched {
     pub fn new(inner: impl Store) -> Self {
-        Self { inner: AnyStore::new(inner), counts: Arc::default() }
+        Self {
+            inner: AnyStore::new(inner),
+            counts: Arc::default(),
+            written: Arc::default(),
+            rival: Arc::default(),
+        }
     }
 
     /// Reads and writes so far; the change feed's scans and the upkeep's are not among them.
@@ -76,12 +88,53 @@ impl Watched {
         self.counts.failing.store(calls, Ordering::SeqCst);
     }
 
+    pub fn fail_commits(&self, commits: u64) {
+        self.counts.failing_commits.store(commits, Ordering::SeqCst);
+    }
+
+    /// Lets another writer be faster than the next commit.
+    pub fn before_next_commit(&self, batch: Batch) {
+        *self.rival.lock().unwrap() = Some(batch);
+    }
+
+    pub fn commits(&self) -> u64 {
+        self.counts.commits.load(Ordering::SeqCst)
+    }
+
+    /// The keys that the applied batches wrote, a list for each, from the `from`th batch on.
+    pub fn written(&self, from: usize) -> Vec<Vec<Key>> {
+        self.written.lock().unwrap()[from..].to_vec()
+    }
+
+    /// Every record there is, the store's own form.
+    pub async fn dump(&self) -> BTreeMap<Key, Row> {
+        let keys: BTreeSet<Key> = self.written(0).into_iter().flatten().collect();
+        let keys: Vec<Key> = keys.into_iter().collect();
+        let rows = self.inner.get(&keys).await.unwrap();
+        keys.into_iter().zip(rows).filter_map(|(key, row)| Some((key, row?))).collect()
+    }
+
+    /// The rows of sessions.
+    pub async fn sessions(&self) -> BTreeMap<Key, Row> {
+        let is_session = |key: &Key| key.as_str().contains("/session/");
+        self.dump().await.into_iter().filter(|(key, _)| is_session(key)).collect()
+    }
+
+    /// What was audited, oldest first.
+    pub async fn audited(&self) -> Vec<String> {
+        let audits = self.dump().await.into_iter().filter(|(key, _)| key.as_str().starts_with("audit/"));
+        let mut events: Vec<(i64, String)> = audits
+            .map(|(_, row)| {
+                let (at, what) = (row.body["at"].as_i64(), row.body["what"].as_str());
+                (at.unwrap(), what.unwrap().to_owned())
+            })
+            .collect();
+        events.sort_by_key(|(at, _)| *at);
+        events.into_iter().map(|(_, what)| what).collect()
+    }
+
     fn may_fail(&self) -> Result<(), StoreError> {
-        let failing = |n: u64| n.checked_sub(1);
-        match self.counts.failing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, failing) {
-            Ok(_) => Err(StoreError::refused("told to fail")),
-            Err(_) => Ok(()),
-        }
+        fails(&self.counts.failing)
     }
 }
 
@@ -101,7 +154,18 @@ impl Store for Watched {
     async fn commit(&self, batch: Batch) -> Result<Commit, StoreError> {
         self.counts.commits.fetch_add(1, Ordering::SeqCst);
         self.may_fail()?;
-        self.inner.commit(batch).await
+        fails(&self.counts.failing_commits)?;
+        let rival = self.rival.lock().unwrap().take();
+        if let Some(rival) = rival {
+            assert_eq!(self.inner.commit(rival).await?, Commit::Applied);
+        }
+        let effects = batch.ops().filter(|(_, op)| op.effect().is_some());
+        let keys: Vec<Key> = effects.map(|(key, _)| key.clone()).collect();
+        let commit = self.inner.commit(batch).await?;
+        if commit == Commit::Applied {
+            self.written.lock().unwrap().push(keys);
+        }
+        Ok(commit)
     }
 
     async fn sweep(&self, before: Timestamp) -> Result<u64, StoreError> {
@@ -113,6 +177,13 @@ impl Store for Watched {
     }
 }
 
+fn fails(left: &AtomicU64) -> Result<(), StoreError> {
+    match left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)) {
+        Ok(_) => Err(StoreError::refused("told to fail")),
+        Err(_) => Ok(()),
+    }
+}
+
 /// An app with the crate in front of it.
 #[derive(Clone)]
 pub struct TestApp {
@@ -120,6 +191,8 @@ pub struct TestApp {
     pub outbox: Outbox,
     pub clock: HandClock,
     pub store: Watched,
+    app: AppInfo,
+    secrets: Secrets,
     router: Router,
 }
 
@@ -147,7 +220,7 @@ impl TestApp {
     ) -> Self {
         let (outbox, clock) = (Outbox::new(), HandClock::new());
         let store = Watched::new(store);
-        let builder = Mfa::builder(app, secrets, store.clone())
+        let builder = Mfa::builder(app.clone(), secrets.clone(), store.clone())
             .clock(clock.clone())
             .insecure_without_quotas()
             .delivery(outbox.clone());
@@ -163,7 +236,19 @@ impl TestApp {
             .merge(half)
             .layer(ApiLayer::new(mfa.clone()))
             .layer(mfa.cors());
-        Self { mfa, outbox, clock, store, router }
+        Self { mfa, outbox, clock, store, app, secrets, router }
+    }
+
+    /// Another node of the same app, which starts now.
+    pub async fn restarted(&self) -> Self {
+        let (clock, store) = (self.clock.clone(), self.store.clone());
+        let node = Self::on(self.app.clone(), self.secrets.clone(), store, move |b| b.clock(clock)).await;
+        node.with_clock(Some(self.clock.clone()))
+    }
+
+    /// Whose clock another one gave it.
+    pub fn with_clock(self, clock: Option<HandClock>) -> Self {
+        Self { clock: clock.unwrap_or(self.clock), ..self }
     }
 
     pub fn browser(&self, mode: Mode) -> Browser {
@@ -200,12 +285,12 @@ impl TestApp {
     /// The last code, once more than `seen` messages were sent.
     pub async fn code_after(&self, email: &str, seen: usize) -> String {
         let contact = Contact::from(Email::parse(email).unwrap());
-        for _ in 0..1000 {
+        for _ in 0..5000 {
             if self.outbox.count_to(&contact) > seen {
                 let sent = self.outbox.last_to(&contact).unwrap();
                 return sent.notice.code().unwrap().expose().clone();
             }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
         panic!("no message to {email}");
     }
@@ -283,6 +368,11 @@ impl Answer {
 }
 
 impl Browser {
+    /// The same client, talking to another node.
+    pub fn at(&self, app: &TestApp) -> Self {
+        Self { app: app.clone(), ..self.clone() }
+    }
+
     pub async fn get(&mut self, path: &str) -> Answer {
         self.call(Method::GET, path, None).await
     }
@@ -293,6 +383,21 @@ impl Browser {
 
     pub async fn put(&mut self, path: &str, body: Value) -> Answer {
         self.call(Method::PUT, path, Some(body)).await
+    }
+
+    /// The refresh token that the client holds.
+    pub fn refresh_token(&self) -> Option<&String> {
+        self.refresh.as_ref().or_else(|| self.jar.get("sRefreshToken"))
+    }
+
+    /// The access token that the client holds.
+    pub fn access_token(&self) -> Option<&String> {
+        self.access.as_ref().or_else(|| self.jar.get("sAccessToken"))
+    }
+
+    /// A member of the access token's payload, as the client sees it.
+    pub fn payload(&self, name: &str) -> Value {
+        self.front.as_ref().map(|front| front["up"][name].clone()).unwrap_or_default()
     }
 
     /// A request with what the client holds.
@@ -376,6 +481,14 @@ impl Browser {
     pub async fn sign_up(&mut self, email: &str) -> Answer {
         let path = self.path("/signup");
         self.post(&path, credentials(email, PASSWORD)).await
+    }
+
+    /// Signs in, or up, by a code: a password takes a second, on purpose.
+    pub async fn by_code(&mut self, email: &str) -> Value {
+        let seen = self.app.sent_to(email);
+        let flow = self.ask_code(email, false).await.ok();
+        let code = self.app.code_after(email, seen).await;
+        self.enter(&flow, &code, false).await.ok()
     }
 
     pub async fn sign_in(&mut self, email: &str) -> Answer {
