@@ -1,12 +1,12 @@
 //! The session cookies: names, attributes, and what a configuration may say about them.
 
-use std::fmt;
+use std::{fmt, sync::LazyLock};
 
 use cookie::{
     Cookie,
     time::{Duration as Span, OffsetDateTime},
 };
-use memchr::memchr;
+use memchr::{memchr, memmem::Finder};
 
 use super::{
     csrf::AntiCsrf,
@@ -105,6 +105,10 @@ pub(crate) struct CookieConfig {
     pub(crate) methods: TransferMethods,
 }
 
+/// By [`Jar`].
+const NAMES: [&str; 2] = ["sAccessToken", "sRefreshToken"];
+const HOST_NAMES: [&str; 2] = ["__Host-sAccessToken", "__Host-sRefreshToken"];
+
 /// Which of the two cookies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Jar {
@@ -134,12 +138,16 @@ impl CookieConfig {
     }
 
     pub(crate) fn name(&self, jar: Jar) -> &'static str {
-        match (jar, self.host_prefix) {
-            (Jar::Access, false) => "sAccessToken",
-            (Jar::Refresh, false) => "sRefreshToken",
-            (Jar::Access, true) => "__Host-sAccessToken",
-            (Jar::Refresh, true) => "__Host-sRefreshToken",
-        }
+        let names = if self.host_prefix { HOST_NAMES } else { NAMES };
+        names[jar as usize]
+    }
+
+    /// Finds a jar's name in a request.
+    pub(crate) fn finder(&self, jar: Jar) -> &'static Finder<'static> {
+        static FINDERS: LazyLock<[Finder<'static>; 2]> = LazyLock::new(|| NAMES.map(finder));
+        static HOST_FINDERS: LazyLock<[Finder<'static>; 2]> = LazyLock::new(|| HOST_NAMES.map(finder));
+        let finders = if self.host_prefix { &*HOST_FINDERS } else { &*FINDERS };
+        &finders[jar as usize]
     }
 
     /// The `Path` in force.
@@ -302,6 +310,28 @@ pub(crate) fn pairs(field: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     })
 }
 
+/// Finds the values of the pairs by one name in a `Cookie` field: names compare as bytes, without the blanks
+/// around them (row C03). It looks for the name, not at every pair: most fields hold many and are ours once.
+pub(crate) fn values<'a>(finder: &'a Finder<'static>, field: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+    let mut from = 0;
+    std::iter::from_fn(move || {
+        loop {
+            let at = from + finder.find(field.get(from..)?)?;
+            from = at + finder.needle().len();
+            let begins = trim_end(field.get(..at)?).last().is_none_or(|byte| *byte == b';');
+            let (pair, _) = cut(field.get(from..)?, b';');
+            if let Some(value) = trim_start(pair).strip_prefix(b"=").filter(|_| begins) {
+                from += pair.len();
+                return Some(trim(value));
+            }
+        }
+    })
+}
+
+fn finder(name: &'static str) -> Finder<'static> {
+    Finder::new(name.as_bytes())
+}
+
 /// What comes before the first such byte, and what comes after it, if there is one.
 pub(crate) fn cut(bytes: &[u8], at: u8) -> (&[u8], Option<&[u8]>) {
     match memchr(at, bytes).and_then(|at| Some((bytes.get(..at)?, bytes.get(at + 1..)?))) {
@@ -311,19 +341,24 @@ pub(crate) fn cut(bytes: &[u8], at: u8) -> (&[u8], Option<&[u8]>) {
 }
 
 /// Without the spaces and tabs in front; no other byte is blank (row C03).
-pub(crate) fn trim_start(mut bytes: &[u8]) -> &[u8] {
+fn trim_start(mut bytes: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] = bytes {
         bytes = rest;
     }
     bytes
 }
 
-/// Without the spaces and tabs at both ends; no other byte is blank (row C03).
-pub(crate) fn trim(mut bytes: &[u8]) -> &[u8] {
-    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = bytes {
+/// Without the spaces and tabs at the end.
+fn trim_end(mut bytes: &[u8]) -> &[u8] {
+    while let [rest @ .., b' ' | b'\t'] = bytes {
         bytes = rest;
     }
     bytes
+}
+
+/// Without the spaces and tabs at both ends; no other byte is blank (row C03).
+pub(crate) fn trim(bytes: &[u8]) -> &[u8] {
+    trim_end(trim_start(bytes))
 }
 
 #[cfg(test)]

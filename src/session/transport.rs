@@ -17,7 +17,7 @@ use http::{
 use memchr::memchr_iter;
 
 use super::{
-    cookies::{CookieConfig, Jar, TransferMethod, cut, pairs, trim, trim_start},
+    cookies::{CookieConfig, Jar, TransferMethod, cut, pairs, trim, values},
     token,
 };
 use crate::base::{error::Error, secret::Secret, time::Timestamp};
@@ -41,9 +41,8 @@ pub(crate) struct Presented<'a> {
     bearer: Option<&'a [u8]>,
     /// Whether a cookie by the access token's name came along.
     access_cookie: bool,
-    /// Every value that came under the refresh cookie's name (row C04).
-    refresh_cookies: Vec<&'a [u8]>,
     headers: &'a HeaderMap,
+    config: &'a CookieConfig,
 }
 
 /// What a request says beside its credentials: who sent it and how. Most requests are judged without.
@@ -97,28 +96,28 @@ const MOST_COOKIES: usize = 200;
 const MOST_BYTES: usize = 16 * 1024;
 
 impl<'a> Presented<'a> {
-    /// Reads a request's headers.
-    pub(crate) fn read(headers: &'a HeaderMap, config: &CookieConfig) -> Result<Self, TooLarge> {
-        let cookies = Cookies::read(headers, config)?;
+    /// Reads a request's headers as far as the access token is concerned.
+    pub(crate) fn read(headers: &'a HeaderMap, config: &'a CookieConfig) -> Result<Self, TooLarge> {
         let (bearer, ambiguous) = authorization(headers);
         let bearer = bearer.filter(|_| config.methods.allow(TransferMethod::Header));
+        let cookie = Cookies::named(Jar::Access, headers, config)?;
         let by_cookie = config.methods.allow(TransferMethod::Cookie);
         let access = match bearer.filter(|bearer| token::shaped(bearer)) {
             _ if ambiguous => Access::Ambiguous,
             Some(text) => Access::Token { text, method: TransferMethod::Header },
-            None if by_cookie && cookies.differ => Access::Duplicate,
-            None => match cookies.access.filter(|text| by_cookie && token::shaped(text)) {
+            None if by_cookie && cookie.differ => Access::Duplicate,
+            None => match cookie.first.filter(|text| by_cookie && token::shaped(text)) {
                 Some(text) => Access::Token { text, method: TransferMethod::Cookie },
                 None => Access::Absent,
             },
         };
-        Ok(Self {
-            access,
-            bearer,
-            access_cookie: cookies.access.is_some(),
-            refresh_cookies: if by_cookie { cookies.refresh } else { Vec::new() },
-            headers,
-        })
+        Ok(Self { access, bearer, access_cookie: cookie.first.is_some(), headers, config })
+    }
+
+    /// Every value that came under the refresh cookie's name (row C04).
+    fn refresh_cookies(&self) -> Vec<&'a [u8]> {
+        let fields = self.headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
+        fields.flat_map(|field| values(self.config.finder(Jar::Refresh), field)).collect()
     }
 
     /// Reads the rest of what the request says: only where it matters.
@@ -131,9 +130,12 @@ impl<'a> Presented<'a> {
         if let Some(bearer) = self.bearer.and_then(|bearer| str::from_utf8(bearer).ok()) {
             return Some((vec![bearer], TransferMethod::Header));
         }
+        if !self.config.methods.allow(TransferMethod::Cookie) {
+            return None;
+        }
         // What is no text is none of ours.
-        let values: Vec<&str> =
-            self.refresh_cookies.iter().filter_map(|value| str::from_utf8(value).ok()).collect();
+        let values = self.refresh_cookies().into_iter().filter_map(|value| str::from_utf8(value).ok());
+        let values: Vec<&str> = values.collect();
         (!values.is_empty()).then_some((values, TransferMethod::Cookie))
     }
 
@@ -141,7 +143,7 @@ impl<'a> Presented<'a> {
     /// goes on by the other.
     pub(crate) fn carries(&self, method: TransferMethod) -> bool {
         match method {
-            TransferMethod::Cookie => self.access_cookie || !self.refresh_cookies.is_empty(),
+            TransferMethod::Cookie => self.access_cookie || !self.refresh_cookies().is_empty(),
             TransferMethod::Header => {
                 matches!(self.access, Access::Token { method: TransferMethod::Header, .. })
             }
@@ -172,60 +174,44 @@ impl<'a> Hints<'a> {
     }
 }
 
-/// The two cookies among all that came.
+/// The cookies of one name among all that came.
 #[derive(Default)]
 struct Cookies<'a> {
-    access: Option<&'a [u8]>,
+    first: Option<&'a [u8]>,
     differ: bool,
-    refresh: Vec<&'a [u8]>,
     count: usize,
     bytes: usize,
 }
 
 impl<'a> Cookies<'a> {
-    fn read(headers: &'a HeaderMap, config: &CookieConfig) -> Result<Self, TooLarge> {
+    fn named(jar: Jar, headers: &'a HeaderMap, config: &'a CookieConfig) -> Result<Self, TooLarge> {
         let mut cookies = Self::default();
         if !has_repeats(headers) {
-            headers.get(COOKIE).map_or(Ok(()), |field| cookies.scan(field.as_bytes(), config))?;
+            headers.get(COOKIE).map_or(Ok(()), |field| cookies.scan(jar, field.as_bytes(), config))?;
             return Ok(cookies);
         }
         // HTTP/2 may split the field (RFC 9113, section 8.2.3): all of them are one list.
         for field in headers.get_all(COOKIE) {
-            cookies.scan(field.as_bytes(), config)?;
+            cookies.scan(jar, field.as_bytes(), config)?;
         }
         Ok(cookies)
     }
 
-    fn scan(&mut self, field: &'a [u8], config: &CookieConfig) -> Result<(), TooLarge> {
-        let (access, refresh) = (config.name(Jar::Access).as_bytes(), config.name(Jar::Refresh).as_bytes());
+    fn scan(&mut self, jar: Jar, field: &'a [u8], config: &'a CookieConfig) -> Result<(), TooLarge> {
         self.bytes += field.len() + 2;
         if self.bytes > MOST_BYTES {
             return Err(TooLarge);
         }
-        let mut start = 0;
-        for end in memchr_iter(b';', field).chain([field.len()]) {
-            let pair = field.get(start..end).unwrap_or_default();
-            start = end + 1;
-            self.count += 1;
-            if self.count > MOST_COOKIES {
-                return Err(TooLarge);
-            }
-            if let Some(value) = value_of(access, pair) {
-                self.differ |= self.access.is_some_and(|other| other != value);
-                self.access = Some(value);
-            } else if let Some(value) = value_of(refresh, pair) {
-                self.refresh.push(value);
-            }
+        self.count += 1 + memchr_iter(b';', field).count();
+        if self.count > MOST_COOKIES {
+            return Err(TooLarge);
+        }
+        for value in values(config.finder(jar), field) {
+            self.differ |= self.first.is_some_and(|other| other != value);
+            self.first = Some(value);
         }
         Ok(())
     }
-}
-
-/// The value of a pair by this name, both without the blanks around them (row C03).
-#[inline]
-fn value_of<'a>(name: &[u8], pair: &'a [u8]) -> Option<&'a [u8]> {
-    let rest = trim_start(pair).strip_prefix(name)?;
-    trim_start(rest).strip_prefix(b"=").map(trim)
 }
 
 /// Whether some name has several fields: most requests have none, and then one look a name is enough.
@@ -377,7 +363,7 @@ pub(crate) fn no_store(headers: &mut HeaderMap) {
     vary(headers);
 }
 
-/// A protected answer is nobody else's (row C11), unless the handler is stricter still.
+/// A protected answer is nobody else's and nobody keeps it (row C11), unless the handler is stricter still.
 pub(crate) fn private(headers: &mut HeaderMap) {
     let strict = headers
         .get(CACHE_CONTROL)
@@ -385,17 +371,15 @@ pub(crate) fn private(headers: &mut HeaderMap) {
     if !strict {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
     }
-    vary(headers);
 }
 
 /// The same for an answer in which the handler said nothing about cookies or caching: most of them. One look
 /// at its few names is cheaper than a search for each of ours. Says whether it was such an answer.
 #[inline]
 pub(crate) fn private_if_plain(headers: &mut HeaderMap) -> bool {
-    let plain = !headers.keys().any(|name| [SET_COOKIE, CACHE_CONTROL, VARY].contains(name));
+    let plain = !headers.keys().any(|name| *name == SET_COOKIE || *name == CACHE_CONTROL);
     if plain {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
-        headers.insert(VARY, VARIES);
     }
     plain
 }

@@ -459,7 +459,7 @@ proptest! {
             model.iter().filter(|(name, _)| name == wanted).map(|(_, value)| value.as_str()).collect()
         };
         let values: Vec<&[u8]> = named("sRefreshToken").into_iter().map(str::as_bytes).collect();
-        prop_assert_eq!(&presented.refresh_cookies, &values);
+        prop_assert_eq!(&presented.refresh_cookies(), &values);
         let access = named("sAccessToken");
         prop_assert_eq!(presented.access_cookie, !access.is_empty());
         let differ = access.windows(2).any(|two| two[0] != two[1]);
