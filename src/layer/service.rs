@@ -115,6 +115,7 @@ where
     fn call(&mut self, mut request: Request<B>) -> MfaFuture<S, B> {
         let desk = &self.mfa.desk;
         if is_preflight(&request) {
+            super::cors::check_order(&self.mfa, &request);
             // No session goes in: the extractor of a real OPTIONS handler fails closed (row X10).
             request.extensions_mut().remove::<Verified>();
             return MfaFuture::running(self.inner.call(request), None);
@@ -172,7 +173,7 @@ fn outer<'r, B>(desk: &Arc<Desk>, request: &'r Request<B>) -> Option<&'r Verifie
     request.extensions().get::<Verified>().filter(|outer| Arc::ptr_eq(&outer.desk, desk))
 }
 
-fn is_preflight<B>(request: &Request<B>) -> bool {
+pub(super) fn is_preflight<B>(request: &Request<B>) -> bool {
     request.method() == Method::OPTIONS && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
