@@ -8,15 +8,28 @@
     reason = "a test that fails may panic, and its modules are one binary"
 )]
 
+mod answers;
 mod bad_input;
+mod caches;
+mod changes;
 mod codes;
+mod cookies;
+mod cors;
+mod csrf;
+mod elevation;
+mod faults;
 #[cfg(all(unix, feature = "sqlite"))]
 mod feed;
 mod layer;
+mod mixup;
 mod mount;
+mod races;
 mod readiness;
 mod refresh;
 mod roles;
 mod seed;
+mod sessions;
+mod spy;
 mod support;
+mod transfer;
 mod vectors;
