@@ -188,7 +188,7 @@ async fn sec_s18_every_answer_names_its_own_user() {
     }
     let (sent, left) = (sent.load(Ordering::Relaxed) - TASKS, left.load(Ordering::Relaxed));
     println!("{sent} requests of {USERS} users in {:?}, {left} left early", start.elapsed());
-    assert!(left > sent / 50 && sent > 10_000, "{sent} {left}");
+    assert!(left > sent / 50 && sent > 5_000, "{sent} {left}");
     // Nobody's row holds another's note.
     let mut noted = 0;
     for (_, row) in spy.records(&["t", "public", "session"]).await {
