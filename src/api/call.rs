@@ -40,7 +40,13 @@ impl<'a> Call<'a> {
         let (api, websites) = (&config.app.api, &config.app.websites);
         let same_site = websites.iter().all(|website| api.same_site(website));
         let unsafe_method = csrf::is_unsafe(parts.method.as_str());
-        if unsafe_method && !csrf::origin_allowed(&presented.hints(), websites, same_site) {
+        let hints = presented.hints();
+        if unsafe_method && !csrf::origin_allowed(&hints, websites, same_site) {
+            #[cfg(feature = "tracing")]
+            {
+                let origin: String = hints.origin.unwrap_or_default().chars().take(64).collect();
+                tracing::warn!(?origin, "a request that another site sent was refused");
+            }
             return Err(Reply::message(StatusCode::BAD_REQUEST, "this origin may not use the API"));
         }
         let body = match body.is_empty() {

@@ -24,7 +24,11 @@ use self::{
     reply::Reply,
     route::{Endpoint, Route},
 };
-use crate::{base::error::BoxError, engine::Mfa, layer::body::MfaBody};
+use crate::{
+    base::error::BoxError,
+    engine::Mfa,
+    layer::{body::MfaBody, cors},
+};
 
 mod call;
 mod keys;
@@ -94,6 +98,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> ApiFuture<S::Future> {
+        cors::check_order(&self.mfa, &request);
         let base = &self.mfa.desk.kit.config.app.base_path;
         let state = match route::find(base, request.method(), request.uri().path()) {
             Route::Inner => State::Inner { future: self.inner.call(request) },

@@ -16,15 +16,22 @@ use crate::{
 /// Refresh: new tokens for old, or the end.
 pub(super) async fn refresh(call: &Call<'_>) -> Reply {
     let (kit, presented) = (call.kit(), &call.presented);
-    let gone = || Reply::denied(&SessionDenied::Unauthorised).change(TokenChange::Clear(None));
+    let (websites, hints) = (&kit.config.app.websites, presented.hints());
+    let kept = || Reply::denied(&SessionDenied::Unauthorised);
+    let gone = || kept().change(TokenChange::Clear(None));
+    // A page of another site must not sign people out, whatever it sends or leaves out (row X08).
+    let nothing = || if csrf::is_ours(&hints, websites) { gone() } else { kept() };
     // The SDKs' first visit: 401 and `front-token: remove`, never anything else.
-    let Some((values, method)) = presented.refresh() else { return gone() };
+    let Some((values, method)) = presented.refresh() else { return nothing() };
     let tokens = match refresh::offered(&values, &kit.refresh) {
-        Offered::Nothing => return gone(),
-        Offered::Several => return Reply::denied(&SessionDenied::Unauthorised),
+        Offered::Nothing => return nothing(),
+        Offered::Several => {
+            #[cfg(feature = "tracing")]
+            tracing::warn!("refresh tokens of several sessions came at once: nothing was refreshed");
+            return kept();
+        }
         Offered::Session(tokens) => tokens,
     };
-    let (websites, hints) = (&kit.config.app.websites, presented.hints());
     // The proof may have been made under an older root key, for any of the tokens (row C04).
     let proven = tokens.iter().any(|token| {
         kit.refresh.iter().any(|keys| {
@@ -35,7 +42,7 @@ pub(super) async fn refresh(call: &Call<'_>) -> Reply {
     if !proven {
         return match csrf::may_clear(&hints, websites) {
             true => gone(),
-            false => Reply::denied(&SessionDenied::Unauthorised),
+            false => kept(),
         };
     }
     match call.desk.refresh(&tokens, method, &call.request()).await {
@@ -78,8 +85,10 @@ pub(super) async fn sign_out(call: &Call<'_>) -> Reply {
     if guarded && !csrf::token_proven(kit.config.csrf, &presented.hints(), claims.anti_csrf.as_deref()) {
         return again();
     }
+    // A token of the other method that came along goes, too: nothing of a session may stay (row C09).
+    let gone = Some(method).filter(|method| !presented.carries(method.other()));
     match kit.revoke(&claims.handle).await {
-        Ok(_) => Reply::ok(wire::status("OK")).change(TokenChange::Clear(Some(method))),
+        Ok(_) => Reply::ok(wire::status("OK")).change(TokenChange::Clear(gone)),
         Err(error) => Reply::failed(&error),
     }
 }

@@ -34,6 +34,8 @@ pub enum ErrorKind {
     NotFound,
 }
 
+const TAKEN: &str = "a new record's name is taken";
+
 impl Error {
     pub(crate) const fn new(kind: ErrorKind, message: &'static str) -> Self {
         Self { kind, message, source: None }
@@ -49,6 +51,16 @@ impl Error {
 
     pub(crate) const fn internal(message: &'static str) -> Self {
         Self::new(ErrorKind::Internal, message)
+    }
+
+    /// A record of the name that a new one was to have is there already.
+    pub(crate) const fn taken() -> Self {
+        Self::internal(TAKEN)
+    }
+
+    /// Whether another name may help (row S04).
+    pub(crate) fn is_taken(&self) -> bool {
+        self.message == TAKEN
     }
 
     pub(crate) const fn invalid(message: &'static str) -> Self {

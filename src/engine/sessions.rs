@@ -20,6 +20,13 @@ use crate::{
 };
 
 /// Sessions: see [`Mfa::sessions`].
+///
+/// What is ended here can't be refreshed from the moment the call returns, on any node. An access token that
+/// is out already is refused at once by this process and by every mount with
+/// [`check_store`](crate::MfaLayer::check_store), on another node when it next reads the change feed, which
+/// is every second; a node that is cut off from the store takes it until it runs out, at most
+/// [`Lifetimes::access_token`](crate::config::Lifetimes::access_token) after the call, unless its mount
+/// says [`Stale::Refuse`](crate::config::Stale::Refuse) (row S11).
 #[derive(Debug)]
 pub struct Sessions<'a> {
     pub(super) mfa: &'a Mfa,

@@ -12,7 +12,7 @@ use crate::{
     model::{
         Staged, Tx,
         change::{self, Change, ChangeKind, Subject},
-        keys,
+        keys, session,
         tenant::Tenant,
         user::{self, NewLogin, Owner, User},
     },
@@ -82,7 +82,8 @@ impl Users<'_> {
             .await
     }
 
-    /// Gives a user another login method: codes to this address, already proved elsewhere.
+    /// Gives a user another login method: codes to this address, already proved elsewhere. Every session of
+    /// the user ends, as whenever what one signs in with changes (row S09).
     ///
     /// # Errors
     /// `Invalid` if the address is another user's, `NotFound` without the user.
@@ -98,9 +99,7 @@ impl Users<'_> {
                     return Err(Error::invalid("the address is another user's"));
                 }
                 user::add_login(&mut tx, &tenant, &mut user, &new).await?;
-                // What the user has set up changed: live sessions ask the policy again.
-                let subject = Subject::User(user.id.clone());
-                let change = change::stage(&mut tx, subject, ChangeKind::JudgeAnew).await?;
+                let change = session::end_of_user(&mut tx, &user.id, None).await?;
                 tx.commit((user, vec![change]))
             })
         })

@@ -86,7 +86,7 @@ impl Desk {
                     Send::Silent => true,
                     Send::TooMany(RetryAfter(wait)) => return tx.abandon(Err(wait)),
                 };
-                let place = destination(&caller.tenant, purpose(caller), contact);
+                let place = keys::destination(&caller.tenant, purpose(caller), contact);
                 let generation = tx.get::<Destination>(&place).await?.unwrap_or_default().generation;
                 let Begun { code, device, fresh } = self.otp.begin(
                     Begin {
@@ -128,7 +128,7 @@ impl Desk {
             .transact(flow.as_str(), |mut tx| async move {
                 let key = keys::code(&caller.tenant, flow.as_str());
                 let Some(mut code) = tx.get::<Code>(&key).await? else { return tx.abandon(Ok(false)) };
-                let place = destination(&caller.tenant, code.purpose, &code.contact);
+                let place = keys::destination(&caller.tenant, code.purpose, &code.contact);
                 let generation = tx.get::<Destination>(&place).await?.unwrap_or_default().generation;
                 let origin = origin(caller, claims, generation);
                 if !otp::may_resend(&code, &origin, self.otp.settings(), tx.now()) {
@@ -182,7 +182,7 @@ impl Desk {
         };
         let spend = Spend::Code {
             challenge: key,
-            destination: destination(&caller.tenant, charged.purpose, &charged.contact),
+            destination: keys::destination(&caller.tenant, charged.purpose, &charged.contact),
             budget: budget(&charged),
             matched,
         };
@@ -214,7 +214,7 @@ impl Desk {
                 let Some(mut code) = tx.get::<Code>(key).await? else {
                     return tx.abandon(Err(Refused::Restart));
                 };
-                let place = destination(&caller.tenant, code.purpose, &code.contact);
+                let place = keys::destination(&caller.tenant, code.purpose, &code.contact);
                 let generation = tx.get::<Destination>(&place).await?.unwrap_or_default().generation;
                 let attempt =
                     self.otp.decide(&code, &origin(caller, claims, generation), presented, tx.now());
@@ -347,14 +347,6 @@ fn origin<'a>(caller: &'a Caller, claims: Option<&'a AccessClaims>, generation: 
         user: claims.map(|claims| &claims.user),
         generation,
     }
-}
-
-fn destination(tenant: &TenantId, purpose: Purpose, contact: &Contact) -> Key {
-    let purpose = match purpose {
-        Purpose::FirstFactor => "first",
-        Purpose::SecondFactor => "second",
-    };
-    keys::contact(tenant, purpose, contact.as_str())
 }
 
 /// Whose guesses count together: a user's of one kind of factor; without a user, a destination's. The

@@ -16,7 +16,7 @@ use crate::{
     claim::MfaClaim,
     factor::Proof,
     model::{
-        Staged, Tx,
+        Staged, TAKEN, Tx,
         audit::{self, Event, What},
         change::Change,
         epoch::Standing,
@@ -61,7 +61,8 @@ impl Desk {
         if proof.bound.session.is_some() || proof.bound.tenant != caller.tenant {
             return Ok(Outcome::Lost);
         }
-        for _ in 0..ROUNDS {
+        let (mut moved, mut taken) = (0, 0);
+        while moved < ROUNDS {
             let resolved = self.resolve(&caller.tenant, &proof.credential).await?;
             if resolved.fresh && resolved.owner.is_some() {
                 return Ok(Outcome::Taken);
@@ -109,10 +110,16 @@ impl Desk {
                     self.stage_sign_in(tx, caller, proof_ref, candidate, before, handle, claim, verdicts)
                         .await
                 })
-                .await?;
-            if let Round::Done(outcome, changes) = round {
-                self.kit.learn(&changes);
-                return Ok(outcome);
+                .await;
+            match round {
+                Ok(Round::Done(outcome, changes)) => {
+                    self.kit.learn(&changes);
+                    return Ok(outcome);
+                }
+                Ok(Round::Moved) => moved += 1,
+                // Another handle, another id (row S04).
+                Err(error) if error.is_taken() && taken < TAKEN => taken += 1,
+                Err(error) => return Err(error.into()),
             }
         }
         Err(Error::unavailable("what is required kept changing").into())
@@ -208,7 +215,8 @@ impl Desk {
         let mut changes = session::insert(&mut tx, handle, &row, kit.config.max_sessions).await?;
         changes.extend(end_left_behind(&mut tx, caller).await?);
         Standing::check(&mut tx, tenant, &user.id).await?;
-        let event = Event::new(What::SignedIn, tenant).user(&user.id).session(handle).factor(&proof.factor);
+        let what = if row.is_half() { What::PartlySignedIn } else { What::SignedIn };
+        let event = Event::new(what, tenant).user(&user.id).session(handle).factor(&proof.factor);
         audit::stage(&mut tx, event)?;
         let created = candidate.new.is_some();
         let done = Completed { user: user.clone(), created, tokens };

@@ -1,6 +1,6 @@
 //! CORS for the configured origins: outermost, so that refusals are readable too (rows X09, X11).
 
-use http::{HeaderName, HeaderValue, Method, header};
+use http::{HeaderName, HeaderValue, Method, Request, header};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::engine::Mfa;
@@ -21,7 +21,28 @@ const EXPOSED: [HeaderName; 4] = [
 ];
 
 impl Mfa {
-    /// A CORS layer for the configured websites, with credentials. Mount it outermost.
+    /// A CORS layer for the configured websites, with credentials. Mount it outermost: browsers don't let a
+    /// page read a refusal without its headers.
+    ///
+    /// It answers the origins of [`AppInfo`](crate::config::AppInfo) and no others. There is no way to ask
+    /// for any origin, or for whichever asks: neither is an origin.
+    ///
+    /// ```
+    /// # use axum::{Router, routing::get};
+    /// # use tower_mfa::{Mfa, MfaLayer, api::ApiLayer, config::{AppInfo, Secrets}, store::MemoryStore};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let shop = AppInfo::new("Shop", "https://api.shop.test", "https://shop.test")?
+    ///     .also_website("https://admin.shop.test")?;
+    /// # let mfa = Mfa::builder(shop, Secrets::random()?, MemoryStore::new()).without_email_codes().build()?;
+    /// let app: Router = Router::new()
+    ///     .route("/orders", get(|| async { "orders" }))
+    ///     .layer(MfaLayer::required(mfa.clone()))
+    ///     .layer(ApiLayer::new(mfa.clone()))
+    ///     .layer(mfa.cors());
+    /// # let _ = app;
+    /// assert!(AppInfo::new("Shop", "https://api.shop.test", "*").is_err());
+    /// # Ok(()) }
+    /// ```
     pub fn cors(&self) -> CorsLayer {
         self.cors_with([])
     }
@@ -44,4 +65,24 @@ impl Mfa {
             .allow_headers(SENT.into_iter().chain(headers).collect::<Vec<_>>())
             .expose_headers(EXPOSED)
     }
+}
+
+/// Warns, in debug builds, that the layers are in the wrong order (row X11): CORS answers preflights itself,
+/// so one that comes this far says that refusals leave without its headers.
+pub(crate) fn check_order<B>(mfa: &Mfa, request: &Request<B>) {
+    #[cfg(all(debug_assertions, feature = "tracing"))]
+    {
+        let app = &mfa.desk.kit.config.app;
+        let asks = request.headers().get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
+        let theirs = |origin: &str| app.websites.iter().any(|website| website.as_str() == origin);
+        if super::service::is_preflight(request)
+            && asks.is_some_and(|origin| theirs(origin) && origin != app.api.as_str())
+        {
+            tracing::warn!(
+                "a preflight got past CORS: mount mfa.cors() outermost, or pages can't read refusals"
+            );
+        }
+    }
+    #[cfg(not(all(debug_assertions, feature = "tracing")))]
+    let _ = (mfa, request);
 }

@@ -96,7 +96,9 @@ impl MfaLayer {
         self.demand(|demand| demand.check_store = true)
     }
 
-    /// What to do while the change feed is cut off. Default: go on, bounded by the token's life.
+    /// What to do while the change feed is cut off. Default: go on, bounded by the token's life: what was
+    /// revoked is refused at the latest [`Lifetimes::access_token`](crate::config::Lifetimes::access_token)
+    /// after that.
     pub fn when_stale(self, stale: Stale) -> Self {
         self.demand(|demand| demand.stale = stale)
     }

@@ -11,7 +11,7 @@ use self::layer::Mount;
 pub(crate) use self::service::Verified;
 
 pub(crate) mod body;
-mod cors;
+pub(crate) mod cors;
 mod future;
 #[allow(clippy::module_inception, reason = "one file a role: layer, service, future, body")]
 mod layer;

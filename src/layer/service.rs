@@ -113,6 +113,7 @@ where
     fn call(&mut self, mut request: Request<B>) -> MfaFuture<S, B> {
         let desk = &self.mount.mfa.desk;
         if is_preflight(&request) {
+            super::cors::check_order(&self.mount.mfa, &request);
             // No session goes in: the extractor of a real OPTIONS handler fails closed (row X10).
             request.extensions_mut().remove::<Verified>();
             return MfaFuture::running(self.inner.call(request), None);
@@ -165,7 +166,7 @@ fn outer<'r, B>(desk: &Arc<Desk>, request: &'r Request<B>) -> Option<&'r Verifie
     request.extensions().get::<Verified>().filter(|outer| Arc::ptr_eq(&outer.desk, desk))
 }
 
-fn is_preflight<B>(request: &Request<B>) -> bool {
+pub(super) fn is_preflight<B>(request: &Request<B>) -> bool {
     request.method() == Method::OPTIONS && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
 

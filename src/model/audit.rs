@@ -37,6 +37,8 @@ pub(crate) struct Event {
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum What {
     SignedIn,
+    /// With a first factor, where more is asked for (row S13).
+    PartlySignedIn,
     FactorCompleted,
     FactorLinked,
     WrongCode,

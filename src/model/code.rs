@@ -1,13 +1,14 @@
 //! One-time codes: a flow's record and what may happen to it. Secrets are MACs here (row O02); who makes
 //! and compares them is `factor/otp.rs`.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+use super::{Tx, keys, user::LoginMethod};
 use crate::base::{
     contact::Contact,
-    error::ParseError,
+    error::{Error, ParseError},
     hash,
     ident::{FactorId, SessionHandle, TenantId, UserId},
     time::Timestamp,
@@ -213,6 +214,24 @@ impl Destination {
     pub(crate) fn void_all(&mut self) {
         self.generation = self.generation.saturating_add(1);
     }
+}
+
+/// How long a generation is kept after its last change: no flow outlives the hour, and without flows the
+/// number says nothing.
+pub(super) const DESTINATION_LIFE: Duration = Duration::from_secs(3600);
+
+/// Stages that every code under way to what somebody signs in by is void.
+pub(crate) async fn void_to(tx: &mut Tx, tenant: &TenantId, login: &LoginMethod) -> Result<(), Error> {
+    let email = login.email.clone().map(Contact::from);
+    for contact in email.into_iter().chain(login.phone.clone().map(Contact::from)) {
+        for purpose in [Purpose::FirstFactor, Purpose::SecondFactor] {
+            let key = keys::destination(tenant, purpose, &contact);
+            let mut destination: Destination = tx.get(&key).await?.unwrap_or_default();
+            destination.void_all();
+            tx.put(key, &destination, Some(tx.now() + DESTINATION_LIFE)).await?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

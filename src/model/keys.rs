@@ -24,8 +24,10 @@
 //! | `audit/<time>-<random>` | one security decision | a random id |
 //! | `op/<random>` | receipt of a batch without audit | a random id |
 
+use super::code::Purpose;
 use crate::{
     base::{
+        contact::Contact,
         ident::{LoginId, SessionHandle, TenantId, UserId},
         time::Timestamp,
     },
@@ -72,8 +74,13 @@ pub(crate) fn code(tenant: &TenantId, challenge: &str) -> Key {
     Key::new(["t", tenant.as_str(), "code", challenge])
 }
 
-pub(crate) fn contact(tenant: &TenantId, purpose: &str, name: &str) -> Key {
-    Key::new(["t", tenant.as_str(), "contact", purpose, name])
+/// What is said of the codes of one purpose to one contact.
+pub(crate) fn destination(tenant: &TenantId, purpose: Purpose, contact: &Contact) -> Key {
+    let purpose = match purpose {
+        Purpose::FirstFactor => "first",
+        Purpose::SecondFactor => "second",
+    };
+    Key::new(["t", tenant.as_str(), "contact", purpose, contact.as_str()])
 }
 
 pub(crate) fn tenant(id: &TenantId) -> Key {

@@ -43,6 +43,8 @@ pub(crate) mod user;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How often a transaction that lost a race starts anew.
 const ROUNDS: usize = 5;
+/// How often a new name is drawn when one was taken (row S04).
+pub(crate) const TAKEN: usize = 3;
 /// How long the receipt of a batch is kept.
 const RECEIPT: Duration = Duration::from_secs(3600);
 /// Writers of one subject queue at one of so many locks: that helps speed, versions carry correctness.
@@ -130,7 +132,11 @@ impl Db {
             if start.elapsed() > PATIENCE {
                 break;
             }
-            let staged = round(Tx::new(self.clone(), self.now())).await?;
+            let staged = match round(Tx::new(self.clone(), self.now())).await {
+                // A name drawn in the round is drawn again, a number in the feed is read again (row S04).
+                Err(error) if error.is_taken() && lost < TAKEN => continue,
+                staged => staged?,
+            };
             let (batch, receipt, value) = staged.into_batch(RECEIPT)?;
             if batch.is_empty() || self.commit(batch, &receipt).await? {
                 return Ok(value);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     Tx,
-    code::{Code, Destination, Mac},
+    code::{Code, DESTINATION_LIFE, Destination, Mac},
     keys,
     limit::Budget,
     user::PasswordHash,
@@ -66,8 +66,7 @@ impl Spend {
                 }
                 siblings.void_all();
                 tx.put(challenge.clone(), &code, Some(code.kept_until())).await?;
-                // No flow outlives the hour, and without flows the number says nothing.
-                tx.put(destination.clone(), &siblings, Some(tx.now() + Duration::from_secs(3600))).await?;
+                tx.put(destination.clone(), &siblings, Some(tx.now() + DESTINATION_LIFE)).await?;
                 if let Some(mut guesses) = tx.get::<Budget>(budget).await? {
                     guesses.succeed();
                     let end = tx.now() + Duration::from_secs(24 * 3600);

@@ -87,7 +87,7 @@ impl Tx {
     ) -> Result<(), Error> {
         self.prefetch([key.clone()]).await?;
         match live(self.seen.get(&key).and_then(Option::as_ref), self.now) {
-            Some(_) => Err(Error::internal("a new record's name is taken")),
+            Some(_) => Err(Error::taken()),
             None => self.put(key, body, expires_at).await,
         }
     }

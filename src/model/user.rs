@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Tx,
     change::{self, Change, ChangeKind, Subject},
-    epoch, keys,
+    code, epoch, keys, session,
 };
 use crate::{
     base::{
@@ -346,12 +346,14 @@ pub(crate) async fn add_to_tenant(tx: &mut Tx, user: &mut User, tenant: &TenantI
     if user.primary { make_primary(tx, user).await } else { tx.put(keys::user(&user.id), user, None).await }
 }
 
-/// Stages that a user is gone, with everything that is only the user's. Sessions die by the change.
+/// Stages that a user is gone, with all that is only the user's: sessions and codes, too (row S10).
 pub(crate) async fn delete(tx: &mut Tx, user: User) -> Result<Change, Error> {
-    let gone = change::stage(tx, Subject::User(user.id.clone()), ChangeKind::Revoked).await?;
+    let gone = session::end_of_user(tx, &user.id, None).await?;
+    tx.remove(keys::sessions_of(&user.id));
     for login in &user.logins {
         let names = NewLogin::from(login);
         for tenant in &login.tenants {
+            code::void_to(tx, tenant, login).await?;
             tx.remove(names.key(tenant));
             tx.remove(keys::role(tenant, &user.id));
             for key in names.primary_keys(tenant) {

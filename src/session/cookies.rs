@@ -363,6 +363,8 @@ pub(crate) fn trim(bytes: &[u8]) -> &[u8] {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     pub(crate) fn config() -> CookieConfig {
@@ -516,6 +518,39 @@ pub(crate) mod tests {
         assert!(far.ends_with("Expires=Wed, 18 Dec 2024 22:13:20 GMT"), "{far}");
         let past = config.set(Jar::Refresh, "v", Timestamp::from_millis(-5_000_000), NOW);
         assert!(past.ends_with("Expires=Thu, 01 Jan 1970 00:00:00 GMT"), "{past}");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Whatever the clock and the end: a date that browsers read, within 400 days, and no earlier than 1970.
+        #[test]
+        fn sec_c13_any_time_gives_a_date_within_400_days(
+            now in prop_oneof![any::<i64>(), -5_000_000..300_000_000_000_000_i64],
+            ahead in prop_oneof![any::<i64>(), -100_000_000..50_000_000_000_i64],
+        ) {
+            let end = Timestamp::from_millis(now.saturating_add(ahead));
+            let now = Timestamp::from_millis(now);
+            for jar in [Jar::Access, Jar::Refresh] {
+                let text = config().set(jar, "v", end, now);
+                let cookie = Cookie::parse(text.clone()).unwrap();
+                prop_assert_eq!((cookie.name(), cookie.value()), (config().name(jar), "v"));
+                prop_assert!(cookie.http_only() == Some(true) && cookie.secure() == Some(true), "{}", text);
+                let latest = now.as_secs().saturating_add(400 * 86_400).max(0);
+                match cookie.expires_datetime() {
+                    Some(at) => {
+                        prop_assert!((0..=latest).contains(&at.unix_timestamp()), "{}", text);
+                        prop_assert!(at.year() <= 9999);
+                    }
+                    // Later than any date: gone with the browser's session.
+                    None => prop_assert!(latest > 253_402_300_799 || jar == Jar::Access, "{}", text),
+                }
+                let wanted = end.as_secs();
+                if jar == Jar::Refresh && (0..=latest.min(253_402_300_799)).contains(&wanted) {
+                    prop_assert_eq!(cookie.expires_datetime().map(OffsetDateTime::unix_timestamp), Some(wanted));
+                }
+            }
+        }
     }
 
     #[test]

@@ -61,11 +61,20 @@ pub(crate) fn refresh_proven(
     }
     match mode {
         AntiCsrf::None => true,
-        AntiCsrf::CustomHeader => {
-            hints.rid || hints.json || hints.origin.is_some_and(|origin| listed(origin, allowed))
-        }
+        AntiCsrf::CustomHeader => unforgeable(hints, allowed),
         AntiCsrf::Token => token_proven(mode, hints, bound),
     }
+}
+
+/// Whether a refresh without any token of ours may be answered by clearing: there is none to prove
+/// anything with, so either nothing says that another site sent it, or something says that it didn't.
+pub(crate) fn is_ours(hints: &Hints<'_>, allowed: &[Origin]) -> bool {
+    may_clear(hints, allowed) || unforgeable(hints, allowed)
+}
+
+/// Whether anything came along that a page of a foreign origin can't send.
+fn unforgeable(hints: &Hints<'_>, allowed: &[Origin]) -> bool {
+    hints.rid || hints.json || hints.origin.is_some_and(|origin| listed(origin, allowed))
 }
 
 /// Whether an unsafe request to an auth endpoint comes from where it may (rows X06, X07), session or

@@ -8,14 +8,23 @@
     reason = "a test that fails may panic, and its modules are one binary"
 )]
 
+mod answers;
 mod bad_input;
+mod caches;
+mod changes;
 mod codes;
+mod cookies;
+mod cors;
+mod crowds;
+mod csrf;
 mod elevation;
+mod faults;
 #[cfg(all(unix, feature = "sqlite"))]
 mod feed;
 mod forge;
 mod keys;
 mod layer;
+mod mixup;
 mod mount;
 mod races;
 mod readiness;
@@ -24,7 +33,11 @@ mod roles;
 mod rotation;
 mod schedules;
 mod seed;
+mod sessions;
+mod spy;
+mod step_up;
 mod support;
 mod theft;
 mod tokens;
+mod transfer;
 mod vectors;

@@ -445,7 +445,8 @@ proptest! {
         for field in &fields {
             map.append("cookie", HeaderValue::from_bytes(field.as_bytes()).unwrap());
         }
-        let presented = Presented::read(&map, &config()).unwrap();
+        let config = config();
+        let presented = Presented::read(&map, &config).unwrap();
         let model: Vec<(String, String)> = fields
             .iter()
             .flat_map(|field| field.split(';'))
