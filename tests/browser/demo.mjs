@@ -9,16 +9,13 @@
 // request, a request to another origin, an error status that the step didn't announce, a page wider than its window.
 
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
-import { createInterface } from 'node:readline';
-import { after, before, test } from 'node:test';
+import { after, before } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
-import { chromium } from 'playwright-core';
+import { breathe, browse, start, stop, watcher } from './support.mjs';
 
 const here = dirname(fileURLToPath(import.meta.url));
 const shots = join(here, 'shots');
@@ -33,35 +30,17 @@ let base;
 let browser;
 let page;
 let outbox;
-let faults = [];
-let announced = [];
-let unbroken = true;
+
+const { watch, announce, step } = watcher({ origins: () => [base], settle: () => breathe(page) });
 
 before(async () => {
   await rm(shots, { recursive: true, force: true });
   await mkdir(shots);
   work = await mkdtemp(join(tmpdir(), 'demo-'));
   const binary = resolve(here, process.env.DEMO ?? '../../target/debug/examples/demo');
-  const env = { ...process.env, PORT: process.env.PORT ?? '0', DEMO_DB: join(work, 'demo.db') };
-  server = spawn(binary, { cwd: work, env, stdio: ['ignore', 'pipe', 'inherit'] });
-  base = await address(server);
-  browser = await chromium.launchPersistentContext(join(work, 'profile'), {
-    executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-    headless: true,
-    args: [
-      '--headless',
-      '--no-sandbox',
-      '--disable-gpu',
-      '--disable-quic',
-      '--no-first-run',
-      '--disable-background-networking',
-      '--disable-component-update',
-      '--disable-sync',
-    ],
-    baseURL: base,
-    viewport: desk,
-  });
-  browser.setDefaultTimeout(10_000);
+  server = await start(binary, { cwd: work, env: { PORT: process.env.PORT ?? '0', DEMO_DB: join(work, 'demo.db') } });
+  base = server.base;
+  browser = await browse(join(work, 'profile'), { baseURL: base, viewport: desk });
   browser.on('page', watch);
   for (const open of browser.pages()) watch(open);
   page = browser.pages()[0] ?? (await browser.newPage());
@@ -69,66 +48,9 @@ before(async () => {
 
 after(async () => {
   await browser?.close();
-  if (server?.exitCode === null) {
-    server.kill('SIGTERM');
-    await once(server, 'exit');
-  }
+  await stop(server);
   await rm(work, { recursive: true, force: true });
 });
-
-/** The first line of the server is its address. */
-async function address(child) {
-  const lines = createInterface({ input: child.stdout });
-  const gone = once(child, 'exit').then(([code]) => {
-    throw new Error(`the demo ended with ${code} before it was ready`);
-  });
-  const [line] = await Promise.race([once(lines, 'line'), gone]);
-  gone.catch(() => {});
-  assert.match(line, /^http:\/\/127\.0\.0\.1:\d+$/);
-  return line;
-}
-
-function watch(open) {
-  const path = (url) => new URL(url).pathname;
-  const known = (status, url) => announced.find((one) => one.status === status && one.path === path(url));
-  open.on('pageerror', (error) => faults.push(`uncaught: ${error.stack}`));
-  open.on('console', (message) => {
-    if (message.type() !== 'error') return;
-    const status = message.text().match(/^Failed to load resource: the server responded with a status of (\d+)/)?.[1];
-    if (!status || !known(Number(status), message.location().url)) faults.push(`console: ${message.text()}`);
-  });
-  open.on('request', (request) => {
-    if (new URL(request.url()).origin !== base) faults.push(`foreign request: ${request.url()}`);
-  });
-  open.on('requestfailed', (request) => faults.push(`failed: ${request.url()} ${request.failure()?.errorText}`));
-  open.on('response', (response) => {
-    if (response.status() < 400) return;
-    const expected = known(response.status(), response.url());
-    if (expected) expected.seen += 1;
-    else faults.push(`${response.status()}: ${response.request().method()} ${response.url()}`);
-  });
-}
-
-/** A step: what it announces has to happen, and nothing else may go wrong. */
-function step(name, work) {
-  test(name, async () => {
-    assert.ok(unbroken, 'an earlier step failed');
-    unbroken = false;
-    announced = [];
-    await work().catch((error) => {
-      if (faults.length > 0) error.message += `\nBefore that: ${faults.join('\n')}`;
-      throw error;
-    });
-    await page.evaluate(() => new Promise((done) => setTimeout(done, 50)));
-    const missing = announced.filter((one) => one.seen === 0 && !one.maybe);
-    assert.deepEqual({ faults, missing }, { faults: [], missing: [] });
-    unbroken = true;
-  });
-}
-
-function announce(status, path, maybe = false) {
-  announced.push({ status, path, maybe, seen: 0 });
-}
 
 async function visit(path) {
   await page.goto(path);
@@ -505,7 +427,5 @@ step('a code that was guessed at too often is over', async () => {
 step('the demo ends when told to', async () => {
   await outbox.close();
   await page.goto('about:blank');
-  server.kill('SIGTERM');
-  const [code] = await once(server, 'exit');
-  assert.equal(code, 0);
+  assert.equal(await stop(server), 0);
 });
