@@ -1,6 +1,6 @@
 //! Optional parts as methods; `build()` reports every contradiction at once, before the first request.
 
-use std::{collections::BTreeSet, fmt, net::IpAddr, sync::Arc, time::Duration};
+use std::{fmt, net::IpAddr, sync::Arc};
 
 use crate::{
     base::{
@@ -17,16 +17,16 @@ use crate::{
     engine::Mfa,
     factor::{
         Factors,
-        otp::{Otp, OtpSettings, Peppers},
+        otp::{Otp, Peppers},
     },
     flow::Desk,
     model::{Db, seal::Sealer},
-    policy::{
-        AnyLinkPolicy, AnyPolicy, FirstFactors, LinkPolicy, MfaPolicy, SecondFactorsOnly, UserOrTenant,
-    },
+    policy::{AnyLinkPolicy, AnyPolicy, LinkPolicy, MfaPolicy, SecondFactorsOnly, UserOrTenant},
     session::{Kit, cookies::CookieConfig, keyring::Keys, peer::Peer, refresh::RefreshKeys, seen::Seen},
     store::{AnyStore, Store},
 };
+
+mod check;
 
 /// Collects the parts of an [`Mfa`]. Required things are arguments, optional things are methods.
 #[must_use]
@@ -67,6 +67,7 @@ impl Mfa {
                 reveal_accounts: false,
                 email_codes: true,
                 max_sessions: 100,
+                revoke_all_on_theft: false,
             },
             secrets,
             store: AnyStore::new(store),
@@ -224,6 +225,12 @@ impl MfaBuilder {
         self
     }
 
+    /// A refresh token that is used by two ends every session of its user, not that one alone (row R08).
+    pub fn revoke_all_on_theft(mut self) -> Self {
+        self.config.revoke_all_on_theft = true;
+        self
+    }
+
     /// What a password must be.
     #[cfg(feature = "password")]
     pub fn password_rules(mut self, rules: crate::factor::PasswordRules) -> Self {
@@ -310,7 +317,7 @@ impl MfaBuilder {
             claims: self.claims,
             validators: validators.into(),
             factors: Arc::new(Factors::new(installed, config.custom_factors.clone())),
-            otp: Otp::new(otp_settings(&config), peppers),
+            otp: Otp::new(check::otp_settings(&config), peppers),
             courier: Arc::new(Courier::new(db, sealer, delivery).map_err(wrong)?),
             peer: self.peer,
             #[cfg(feature = "password")]
@@ -319,70 +326,6 @@ impl MfaBuilder {
             password_rules: self.password_rules,
         };
         Ok(Mfa::start(Arc::new(desk)))
-    }
-
-    fn installed(&self) -> Vec<FactorId> {
-        let mut installed = Vec::new();
-        if cfg!(feature = "password") {
-            installed.push(FactorId::PASSWORD);
-        }
-        if self.config.email_codes {
-            installed.push(FactorId::OTP_EMAIL);
-        }
-        installed
-    }
-
-    fn problems(&self, installed: &[FactorId]) -> Vec<String> {
-        let config = &self.config;
-        let mut problems = config.cookies.check(config.csrf, &config.app.api, &config.app.websites);
-        problems.extend(otp_settings(config).problems());
-        let mut ask = |fits: bool, problem: &str| {
-            if !fits {
-                problems.push(problem.to_owned());
-            }
-        };
-        ask(
-            tokio::runtime::Handle::try_current().is_ok(),
-            "build() needs a tokio runtime for the background work: call it inside one",
-        );
-        ask(
-            !config.email_codes || self.delivery.is_some(),
-            "codes by e-mail need a delivery: add .delivery(..) or .without_email_codes()",
-        );
-        let lives = &config.lifetimes;
-        ask(lives.refresh_grace <= Duration::from_secs(300), "the refresh grace is 300 s at most");
-        ask(
-            lives.access_token >= Duration::from_secs(1) && lives.access_token <= lives.session,
-            "an access token lives at least a second and at most as long as a session",
-        );
-        ask(lives.signing_key >= Duration::from_secs(600), "a signing key signs for at least 10 minutes");
-        ask(config.max_sessions > 0, "a user may have at least one session");
-        if let Some(listed) = &config.first_factors {
-            ask(!listed.is_empty(), "the list of first factors is empty: leave it out, or name one");
-            let once: BTreeSet<_> = listed.iter().collect();
-            ask(once.len() == listed.len(), "a first factor is listed twice");
-            let served = FirstFactors::new(installed, Some(listed), None);
-            for factor in listed.iter().filter(|factor| !served.accepts(factor)) {
-                ask(false, &format!("the first factor {factor} isn't installed"));
-            }
-            let custom =
-                |factor: &&FactorId| !factor.is_built_in() && !config.custom_factors.contains(factor);
-            for factor in listed.iter().filter(custom) {
-                ask(
-                    false,
-                    &format!("nobody knows the first factor {factor}: add .custom_factor(..) if it is yours"),
-                );
-            }
-        }
-        problems
-    }
-}
-
-fn otp_settings(config: &Config) -> OtpSettings {
-    OtpSettings {
-        lifetime: config.lifetimes.code,
-        max_attempts: config.max_wrong_codes,
-        ..OtpSettings::default()
     }
 }
 
@@ -399,6 +342,7 @@ mod tests {
     use std::{
         future::Ready,
         sync::atomic::{AtomicI64, Ordering},
+        time::Duration,
     };
 
     use http::{Request, Response, StatusCode};

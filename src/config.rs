@@ -312,6 +312,7 @@ pub(crate) struct Config {
     pub(crate) reveal_accounts: bool,
     pub(crate) email_codes: bool,
     pub(crate) max_sessions: usize,
+    pub(crate) revoke_all_on_theft: bool,
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Refresh: open, decide, evaluate, sign, then one batch: the rotation, or the end of the session.
 
-use std::sync::atomic::Ordering;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use super::{
     Desk,
@@ -73,7 +73,7 @@ impl Desk {
                 .kit
                 .db
                 .transact(handle, |tx| async move {
-                    self.stage_refresh(tx, handle, tokens, method, evaluated).await
+                    self.stage_refresh(tx, handle, tokens, method, request, evaluated).await
                 })
                 .await?;
             match round {
@@ -126,6 +126,7 @@ impl Desk {
         handle: &SessionHandle,
         tokens: &[RefreshToken],
         method: TransferMethod,
+        request: &RequestFacts,
         evaluated: Option<&Evaluated>,
     ) -> Result<Staged<Round>, Error> {
         let (kit, now) = (&self.kit, tx.now());
@@ -142,12 +143,16 @@ impl Desk {
         match decision {
             Refresh::Superseded => tx.abandon(Round::Done(Refreshed::Superseded, Vec::new())),
             Refresh::Ended(End::PreElevation) => {
-                self.stage_over(tx, handle, &row, Some(What::PreElevationReuse), SessionDenied::Unauthorised)
-                    .await
+                let event = Event::new(What::PreElevationReuse, &row.tenant);
+                self.stage_over(tx, handle, &row, Some(event), SessionDenied::Unauthorised).await
             }
             Refresh::Ended(_) => self.stage_over(tx, handle, &row, None, SessionDenied::Unauthorised).await,
-            Refresh::Theft(_) => {
-                self.stage_over(tx, handle, &row, Some(What::RefreshReuse), SessionDenied::Theft).await
+            Refresh::Theft(reuse) => {
+                let rotated = row.lineage.previous.as_ref().map(|previous| previous.rotated_at);
+                let age = rotated.map_or(Duration::ZERO, |at| now.since(at));
+                let event =
+                    Event::new(What::RefreshReuse, &row.tenant).reuse(reuse.name(), request.peer, age);
+                self.stage_over(tx, handle, &row, Some(event), SessionDenied::Theft).await
             }
             Refresh::Replay => {
                 let next = refresh::replay(&row.lineage, &kit.refresh, token)?;
@@ -202,14 +207,17 @@ impl Desk {
         mut tx: Tx,
         handle: &SessionHandle,
         row: &SessionRecord,
-        what: Option<What>,
+        event: Option<Event>,
         denied: SessionDenied,
     ) -> Result<Staged<Round>, Error> {
-        let change = session::end(&mut tx, handle, row).await?;
-        if let Some(what) = what {
-            audit::stage(&mut tx, Event::new(what, &row.tenant).user(&row.user).session(handle))?;
+        let mut changes = vec![session::end(&mut tx, handle, row).await?];
+        if denied == SessionDenied::Theft && self.kit.config.revoke_all_on_theft {
+            changes.push(session::end_of_user(&mut tx, &row.user, None).await?);
         }
-        tx.commit(Round::Done(Refreshed::Denied(denied), vec![change]))
+        if let Some(event) = event {
+            audit::stage(&mut tx, event.user(&row.user).session(handle))?;
+        }
+        tx.commit(Round::Done(Refreshed::Denied(denied), changes))
     }
 }
 

@@ -75,13 +75,18 @@ pub(crate) fn failed(error: &Error) -> Answer {
         #[cfg(feature = "tracing")]
         tracing::warn!(error = %error, cause = cause(error), "temporarily unavailable");
         let answer = message(StatusCode::SERVICE_UNAVAILABLE, "temporarily unavailable");
-        return Answer { retry_after: Some(1), ..answer };
+        return Answer { retry_after: Some(1 + spread()), ..answer };
     }
     let id = random::uuid().unwrap_or_default();
     #[cfg(feature = "tracing")]
     tracing::error!(error = %error, cause = cause(error), %id, "internal error");
     let body = json!({ "message": "internal error", "id": id });
     Answer::new(StatusCode::INTERNAL_SERVER_ERROR, &body)
+}
+
+/// Up to two seconds more: whoever was told to come back doesn't all come at once (row R17).
+fn spread() -> u64 {
+    random::bytes::<1>().map_or(0, |[byte]| u64::from(byte % 3))
 }
 
 /// The message of the nearest cause; deeper ones may carry a driver's values, and what JSON says about a

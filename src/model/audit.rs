@@ -1,7 +1,7 @@
 //! The audit trail: one event a security decision, in the batch of its effect (row G07); also the receipt
 //! by which a commit whose answer got lost is looked up.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +30,15 @@ pub(crate) struct Event {
     pub(crate) session: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) factor: Option<FactorId>,
+    /// Which of several cases it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) kind: Option<String>,
+    /// Who sent the request, by the app's own reckoning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ip: Option<IpAddr>,
+    /// How old what was used again is at least, in milliseconds: since another one took its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) age: Option<u64>,
 }
 
 /// What was decided.
@@ -56,7 +65,9 @@ pub(crate) enum What {
 
 impl Event {
     pub(crate) fn new(what: What, tenant: &TenantId) -> Self {
-        Self { at: Timestamp::EPOCH, what, tenant: tenant.clone(), user: None, session: None, factor: None }
+        let tenant = tenant.clone();
+        let (user, session, factor, kind, ip, age) = (None, None, None, None, None, None);
+        Self { at: Timestamp::EPOCH, what, tenant, user, session, factor, kind, ip, age }
     }
 
     pub(crate) fn user(mut self, user: &UserId) -> Self {
@@ -66,6 +77,13 @@ impl Event {
 
     pub(crate) fn session(mut self, handle: &SessionHandle) -> Self {
         self.session = Some(hash::sha256_hex(handle.as_str().as_bytes()));
+        self
+    }
+
+    /// A credential that was used again: which, by whom, and how long after another one took its place.
+    pub(crate) fn reuse(mut self, kind: &str, ip: Option<IpAddr>, age: Duration) -> Self {
+        (self.kind, self.ip) = (Some(kind.to_owned()), ip);
+        self.age = u64::try_from(age.as_millis()).ok();
         self
     }
 

@@ -30,6 +30,7 @@ pub(crate) mod kit;
 pub(crate) mod origin;
 pub(crate) mod peer;
 pub(crate) mod refresh;
+mod revoke;
 pub(crate) mod seen;
 pub(crate) mod signing;
 mod spare;

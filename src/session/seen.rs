@@ -77,11 +77,6 @@ impl Seen {
         let make = || Cache::with(usual, self.room, Bytes, DefaultHashBuilder::default(), Default::default());
         self.cache.get_or_init(make).insert(tail, entry);
     }
-
-    #[cfg(test)]
-    fn len(&self) -> usize {
-        self.cache.get().map_or(0, Cache::len)
-    }
 }
 
 #[inline]
@@ -99,5 +94,72 @@ impl Default for Seen {
 impl fmt::Debug for Seen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Seen").field("room", &self.room).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        base::{
+            ident::{LoginId, SessionHandle, TenantId, UserId},
+            payload::Payload,
+        },
+        model::epoch::Epochs,
+    };
+
+    const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
+    const LATER: Timestamp = Timestamp::from_secs(1_700_003_600);
+
+    fn claims() -> Arc<AccessClaims> {
+        Arc::new(AccessClaims {
+            user: UserId::parse("u").unwrap(),
+            login: LoginId::parse("u").unwrap(),
+            tenant: TenantId::PUBLIC,
+            handle: SessionHandle::parse("11111111-2222-4333-8444-555555555555").unwrap(),
+            refresh_hash1: "0".repeat(64),
+            anti_csrf: None,
+            issued_at: NOW.as_secs(),
+            not_before: None,
+            expires_at: LATER.as_secs(),
+            epochs: Epochs::default(),
+            ask_at: None,
+            payload: Payload::new(),
+        })
+    }
+
+    fn token(n: usize) -> Vec<u8> {
+        format!("header.payload-{n:06}.signature-{n:020}").into_bytes()
+    }
+
+    #[test]
+    fn sec_s15_only_the_very_same_text_is_found_and_only_while_its_key_counts() {
+        let seen = Seen::default();
+        assert!(seen.find(&token(1), NOW).is_none());
+        seen.keep(&token(1), &claims(), LATER);
+        assert!(seen.find(&token(1), NOW).is_some());
+        assert!(seen.find(&token(2), NOW).is_none());
+        // The same end and another text before it: every other byte counts.
+        for at in 0..token(1).len() {
+            let mut other = token(1);
+            other[at] ^= 1;
+            assert!(seen.find(&other, NOW).is_none(), "{at}");
+        }
+        assert!(seen.find(&token(1), LATER).is_none());
+        assert!(seen.anew().find(&token(1), NOW).is_none());
+        assert!(seen.find(b"short", NOW).is_none());
+    }
+
+    #[test]
+    fn sec_s15_it_is_bounded_and_can_be_off() {
+        let room = 40 * weight(&token(0));
+        let (seen, none) = (Seen::new(room), Seen::new(0));
+        for n in 0..1000 {
+            seen.keep(&token(n), &claims(), LATER);
+            none.keep(&token(n), &claims(), LATER);
+        }
+        let kept = (0..1000).filter(|n| seen.find(&token(*n), NOW).is_some()).count();
+        assert!((1..=40).contains(&kept), "{kept}");
+        assert!(none.find(&token(999), NOW).is_none());
     }
 }

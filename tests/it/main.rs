@@ -33,6 +33,7 @@ mod roles;
 mod rotation;
 mod schedules;
 mod seed;
+mod seen;
 mod sessions;
 mod spy;
 mod step_up;

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use serde_json::json;
 use tower_mfa::{
     Clock as _, Store as _,
     store::{Batch, Key, Op, Row},
@@ -97,6 +98,45 @@ async fn sec_r08_whoever_comes_second_ends_it_for_both() {
             is(&first.refresh().await, GONE);
             first.get("/api/me").await.is(401);
         }
+    }
+}
+
+#[tokio::test]
+async fn sec_r06_the_trail_says_what_was_used_again_by_whom_and_how_late() {
+    for (kind, generations) in [("recent", 1), ("older", 2)] {
+        let peer = std::net::IpAddr::from([192, 0, 2, 7]);
+        let app = TestApp::with(|builder| builder.peer(move |_, _| Some(peer))).await;
+        let mut alice = signed_in(&app, Mode::Header).await;
+        let mut thief = alice.clone();
+        for _ in 0..generations {
+            alice.refresh().await.is(200);
+        }
+        wait(&app, 40);
+        is(&thief.refresh().await, THEFT);
+        let dump = app.store.dump().await;
+        let event = dump.values().map(|row| &row.body).find(|body| body["what"] == "refresh-reuse").unwrap();
+        assert_eq!(
+            (&event["kind"], &event["ip"], &event["age"]),
+            (&json!(kind), &json!(peer), &json!(40_000))
+        );
+        assert!(event["session"].is_string() && event["user"].is_string());
+    }
+}
+
+#[tokio::test]
+async fn sec_r08_all_of_the_users_sessions_end_where_that_is_wanted() {
+    for all in [false, true] {
+        let app = TestApp::with(|b| if all { b.revoke_all_on_theft() } else { b }).await;
+        let mut phone = signed_in(&app, Mode::Header).await;
+        let mut laptop = app.browser(Mode::Cookie);
+        laptop.by_code(ALICE).await;
+        let mut thief = phone.clone();
+        phone.refresh().await.is(200);
+        phone.refresh().await.is(200);
+        is(&thief.refresh().await, THEFT);
+        let left = if all { 401 } else { 200 };
+        laptop.get("/api/me").await.is(left);
+        laptop.refresh().await.is(left);
     }
 }
 

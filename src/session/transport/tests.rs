@@ -99,7 +99,9 @@ fn sec_j24_authorization() {
     }
     let mut map = HeaderMap::new();
     map.insert("authorization", HeaderValue::from_bytes(b"Bearer \xff\xfe").unwrap());
-    assert!(Presented::read(&map, &config()).unwrap().bearer.is_none());
+    let config = config();
+    let presented = Presented::read(&map, &config).unwrap();
+    assert!(decides(presented.access) == "absent" && presented.refresh().is_none());
 }
 
 #[test]

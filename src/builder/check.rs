@@ -1,0 +1,72 @@
+//! What a configuration contradicts, told all at once.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::MfaBuilder;
+use crate::{base::ident::FactorId, config::Config, factor::otp::OtpSettings, policy::FirstFactors};
+
+impl MfaBuilder {
+    pub(super) fn installed(&self) -> Vec<FactorId> {
+        let mut installed = Vec::new();
+        if cfg!(feature = "password") {
+            installed.push(FactorId::PASSWORD);
+        }
+        if self.config.email_codes {
+            installed.push(FactorId::OTP_EMAIL);
+        }
+        installed
+    }
+
+    pub(super) fn problems(&self, installed: &[FactorId]) -> Vec<String> {
+        let config = &self.config;
+        let mut problems = config.cookies.check(config.csrf, &config.app.api, &config.app.websites);
+        problems.extend(otp_settings(config).problems());
+        let mut ask = |fits: bool, problem: &str| {
+            if !fits {
+                problems.push(problem.to_owned());
+            }
+        };
+        ask(
+            tokio::runtime::Handle::try_current().is_ok(),
+            "build() needs a tokio runtime for the background work: call it inside one",
+        );
+        ask(
+            !config.email_codes || self.delivery.is_some(),
+            "codes by e-mail need a delivery: add .delivery(..) or .without_email_codes()",
+        );
+        let lives = &config.lifetimes;
+        ask(lives.refresh_grace <= Duration::from_secs(300), "the refresh grace is 300 s at most");
+        ask(
+            lives.access_token >= Duration::from_secs(1) && lives.access_token <= lives.session,
+            "an access token lives at least a second and at most as long as a session",
+        );
+        ask(lives.signing_key >= Duration::from_secs(600), "a signing key signs for at least 10 minutes");
+        ask(config.max_sessions > 0, "a user may have at least one session");
+        if let Some(listed) = &config.first_factors {
+            ask(!listed.is_empty(), "the list of first factors is empty: leave it out, or name one");
+            let once: BTreeSet<_> = listed.iter().collect();
+            ask(once.len() == listed.len(), "a first factor is listed twice");
+            let served = FirstFactors::new(installed, Some(listed), None);
+            for factor in listed.iter().filter(|factor| !served.accepts(factor)) {
+                ask(false, &format!("the first factor {factor} isn't installed"));
+            }
+            let custom =
+                |factor: &&FactorId| !factor.is_built_in() && !config.custom_factors.contains(factor);
+            for factor in listed.iter().filter(custom) {
+                ask(
+                    false,
+                    &format!("nobody knows the first factor {factor}: add .custom_factor(..) if it is yours"),
+                );
+            }
+        }
+        problems
+    }
+}
+
+pub(super) fn otp_settings(config: &Config) -> OtpSettings {
+    OtpSettings {
+        lifetime: config.lifetimes.code,
+        max_attempts: config.max_wrong_codes,
+        ..OtpSettings::default()
+    }
+}

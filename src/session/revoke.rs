@@ -1,0 +1,68 @@
+//! Ends sessions: one, all of a user, all but the caller's own.
+
+use super::{kit::Kit, transport::Tokens, verify::Opened};
+use crate::{
+    base::{
+        error::Error,
+        ident::{SessionHandle, TenantId, UserId},
+    },
+    model::{
+        audit::{self, Event, What},
+        keys,
+        session::{self, SessionRecord},
+    },
+};
+
+impl Kit {
+    /// Ends a session; one that is over already is no error (row S07). Says whether it was there.
+    pub(crate) async fn revoke(&self, handle: &SessionHandle) -> Result<bool, Error> {
+        let change = self
+            .db
+            .transact(handle, |mut tx| async move {
+                let Some(row) = tx.get::<SessionRecord>(&keys::session(handle)).await? else {
+                    return tx.abandon(None);
+                };
+                let change = session::end(&mut tx, handle, &row).await?;
+                let event = Event::new(What::SessionRevoked, &row.tenant).user(&row.user).session(handle);
+                audit::stage(&mut tx, event)?;
+                tx.commit(Some(change))
+            })
+            .await?;
+        self.learn(change.iter());
+        Ok(change.is_some())
+    }
+
+    /// Ends every session of a user by raising a number: no race with a sign-in or refresh under way
+    /// (row S08).
+    pub(crate) async fn revoke_user(&self, user: &UserId) -> Result<(), Error> {
+        let change = self
+            .db
+            .transact(user, |mut tx| async move {
+                let change = session::end_of_user(&mut tx, user, None).await?;
+                audit::stage(&mut tx, Event::new(What::SessionsRevoked, &TenantId::PUBLIC).user(user))?;
+                tx.commit(change)
+            })
+            .await?;
+        self.learn([&change]);
+        Ok(())
+    }
+
+    /// Ends every other session of a session's user. This one goes on under the new number, and so needs a
+    /// token that carries it.
+    pub(crate) async fn revoke_others(&self, opened: &Opened) -> Result<(Opened, Tokens), Error> {
+        let claims = &opened.claims;
+        let (renewed, change) = self
+            .db
+            .transact(&claims.user, |mut tx| async move {
+                let mut row = self.held(&mut tx, claims).await?.row;
+                let change = session::end_of_user(&mut tx, &claims.user, Some(&claims.handle)).await?;
+                row.epochs.user = change.n;
+                audit::stage(&mut tx, Event::new(What::SessionsRevoked, &claims.tenant).user(&claims.user))?;
+                let staged = self.stage_renewed(tx, opened, &row).await?;
+                Ok(staged.map(|renewed| (renewed, change)))
+            })
+            .await?;
+        self.learn([&change]);
+        Ok(renewed)
+    }
+}
