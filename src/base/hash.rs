@@ -82,6 +82,12 @@ pub(crate) fn from_base64url(text: impl AsRef<[u8]>) -> Option<Vec<u8>> {
     STRICT.decode(text).ok()
 }
 
+/// The same into a buffer, for what is short and read often: the bytes, and nothing if they don't fit.
+pub(crate) fn base64url_into<'b>(text: &[u8], buffer: &'b mut [u8]) -> Option<&'b [u8]> {
+    let len = STRICT.decode_slice(text, buffer).ok()?;
+    buffer.get(..len)
+}
+
 /// Standard base64 with padding, as the front token wants it.
 pub(crate) fn base64(data: &[u8]) -> String {
     STANDARD.encode(data)

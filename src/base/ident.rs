@@ -11,7 +11,7 @@ use super::{
 
 /// A string that is an identifier: parsing, reading, serialising, in one place.
 macro_rules! identifier {
-    ($(#[$doc:meta])* $name:ident($repr:ty), $what:literal, $check:path) => {
+    ($(#[$doc:meta])* $name:ident($repr:ty), $what:literal, $check:path, $own:path) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name($repr);
@@ -22,7 +22,7 @@ macro_rules! identifier {
             /// # Errors
             /// If the text breaks the rule stated on the type.
             pub fn parse(text: &str) -> Result<Self, ParseError> {
-                if $check(text) { Ok(Self(text.to_owned().into())) } else { Err(ParseError::new($what)) }
+                if $check(text) { Ok(Self($own(text))) } else { Err(ParseError::new($what)) }
             }
 
             /// The text form.
@@ -76,22 +76,22 @@ identifier! {
     /// A user: one person, one or more login methods. 1 to 128 bytes, no control characters.
     ///
     /// The crate makes version 4 UUIDs; an app that has users of its own uses their ids.
-    UserId(Arc<str>), "user id", opaque
+    UserId(Arc<str>), "user id", opaque, Arc::from
 }
 
 identifier! {
     /// A login method of a user (the wire's *recipe user id*). Same form as [`UserId`].
-    LoginId(Arc<str>), "login id", opaque
+    LoginId(Arc<str>), "login id", opaque, Arc::from
 }
 
 identifier! {
     /// A tenant: 1 to 64 of `a-z`, `0-9` and `-` (row N02).
-    TenantId(Cow<'static, str>), "tenant id", tenant
+    TenantId(Cow<'static, str>), "tenant id", tenant, known_tenant
 }
 
 identifier! {
     /// A session: a version 4 UUID, followed by `_` and the tenant unless that is `public`.
-    SessionHandle(Arc<str>), "session handle", handle
+    SessionHandle(Arc<str>), "session handle", handle, Arc::from
 }
 
 identifier! {
@@ -99,12 +99,12 @@ identifier! {
     ///
     /// It is opaque: never trimmed, never folded. An odd one, even the empty one, can be demanded and is
     /// then simply never completed; ids that no method offers are reported where they are configured.
-    FactorId(Cow<'static, str>), "factor id", factor
+    FactorId(Cow<'static, str>), "factor id", factor, owned
 }
 
 identifier! {
     /// A role of a user in a tenant. 1 to 128 bytes, no control characters.
-    Role(Arc<str>), "role", opaque
+    Role(Arc<str>), "role", opaque, Arc::from
 }
 
 impl LoginId {
@@ -112,6 +112,11 @@ impl LoginId {
     /// If the operating system gives no randomness.
     pub(crate) fn random() -> Result<Self, Error> {
         Ok(Self(random::uuid()?.into()))
+    }
+
+    /// The login of a user that is linked to no other: both carry one id.
+    pub(crate) fn only_one_of(user: &UserId) -> Self {
+        Self(Arc::clone(&user.0))
     }
 
     /// The user that this login is while it is linked to no other: both carry one id.
@@ -206,6 +211,15 @@ impl Role {
     pub fn admin() -> Self {
         Self("admin".into())
     }
+}
+
+fn owned(text: &str) -> Cow<'static, str> {
+    Cow::Owned(text.to_owned())
+}
+
+/// Most tokens are of the tenant whose name is known.
+fn known_tenant(text: &str) -> Cow<'static, str> {
+    if text == TenantId::PUBLIC.as_str() { TenantId::PUBLIC.0 } else { owned(text) }
 }
 
 fn opaque(text: &str) -> bool {

@@ -113,7 +113,12 @@ impl<'de> Visitor<'de> for Claims<'_> {
             }
             match &*name {
                 "sub" => once(&mut own.user, parsed(&map.next_value_seed(Text)?, UserId::parse)?)?,
-                "rsub" => once(&mut own.login, parsed(&map.next_value_seed(Text)?, LoginId::parse)?)?,
+                "rsub" => {
+                    let text = map.next_value_seed(Text)?;
+                    let same = own.user.as_ref().filter(|user| user.as_str() == text);
+                    let login = same.map(|user| Ok(LoginId::only_one_of(user)));
+                    once(&mut own.login, login.unwrap_or_else(|| parsed(&text, LoginId::parse))?)?;
+                }
                 "tId" => once(&mut own.tenant, parsed(&map.next_value_seed(Text)?, TenantId::parse)?)?,
                 "sessionHandle" => {
                     once(&mut own.handle, parsed(&map.next_value_seed(Text)?, SessionHandle::parse)?)?;

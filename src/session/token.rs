@@ -76,6 +76,8 @@ pub(crate) enum OpenError {
 /// Longest token that is looked at (row J15).
 const LONGEST: usize = 8 * 1024;
 const LONGEST_HEADER: usize = 1024;
+/// With room to spare for an RSA key of 4096 bits.
+const LONGEST_SIGNATURE: usize = 1024;
 /// What every header that we write starts with, encoded: for RS256, EdDSA, ES256 and HS256.
 const OURS: [&[u8]; 4] = [
     b"eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCIsInZlcnNpb24iOiI1Iiwia2lkIjoi",
@@ -224,7 +226,9 @@ fn verify(
             if key.alg() == alg { key } else { return Err(OpenError::TryRefresh) }
         }
     };
-    if !key.verifies(now) || !key.verify(parts.signed, &parts.signature) {
+    let mut buffer = [0; LONGEST_SIGNATURE];
+    let signature = hash::base64url_into(parts.signature, &mut buffer).ok_or(OpenError::TryRefresh)?;
+    if !key.verifies(now) || !key.verify(parts.signed, signature) {
         return Err(OpenError::TryRefresh);
     }
     // From here on the text is one that a holder of the key wrote.
@@ -239,7 +243,7 @@ struct Parts<'a> {
     payload: &'a [u8],
     /// Header and payload with the dot between them: what is signed.
     signed: &'a [u8],
-    signature: Vec<u8>,
+    signature: &'a [u8],
 }
 
 /// Exactly three segments, none empty (row J10).
@@ -249,7 +253,7 @@ fn split(token: &[u8]) -> Option<Parts<'_>> {
     let signed = token.get(..header.len() + 1 + payload.len())?;
     // A further dot is no letter of base64url.
     let signature = signature.filter(|text| ![header, payload, text].iter().any(|part| part.is_empty()))?;
-    Some(Parts { header, payload, signed, signature: hash::from_base64url(signature)? })
+    Some(Parts { header, payload, signed, signature })
 }
 
 /// The key's id and the algorithm. A header holds four members and no other: no extension is understood

@@ -15,6 +15,7 @@ mod changes;
 mod codes;
 mod cookies;
 mod cors;
+mod cost;
 mod crowds;
 mod csrf;
 mod elevation;

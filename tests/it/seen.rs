@@ -47,9 +47,9 @@ async fn trace(mode: Mode, change: impl FnOnce(MfaBuilder) -> MfaBuilder) -> Vec
     trace.push(("its key was revoked", alice.get("/api/me").await.status.as_u16()));
     alice.refresh().await.is(200);
     trace.push(("refreshed", alice.get("/api/me").await.status.as_u16()));
-    app.clock.advance(Duration::from_secs(3599));
+    app.clock.advance(Duration::from_secs(3400));
     trace.push(("before its end", alice.get("/api/me").await.status.as_u16()));
-    app.clock.advance(Duration::from_secs(2));
+    app.clock.advance(Duration::from_secs(200));
     trace.push(("at its end", alice.get("/api/me").await.status.as_u16()));
     alice.refresh().await.is(200);
     trace.push(("refreshed again", alice.get("/api/me").await.status.as_u16()));
@@ -72,10 +72,12 @@ async fn sec_s15_a_kept_token_is_worth_what_a_fresh_one_is() {
             ("half, guarded", 403),
             ("half", 200),
             ("whole", 200),
-            ("the half one again", 403),
+            // Enrolling raises the user's number: what was minted before is over.
+            ("the half one again", 401),
             ("forged", 401),
             ("its key was revoked", 401),
             ("refreshed", 200),
+            ("before its end", 200),
             ("at its end", 401),
             ("revoked", 401),
         ] {

@@ -1,7 +1,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::session::cookies::{TransferMethods, tests::config};
+use crate::{
+    base::{secret::Secret, time::Timestamp},
+    session::cookies::{TransferMethods, tests::config},
+};
 
 const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
 /// Looks like a token of ours.
@@ -396,7 +399,7 @@ fn sec_c11_tokens_are_not_stored() {
     TokenChange::Clear(Some(TransferMethod::Header)).write(&mut map, &config(), NOW).unwrap();
     assert_eq!(map.get_all("cache-control").iter().collect::<Vec<_>>(), ["no-store"]);
     assert_eq!(map.get_all("vary").iter().collect::<Vec<_>>(), ["Accept", "Cookie, Authorization"]);
-    assert_eq!(map["access-control-expose-headers"], EXPOSED);
+    assert_eq!(map["access-control-expose-headers"], write::EXPOSED);
 }
 
 #[test]
