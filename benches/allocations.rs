@@ -1,5 +1,7 @@
 //! How often a request allocates, counted: a program of its own, because counting costs instructions.
 
+#![allow(clippy::expect_used, reason = "a bench that can't be set up may panic")]
+
 use tokio::runtime::Builder;
 
 mod support;
