@@ -5,7 +5,7 @@
 use tokio::runtime::Builder;
 
 mod support;
-use support::{BATCH, Case, cases, measured};
+use support::{BATCH, Case, cases};
 
 fn main() {
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
@@ -23,6 +23,6 @@ fn main() {
 
 fn count(case: &mut Case) -> f64 {
     let requests = case.requests(BATCH);
-    let counted = allocation_counter::measure(|| measured(&mut case.router, requests));
+    let counted = allocation_counter::measure(|| case.measured(requests));
     counted.count_total as f64 / BATCH as f64
 }

@@ -3,8 +3,9 @@
 //! `-- --test` each case runs once.
 //!
 //! Times are the middle of many rounds, in which the cases take turns so that a busy machine hits all alike.
-//! Instructions are counted by callgrind in a second run of this program, where `valgrind` is installed. The
-//! signature is timed alone as well, because no check of a new token can save it.
+//! Instructions are counted by callgrind in a second run of this program, where `valgrind` is installed.
+//! Where a signature must be checked, the base is bare axum with such a check and nothing else before it: no
+//! check of a new token can save that.
 
 #![allow(clippy::expect_used, reason = "a bench that can't be set up may panic")]
 
@@ -14,43 +15,34 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aws_lc_rs::{
-    rand::SystemRandom,
-    rsa::{KeyPair, KeySize},
-    signature::{KeyPair as _, RSA_PKCS1_SHA256},
-};
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use jsonwebtoken::{Algorithm, DecodingKey, crypto::aws_lc::DEFAULT_PROVIDER};
 use tokio::runtime::Builder;
 
 mod support;
-use support::{BATCH, Case, cases, measured};
+use support::{BATCH, Case, cases};
 
 fn main() {
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let _entered = runtime.enter();
     // The background reads the change feed once a second; it needs a moment of its own in between.
     let breathe = || std::thread::sleep(Duration::from_millis(30));
-    if run(cases::all(&runtime), 300, breathe) {
-        println!("an RS256 signature checked alone: {:.0} ns", alone(200, signature_alone()));
-    }
+    run(cases::all(&runtime), 300, breathe);
 }
 
-/// Measures all cases and prints them side by side; says whether it did. `between` lets background work go
+/// Measures all cases and prints them side by side. `between` lets background work go
 /// on. With `--test` each case runs once.
-fn run(mut cases: Vec<Case>, rounds: usize, between: impl Fn()) -> bool {
+fn run(mut cases: Vec<Case>, rounds: usize, between: impl Fn()) {
     let arguments: Vec<String> = env::args().collect();
     if let [_, flag, name, ..] = arguments.as_slice()
         && flag == "--count-instructions"
     {
         count_instructions(&mut cases, name);
-        return false;
+        return;
     }
     between();
     cases.iter_mut().for_each(Case::check);
     if arguments.iter().any(|argument| argument == "--test") {
         println!("{} cases answered as they should", cases.len());
-        return false;
+        return;
     }
     let times = times(&mut cases, rounds, &between);
     let instructions: Vec<f64> =
@@ -72,7 +64,6 @@ fn run(mut cases: Vec<Case>, rounds: usize, between: impl Fn()) -> bool {
             case.base,
         );
     }
-    true
 }
 
 fn times(cases: &mut [Case], rounds: usize, between: &impl Fn()) -> Vec<f64> {
@@ -87,7 +78,7 @@ fn times(cases: &mut [Case], rounds: usize, between: &impl Fn()) -> Vec<f64> {
         for (case, times) in cases.iter_mut().zip(&mut all) {
             let requests = case.requests(BATCH);
             let start = Instant::now();
-            measured(&mut case.router, requests);
+            case.measured(requests);
             times.push(start.elapsed().as_secs_f64() * 1e9 / BATCH as f64);
         }
     }
@@ -97,19 +88,6 @@ fn times(cases: &mut [Case], rounds: usize, between: &impl Fn()) -> Vec<f64> {
         times[times.len() / 2]
     };
     all.into_iter().map(middle).collect()
-}
-
-/// The middle time of something that is done alone, in nanoseconds.
-fn alone(rounds: usize, mut what: impl FnMut()) -> f64 {
-    let mut times: Vec<f64> = (0..rounds)
-        .map(|_| {
-            let start = Instant::now();
-            (0..50).for_each(|_| what());
-            start.elapsed().as_secs_f64() * 1e9 / 50.0
-        })
-        .collect();
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
 }
 
 /// Runs this program again under callgrind for one case.
@@ -133,20 +111,5 @@ fn count_instructions(cases: &mut [Case], name: &str) {
         case.check();
     }
     let requests = case.requests(BATCH);
-    measured(&mut case.router, requests);
-}
-
-/// Checks a token's signature and nothing else: what no check of a new token can save.
-fn signature_alone() -> impl FnMut() {
-    let pair = KeyPair::generate(KeySize::Rsa2048).expect("a key");
-    let parts = DEFAULT_PROVIDER.key_utils.rsa_pub_components_from_public_key;
-    let (n, e) = parts(pair.public_key().as_ref()).expect("its numbers");
-    let message = vec![b'x'; 700];
-    let mut signature = vec![0; pair.public_modulus_len()];
-    pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), &message, &mut signature).expect("a signature");
-    let (key, signature) = (DecodingKey::from_rsa_raw_components(&n, &e), URL_SAFE_NO_PAD.encode(signature));
-    move || {
-        let good = jsonwebtoken::crypto::verify(&signature, &message, &key, Algorithm::RS256);
-        assert!(good.expect("it can be checked"));
-    }
+    case.measured(requests);
 }

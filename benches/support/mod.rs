@@ -18,7 +18,8 @@ pub(crate) struct Case {
     pub(crate) name: &'static str,
     /// The case that it is compared with.
     pub(crate) base: &'static str,
-    pub(crate) router: Router,
+    router: Router,
+    before: Option<Box<dyn Fn()>>,
     request: Box<dyn Fn() -> Request<Body>>,
     status: u16,
 }
@@ -32,7 +33,13 @@ impl Case {
     ) -> Self {
         // What `axum::serve` does at its start: routes are made once, not at each request.
         let router = router.with_state(());
-        Self { name, base, router, request: Box::new(request), status }
+        Self { name, base, router, before: None, request: Box::new(request), status }
+    }
+
+    /// The same with something done before each request.
+    pub(crate) fn after(mut self, before: impl Fn() + 'static) -> Self {
+        self.before = Some(Box::new(before));
+        self
     }
 
     pub(crate) fn requests(&self, count: usize) -> Vec<Request<Body>> {
@@ -44,13 +51,16 @@ impl Case {
         let response = send(&mut self.router, (self.request)());
         assert_eq!(response.status().as_u16(), self.status, "{}", self.name);
     }
-}
 
-/// Callgrind counts what happens in here, and nothing else.
-#[inline(never)]
-pub(crate) fn measured(router: &mut Router, requests: Vec<Request<Body>>) {
-    for request in requests {
-        black_box(send(router, request));
+    /// Callgrind counts what happens in here, and nothing else.
+    #[inline(never)]
+    pub(crate) fn measured(&mut self, requests: Vec<Request<Body>>) {
+        for request in requests {
+            if let Some(before) = &self.before {
+                before();
+            }
+            black_box(send(&mut self.router, request));
+        }
     }
 }
 

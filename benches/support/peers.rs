@@ -67,6 +67,21 @@ async fn check(State(verifier): State<Arc<Verifier>>, mut request: Request, next
     }
 }
 
+/// Checks a token's signature and nothing else: what no check of a new token can save.
+pub(crate) fn signature_alone() -> impl Fn() {
+    let pair = KeyPair::generate(KeySize::Rsa2048).expect("a key");
+    let parts = DEFAULT_PROVIDER.key_utils.rsa_pub_components_from_public_key;
+    let (n, e) = parts(pair.public_key().as_ref()).expect("its numbers");
+    let message = vec![b'x'; 700];
+    let mut signature = vec![0; pair.public_modulus_len()];
+    pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), &message, &mut signature).expect("a signature");
+    let (key, signature) = (DecodingKey::from_rsa_raw_components(&n, &e), URL_SAFE_NO_PAD.encode(signature));
+    move || {
+        let good = jsonwebtoken::crypto::verify(&signature, &message, &key, Algorithm::RS256);
+        assert!(good.expect("it can be checked"));
+    }
+}
+
 /// The shop behind `tower-sessions` with its memory store, whose handler reads one value, and the cookie of
 /// a session that has it.
 pub(crate) async fn tower_sessions() -> (Router, String) {

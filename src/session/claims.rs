@@ -47,7 +47,7 @@ impl AccessClaims {
     /// Reads the claims from the very bytes that were signed, each of exactly its type (rows J11 to J14).
     /// `None` is the one answer to all that is wrong.
     pub(crate) fn read(text: &[u8], issuer: &str) -> Option<Self> {
-        let mut json = serde_json::Deserializer::from_slice(text);
+        let mut json = serde_json::Deserializer::from_str(str::from_utf8(text).ok()?);
         let claims = Claims { issuer }.deserialize(&mut json).ok()?;
         json.end().ok()?;
         Some(claims)

@@ -312,7 +312,11 @@ pub(crate) fn pairs(field: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
 
 /// Finds the values of the pairs by one name in a `Cookie` field: names compare as bytes, without the blanks
 /// around them (row C03). It looks for the name, not at every pair: most fields hold many and are ours once.
-pub(crate) fn values<'a>(finder: &'a Finder<'static>, field: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+/// Each comes with the place in the field where its pair ends.
+pub(crate) fn values<'a>(
+    finder: &'a Finder<'static>,
+    field: &'a [u8],
+) -> impl Iterator<Item = (usize, &'a [u8])> {
     let mut from = 0;
     std::iter::from_fn(move || {
         loop {
@@ -322,7 +326,7 @@ pub(crate) fn values<'a>(finder: &'a Finder<'static>, field: &'a [u8]) -> impl I
             let (pair, _) = cut(field.get(from..)?, b';');
             if let Some(value) = trim_start(pair).strip_prefix(b"=").filter(|_| begins) {
                 from += pair.len();
-                return Some(trim(value));
+                return Some((from, trim(value)));
             }
         }
     })
