@@ -46,8 +46,8 @@ impl<S, B> MfaFuture<S, B>
 where
     S: Service<Request<B>>,
 {
-    pub(super) fn refused(answer: Answer) -> Self {
-        Self { state: State::Refused { answer: Some(Box::new(answer)) } }
+    pub(super) fn refused(answer: Box<Answer>) -> Self {
+        Self { state: State::Refused { answer: Some(answer) } }
     }
 
     pub(super) fn running(inner: S::Future, verified: Option<Verified>) -> Self {

@@ -31,7 +31,7 @@ pub(crate) struct Answer {
     /// Put into the response's extensions, so that an outer layer sees why without parsing.
     pub(crate) denied: Option<SessionDenied>,
     /// What becomes of the client's tokens, and what is needed to say so.
-    pub(crate) change: Option<(TokenChange, Arc<Kit>)>,
+    pub(crate) change: Option<Box<(TokenChange, Arc<Kit>)>>,
 }
 
 /// A status with a fixed text.
@@ -115,7 +115,7 @@ impl Answer {
         if let Some(seconds) = self.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if let Some((change, kit)) = &self.change {
+        if let Some((change, kit)) = self.change.as_deref() {
             // Tokens are made of letters that can stand in a header.
             let _ = change.write(headers, &kit.config.cookies, kit.db.now());
         }

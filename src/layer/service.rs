@@ -130,7 +130,7 @@ where
                 request.extensions_mut().insert(verified.clone());
                 MfaFuture::running(self.inner.call(request), Some(verified))
             }
-            Step::Found(Found::Refused(answer)) => MfaFuture::refused(*answer),
+            Step::Found(Found::Refused(answer)) => MfaFuture::refused(answer),
             Step::Ask(question) => {
                 let facts = desk.peer.facts(request.extensions(), request.headers());
                 // What is needed to judge again, without holding the request across an await.
@@ -355,7 +355,7 @@ impl Head<'_> {
             }
             // The refusal carries what was found out, so that the client reads why.
             (Found::Refused(answer), Some(tokens)) => {
-                answer.change = Some((TokenChange::from(tokens), Arc::clone(kit)));
+                answer.change = Some(Box::new((TokenChange::from(tokens), Arc::clone(kit))));
             }
             _ => {}
         }

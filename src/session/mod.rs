@@ -229,7 +229,7 @@ impl Session {
     /// What the response must carry; from now on nothing can be added. The memory of a session that nobody
     /// kept serves another request.
     #[inline]
-    pub(crate) fn finish(self) -> Option<transport::TokenChange> {
+    pub(crate) fn finish(self) -> Option<Box<transport::TokenChange>> {
         let mut state = self.state;
         let change = match Arc::get_mut(&mut state) {
             Some(alone) => {
@@ -244,7 +244,7 @@ impl Session {
             }
         };
         match change {
-            Change::Tokens(change) => Some(*change),
+            Change::Tokens(change) => Some(change),
             Change::Nothing | Change::Sent => None,
         }
     }
