@@ -12,6 +12,7 @@
 use std::{
     env,
     process::Command,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -23,14 +24,7 @@ use support::{BATCH, Case, cases};
 fn main() {
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let _entered = runtime.enter();
-    // The background reads the change feed once a second; it needs a moment of its own in between.
-    let breathe = || std::thread::sleep(Duration::from_millis(30));
-    run(cases::all(&runtime), 300, breathe);
-}
-
-/// Measures all cases and prints them side by side. `between` lets background work go
-/// on. With `--test` each case runs once.
-fn run(mut cases: Vec<Case>, rounds: usize, between: impl Fn()) {
+    let mut cases = cases::all(&runtime);
     let arguments: Vec<String> = env::args().collect();
     if let [_, flag, name, ..] = arguments.as_slice()
         && flag == "--count-instructions"
@@ -38,13 +32,13 @@ fn run(mut cases: Vec<Case>, rounds: usize, between: impl Fn()) {
         count_instructions(&mut cases, name);
         return;
     }
-    between();
+    breathe();
     cases.iter_mut().for_each(Case::check);
     if arguments.iter().any(|argument| argument == "--test") {
         println!("{} cases answered as they should", cases.len());
         return;
     }
-    let times = times(&mut cases, rounds, &between);
+    let times = times(&mut cases);
     let instructions: Vec<f64> =
         cases.iter().map(|case| instructions(case.name).unwrap_or(f64::NAN)).collect();
     println!(
@@ -66,13 +60,20 @@ fn run(mut cases: Vec<Case>, rounds: usize, between: impl Fn()) {
     }
 }
 
-fn times(cases: &mut [Case], rounds: usize, between: &impl Fn()) -> Vec<f64> {
-    let mut all = vec![Vec::with_capacity(rounds); cases.len()];
+const ROUNDS: usize = 300;
+
+/// The background reads the change feed once a second; it needs a moment of its own in between.
+fn breathe() {
+    thread::sleep(Duration::from_millis(30));
+}
+
+fn times(cases: &mut [Case]) -> Vec<f64> {
+    let mut all = vec![Vec::with_capacity(ROUNDS); cases.len()];
     let mut last = Instant::now();
-    for round in 0..rounds {
+    for round in 0..ROUNDS {
         if last.elapsed() > Duration::from_secs(1) {
-            eprint!("\r{round} of {rounds} rounds ");
-            between();
+            eprint!("\r{round} of {ROUNDS} rounds ");
+            breathe();
             last = Instant::now();
         }
         for (case, times) in cases.iter_mut().zip(&mut all) {

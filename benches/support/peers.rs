@@ -13,6 +13,7 @@ use axum::{
     extract::{Request, State},
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
+    routing::{get, post},
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, StatusCode, header};
@@ -24,7 +25,7 @@ use tower_sessions::{MemoryStore, Session, SessionManagerLayer};
 use super::shop::Shop;
 
 #[derive(Clone, Deserialize)]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "read from the token as an app would, then only handed on")]
 struct Claims {
     sub: String,
     exp: u64,
@@ -39,19 +40,13 @@ struct Verifier {
 /// The shop behind thirty lines that check an RS256 token, and a token for them.
 pub(crate) fn by_hand() -> (Router, String) {
     let _ = DEFAULT_PROVIDER.install_default();
-    let pair = KeyPair::generate(KeySize::Rsa2048).expect("a key");
-    let parts = DEFAULT_PROVIDER.key_utils.rsa_pub_components_from_public_key;
-    let (n, e) = parts(pair.public_key().as_ref()).expect("its numbers");
     let header = r#"{"alg":"RS256","typ":"JWT"}"#;
     let claims = r#"{"sub":"buyer","exp":4000000000,"role":"customer"}"#;
-    let mut token = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
-    let mut signature = vec![0; pair.public_modulus_len()];
-    let random = SystemRandom::new();
-    pair.sign(&RSA_PKCS1_SHA256, &random, token.as_bytes(), &mut signature).expect("a signature");
-    token = format!("{token}.{}", URL_SAFE_NO_PAD.encode(signature));
-    let key = DecodingKey::from_rsa_raw_components(&n, &e);
+    let message = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
+    let (key, signature) = signed(message.as_bytes());
     let verifier = Arc::new(Verifier { key, validation: Validation::new(Algorithm::RS256) });
-    (Shop::routes().layer(middleware::from_fn_with_state(verifier, check)), token)
+    let routes = Shop::routes().layer(middleware::from_fn_with_state(verifier, check));
+    (routes, format!("{message}.{signature}"))
 }
 
 async fn check(State(verifier): State<Arc<Verifier>>, mut request: Request, next: Next) -> Response {
@@ -69,17 +64,22 @@ async fn check(State(verifier): State<Arc<Verifier>>, mut request: Request, next
 
 /// Checks a token's signature and nothing else: what no check of a new token can save.
 pub(crate) fn signature_alone() -> impl Fn() {
-    let pair = KeyPair::generate(KeySize::Rsa2048).expect("a key");
-    let parts = DEFAULT_PROVIDER.key_utils.rsa_pub_components_from_public_key;
-    let (n, e) = parts(pair.public_key().as_ref()).expect("its numbers");
     let message = vec![b'x'; 700];
-    let mut signature = vec![0; pair.public_modulus_len()];
-    pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), &message, &mut signature).expect("a signature");
-    let (key, signature) = (DecodingKey::from_rsa_raw_components(&n, &e), URL_SAFE_NO_PAD.encode(signature));
+    let (key, signature) = signed(&message);
     move || {
         let good = jsonwebtoken::crypto::verify(&signature, &message, &key, Algorithm::RS256);
         assert!(good.expect("it can be checked"));
     }
+}
+
+/// A new key, and its RS256 signature of a message as tokens carry it.
+fn signed(message: &[u8]) -> (DecodingKey, String) {
+    let pair = KeyPair::generate(KeySize::Rsa2048).expect("a key");
+    let parts = DEFAULT_PROVIDER.key_utils.rsa_pub_components_from_public_key;
+    let (n, e) = parts(pair.public_key().as_ref()).expect("its numbers");
+    let mut signature = vec![0; pair.public_modulus_len()];
+    pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message, &mut signature).expect("a signature");
+    (DecodingKey::from_rsa_raw_components(&n, &e), URL_SAFE_NO_PAD.encode(signature))
 }
 
 /// The shop behind `tower-sessions` with its memory store, whose handler reads one value, and the cookie of
@@ -89,19 +89,19 @@ pub(crate) async fn tower_sessions() -> (Router, String) {
     let routes = Router::new()
         .route(
             "/orders",
-            axum::routing::get(|session: Session| async move {
+            get(|session: Session| async move {
                 let user: Option<String> = session.get("user").await.expect("memory answers");
                 user.map_or("nobody", |_| "no orders yet")
             }),
         )
         .route(
             "/sign-in",
-            axum::routing::post(|session: Session| async move {
+            post(|session: Session| async move {
                 session.insert("user", "buyer").await.expect("memory takes it");
             }),
         )
         .layer(sessions);
-    let request = http::Request::post("/sign-in").body(Body::empty()).expect("a request");
+    let request = Request::post("/sign-in").body(Body::empty()).expect("a request");
     let response = routes.clone().oneshot(request).await.expect("it never fails");
     let cookie = cookie(response.headers());
     (routes, cookie)

@@ -76,8 +76,7 @@ async fn sign(mfa: &Mfa, path: &str, mode: &str) -> HeaderMap {
         .header("rid", "emailpassword")
         .body(Body::from(body.to_string()))
         .expect("a request");
-    let app = Router::new().layer(ApiLayer::new(mfa.clone()));
-    let app = Router::new().route("/", get(|| async {})).merge(app).layer(ApiLayer::new(mfa.clone()));
+    let app = Shop::routes().layer(ApiLayer::new(mfa.clone()));
     let response = app.oneshot(request).await.expect("it never fails");
     assert_eq!(response.status(), 200, "{path}");
     response.headers().clone()
