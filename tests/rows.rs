@@ -112,7 +112,7 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// All source of `src` and `tests` but this file, whose planted names are none.
+/// The lines below a folder that begin a test of a row; not of this file, whose planted names are none.
 fn source(dir: &Path) -> String {
     let mut text = String::new();
     for entry in fs::read_dir(dir).unwrap() {

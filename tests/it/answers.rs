@@ -17,10 +17,9 @@ use tower_mfa::{
 
 use crate::{
     spy::{
-        ALICE, BOB, Log, ROUTES, bare, posted, refresh_token, send, shop, signed_up, token_headers, with,
-        without,
+        ALICE, BOB, Log, ROUTES, bare, posted, refresh_token, shop, signed_up, token_headers, with, without,
     },
-    support::{Answer, Browser, Mode, PASSWORD, TestApp, credentials, wrong},
+    support::{Answer, Browser, Mode, PASSWORD, TestApp, credentials, send, wrong},
 };
 
 const REFRESH: &str = "/auth/session/refresh";

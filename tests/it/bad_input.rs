@@ -6,24 +6,10 @@ use http::{Method, Request, header};
 use serde_json::{Value, json};
 use tower_mfa::{FactorId, ident::TenantId, policy::Everyone};
 
-use crate::support::{Mode, PASSWORD, TestApp, credentials};
-
-const ALICE: &str = "alice@shop.example";
-const ROUTES: [(&str, &str); 13] = [
-    ("POST", "/session/refresh"),
-    ("POST", "/signout"),
-    ("PUT", "/mfa/info"),
-    ("POST", "/signinup/code"),
-    ("POST", "/signinup/code/resend"),
-    ("POST", "/signinup/code/consume"),
-    ("POST", "/signin"),
-    ("POST", "/signup"),
-    ("GET", "/emailpassword/email/exists"),
-    ("GET", "/passwordless/email/exists"),
-    ("GET", "/signup/email/exists"),
-    ("GET", "/loginmethods"),
-    ("GET", "/jwt/jwks.json"),
-];
+use crate::{
+    spy::{ALICE, ROUTES},
+    support::{Mode, PASSWORD, TestApp, credentials},
+};
 
 fn request(method: &str, path: &str, kind: Option<&str>, body: impl Into<Body>) -> Request<Body> {
     let mut request =

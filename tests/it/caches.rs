@@ -8,8 +8,8 @@ use serde_json::json;
 use tower_mfa::{MfaLayer, SessionExtractor, ident::Payload};
 
 use crate::{
-    spy::{ALICE, BOB, Log, ROUTES, send, signed_up, token_headers, with},
-    support::{Answer, Mode, PASSWORD, TestApp, credentials},
+    spy::{ALICE, BOB, Log, ROUTES, signed_up, token_headers, with},
+    support::{Answer, Mode, PASSWORD, TestApp, credentials, send},
 };
 
 #[tokio::test]

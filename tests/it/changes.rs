@@ -14,8 +14,8 @@ use tower_mfa::{
 };
 
 use crate::{
-    spy::{ALICE, BOB, Spy, posted, refresh_token, send, shop, signed_up},
-    support::{Browser, Mode, PASSWORD, TestApp, credentials},
+    spy::{ALICE, BOB, Spy, posted, refresh_token, shop, signed_up},
+    support::{Browser, Mode, PASSWORD, TestApp, credentials, send},
 };
 
 const MODES: [Mode; 2] = [Mode::Cookie, Mode::Header];

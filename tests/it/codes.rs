@@ -3,20 +3,14 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tower_mfa::{
-    FactorId,
-    ident::{Email, TenantId},
-    policy::Everyone,
+use tower_mfa::ident::{Email, TenantId};
+
+use crate::{
+    spy::{ALICE, everyone},
+    support::{Browser, Mode, TestApp, wrong},
 };
 
-use crate::support::{Browser, Mode, TestApp, wrong};
-
-const ALICE: &str = "alice@shop.example";
 const MALLORY: &str = "mallory@shop.example";
-
-async fn everyone() -> TestApp {
-    TestApp::with(|b| b.policy(Everyone::new(FactorId::OTP_EMAIL))).await
-}
 
 async fn enrolled(app: &TestApp) -> Browser {
     let mut alice = app.browser(Mode::Header);

@@ -14,10 +14,10 @@ use tower_mfa::{
 
 use crate::{
     spy::{
-        ALICE, BOB, Log, SetCookie, bare, posted, problems, refresh_token, send, shop, signed_up,
-        token_headers, two_sites, with,
+        ALICE, BOB, Log, SetCookie, bare, posted, problems, refresh_token, shop, signed_up, token_headers,
+        two_sites, with,
     },
-    support::{Answer, Browser, Mode, PASSWORD, TestApp, credentials},
+    support::{Answer, Browser, Mode, PASSWORD, TestApp, credentials, send},
 };
 
 const REFRESH: &str = "/auth/session/refresh";

@@ -11,8 +11,8 @@ use serde_json::json;
 use tower_mfa::{FactorId, MfaLayer, SessionExtractor, api::ApiLayer, config::AppInfo, policy::Everyone};
 
 use crate::{
-    spy::{ALICE, Log, SITE, bare, posted, send, shop, signed_up, with},
-    support::{Answer, Mode, PASSWORD, TestApp, credentials},
+    spy::{ALICE, Log, SITE, bare, posted, shop, signed_up, with},
+    support::{Answer, Mode, PASSWORD, TestApp, credentials, send},
 };
 
 const ORIGIN: &str = "access-control-allow-origin";

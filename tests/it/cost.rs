@@ -6,9 +6,10 @@ use http::{Method, Request};
 use tower::Service;
 use tower_mfa::{MfaBuilder, MfaLayer};
 
-use crate::support::{Browser, Mode, TestApp};
-
-const ALICE: &str = "alice@shop.example";
+use crate::{
+    spy::ALICE,
+    support::{Browser, Mode, TestApp},
+};
 
 /// axum's own for any layer that puts something into a request and wraps the body.
 const AXUMS_OWN: u64 = 6;

@@ -15,8 +15,8 @@ use tower_mfa::{
 };
 
 use crate::{
-    spy::{ALICE, Spy, posted, refresh_token, send, shop, signed_up},
-    support::{Answer, Browser, Mode, PASSWORD, TestApp, credentials},
+    spy::{ALICE, Spy, posted, refresh_token, shop, signed_up},
+    support::{Answer, Browser, Mode, PASSWORD, TestApp, credentials, send},
 };
 
 const CONSUME: &str = "/auth/signinup/code/consume";

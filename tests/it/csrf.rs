@@ -13,10 +13,10 @@ use tower_mfa::{
 
 use crate::{
     spy::{
-        ALICE, BOB, Log, ROUTES, SITE, bare, posted, refresh_token, send, signed_up, token_headers,
-        two_sites, with, without,
+        ALICE, BOB, Log, ROUTES, SITE, bare, posted, refresh_token, signed_up, token_headers, two_sites,
+        with, without,
     },
-    support::{Browser, Mode, PASSWORD, TestApp, credentials},
+    support::{Browser, Mode, PASSWORD, TestApp, credentials, send},
 };
 
 const REFRESH: &str = "/auth/session/refresh";

@@ -8,9 +8,10 @@ use serde_json::json;
 use tower::ServiceExt as _;
 use tower_mfa::{MfaLayer, SessionExtractor};
 
-use crate::support::{Answer, Browser, Mode, TestApp, wrong};
-
-const ALICE: &str = "alice@shop.example";
+use crate::{
+    spy::ALICE,
+    support::{Answer, Browser, Mode, TestApp, wrong},
+};
 
 /// How old a client's tokens are.
 #[derive(Clone, Copy, Debug, PartialEq)]

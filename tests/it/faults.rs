@@ -6,33 +6,16 @@ use axum::{Router, routing::post};
 use http::{HeaderMap, Method, StatusCode};
 use serde_json::{Value, json};
 use tower_mfa::{
-    FactorId, MfaLayer, Session, SessionExtractor,
-    config::Secrets,
+    MfaLayer, Session, SessionExtractor,
     ident::{ErrorKind, Payload},
-    policy::Everyone,
-    store::MemoryStore,
 };
 
 use crate::{
-    spy::{ALICE, BOB, Spy, posted, refresh_token, send, shop, signed_up, token_headers},
-    support::{Answer, Browser, Mode, PASSWORD, TestApp, credentials, wrong},
+    spy::{ALICE, BOB, Spy, linking, posted, refresh_token, signed_up, token_headers, watched},
+    support::{Answer, Browser, Mode, PASSWORD, TestApp, credentials, send, wrong},
 };
 
 const MODES: [Mode; 2] = [Mode::Cookie, Mode::Header];
-
-async fn watched() -> (TestApp, Spy) {
-    let spy = Spy::new(MemoryStore::new());
-    let app = TestApp::on(shop(), Secrets::random().unwrap(), spy.clone(), |b| {
-        b.policy(Everyone::new(FactorId::OTP_EMAIL))
-    })
-    .await;
-    (app, spy)
-}
-
-fn linking(mut body: Value) -> Option<Value> {
-    body["shouldTryLinkingWithSessionUser"] = json!(true);
-    Some(body)
-}
 
 fn guess(flow: &Value, code: &str) -> Value {
     json!({ "deviceId": flow["deviceId"], "preAuthSessionId": flow["preAuthSessionId"], "userInputCode": code })

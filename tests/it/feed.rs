@@ -16,9 +16,11 @@ use tower_mfa::{
     store::{Batch, Commit, Key, Record, Row, Scan, SqliteStore, StoreError},
 };
 
-use crate::support::{Mode, TestApp};
+use crate::{
+    spy::ALICE,
+    support::{Mode, TestApp},
+};
 
-const ALICE: &str = "alice@shop.example";
 const CHILD: &str = "MFA_TEST_FEED_CHILD";
 
 fn app() -> AppInfo {

@@ -17,9 +17,11 @@ use tower_mfa::{
     store::{Key, MemoryStore, Store},
 };
 
-use crate::support::{Answer, Browser, Mode, TestApp};
+use crate::{
+    spy::ALICE,
+    support::{Answer, Browser, Mode, TestApp},
+};
 
-pub const ALICE: &str = "alice@shop.example";
 const ROOT: [u8; 32] = *b"\x01a root key that is for tests\x02\x03\x04";
 
 pub fn info() -> AppInfo {

@@ -13,7 +13,8 @@ use tower_mfa::{
 };
 
 use crate::{
-    forge::{ALICE, decoded, info, try_refresh},
+    forge::{decoded, info, try_refresh},
+    spy::{ALICE, refresh_token},
     support::{Browser, HandClock, Mode, TestApp},
 };
 
@@ -210,10 +211,6 @@ async fn the_root_key_changes_under_a_running_app() {
         alice.sign_out().await.ok();
         alice.sign_in(ALICE).await.ok();
     }
-}
-
-fn refresh_token(client: &Browser) -> String {
-    client.refresh.clone().or_else(|| client.jar.get("sRefreshToken").cloned()).unwrap()
 }
 
 #[tokio::test]

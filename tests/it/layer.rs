@@ -11,7 +11,6 @@ use std::{
 
 use axum::{Router, body::Body, response::IntoResponse, routing::get};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use tower::{Layer as _, Service, ServiceExt as _};
 use tower_mfa::{
@@ -27,10 +26,9 @@ use tower_mfa::{
 
 use crate::{
     readiness::Strict,
-    support::{Answer, Browser, Mode, TestApp},
+    spy::{ALICE, with},
+    support::{Answer, Browser, Mode, TestApp, send},
 };
-
-const ALICE: &str = "alice@shop.example";
 
 async fn signed_in(app: &TestApp, mode: Mode) -> Browser {
     let mut alice = app.browser(mode);
@@ -38,32 +36,8 @@ async fn signed_in(app: &TestApp, mode: Mode) -> Browser {
     alice
 }
 
-/// Sends a request to a service and reads the answer.
-async fn send<S, R>(service: &S, request: Request<Body>) -> Answer
-where
-    S: Service<Request<Body>, Response = Response<R>, Error = Infallible> + Clone,
-    R: http_body::Body<Data = bytes::Bytes>,
-    R::Error: std::fmt::Debug,
-{
-    let (parts, body) = service.clone().oneshot(request).await.unwrap().into_parts();
-    let body = body.collect().await.unwrap().to_bytes();
-    Answer {
-        status: parts.status,
-        headers: parts.headers,
-        body: serde_json::from_slice(&body).unwrap_or(Value::Null),
-        text: String::from_utf8_lossy(&body).into_owned(),
-    }
-}
-
 fn bare(method: Method, path: &str) -> Request<Body> {
     Request::builder().method(method).uri(path).body(Body::empty()).unwrap()
-}
-
-fn with(mut request: Request<Body>, headers: &[(&'static str, &str)]) -> Request<Body> {
-    for (name, value) in headers {
-        request.headers_mut().insert(*name, value.parse().unwrap());
-    }
-    request
 }
 
 async fn user(session: SessionExtractor) -> String {

@@ -5,7 +5,6 @@ use std::{sync::Arc, time::Duration};
 use axum::{Router, body::Body, routing::get};
 use http::{Method, Request, header};
 use serde_json::json;
-use tower::ServiceExt as _;
 use tower_mfa::{
     FactorId, MfaLayer, RequireFactors, SessionClaim, SessionExtractor,
     claim::{ClaimContext, ClaimError, HasValue, Includes, Roles},
@@ -14,21 +13,10 @@ use tower_mfa::{
     policy::{Everyone, ForRole},
 };
 
-use crate::support::{Answer, Browser, Mode, TestApp};
-
-const ALICE: &str = "alice@shop.example";
-
-async fn send(router: &Router, request: Request<Body>) -> Answer {
-    use http_body_util::BodyExt as _;
-    let (parts, body) = router.clone().oneshot(request).await.unwrap().into_parts();
-    let bytes = body.collect().await.unwrap().to_bytes();
-    Answer {
-        status: parts.status,
-        headers: parts.headers,
-        body: serde_json::from_slice(&bytes).unwrap_or_default(),
-        text: String::from_utf8_lossy(&bytes).into_owned(),
-    }
-}
+use crate::{
+    spy::ALICE,
+    support::{Browser, Mode, TestApp, send},
+};
 
 async fn signed_in(app: &TestApp) -> Browser {
     let mut alice = app.browser(Mode::Cookie);

@@ -13,9 +13,11 @@ use tower_mfa::{
     store::MemoryStore,
 };
 
-use crate::support::{Answer, Browser, Mode, PASSWORD, TestApp, credentials};
+use crate::{
+    spy::ALICE,
+    support::{Answer, Browser, Mode, PASSWORD, TestApp, credentials},
+};
 
-const ALICE: &str = "alice@shop.example";
 const NODES: usize = 3;
 const RACERS: usize = 64;
 

@@ -6,9 +6,11 @@ use http::Method;
 use serde_json::json;
 use tower_mfa::{FactorId, policy::Everyone};
 
-use crate::support::{Browser, Mode, TestApp};
+use crate::{
+    spy::ALICE,
+    support::{Browser, Mode, TestApp},
+};
 
-const ALICE: &str = "alice@shop.example";
 const REFRESH: &str = "/auth/session/refresh";
 
 async fn signed_in(app: &TestApp, mode: Mode) -> Browser {

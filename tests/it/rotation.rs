@@ -13,10 +13,11 @@ use tower_mfa::{
     policy::ForRole,
 };
 
-use crate::support::{Browser, Mode, TestApp};
+use crate::{
+    spy::{ALICE, BOB},
+    support::{Browser, Mode, TestApp},
+};
 
-const ALICE: &str = "alice@shop.example";
-const BOB: &str = "bob@shop.example";
 const REFRESH: &str = "/auth/session/refresh";
 const HOUR: Duration = Duration::from_secs(3600);
 

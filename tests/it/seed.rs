@@ -10,10 +10,12 @@ use tower_mfa::{
     policy::{ForRole, OptIn, TenantScoped},
 };
 
-use crate::support::{Mode, START, TestApp, wrong};
+use crate::{
+    spy::ALICE,
+    support::{Mode, START, TestApp, wrong},
+};
 
 const MODES: [Mode; 2] = [Mode::Cookie, Mode::Header];
-const ALICE: &str = "alice@shop.example";
 
 fn tenant(id: &str) -> TenantId {
     TenantId::parse(id).unwrap()

@@ -5,9 +5,10 @@ use std::time::Duration;
 use http::Method;
 use tower_mfa::{FactorId, MfaBuilder, policy::Everyone};
 
-use crate::support::{Mode, TestApp};
-
-const ALICE: &str = "alice@shop.example";
+use crate::{
+    spy::ALICE,
+    support::{Mode, TestApp},
+};
 
 /// Everything that may change what a token is worth, between requests that carry it.
 async fn trace(mode: Mode, change: impl FnOnce(MfaBuilder) -> MfaBuilder) -> Vec<(&'static str, u16)> {

@@ -3,7 +3,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    convert::Infallible,
     io::Write,
     sync::{
         Arc, Mutex,
@@ -12,15 +11,14 @@ use std::{
 };
 
 use axum::body::Body;
-use http::{Method, Request, Response};
-use http_body_util::BodyExt as _;
+use http::{Method, Request};
 use serde_json::{Value, json};
-use tower::{Service, ServiceExt as _};
 use tower_mfa::{
-    Mfa, MfaBuilder,
+    FactorId, Mfa, MfaBuilder,
     config::{AppInfo, Secrets},
     delivery::Outbox,
     ident::Timestamp,
+    policy::Everyone,
     store::{AnyStore, Batch, Commit, Key, MemoryStore, Op, Record, Row, Scan, Store, StoreError, Version},
 };
 
@@ -56,6 +54,19 @@ pub fn two_sites() -> AppInfo {
     AppInfo::new("Shop", "https://api.other.test", SITE).unwrap()
 }
 
+/// An app that asks everybody for a code by e-mail.
+pub async fn everyone() -> TestApp {
+    TestApp::with(|b| b.policy(Everyone::new(FactorId::OTP_EMAIL))).await
+}
+
+/// The same, on a store that can be looked into.
+pub async fn watched() -> (TestApp, Spy) {
+    let (spy, secrets) = (Spy::new(MemoryStore::new()), Secrets::random().unwrap());
+    let app =
+        TestApp::on(shop(), secrets, spy.clone(), |b| b.policy(Everyone::new(FactorId::OTP_EMAIL))).await;
+    (app, spy)
+}
+
 pub async fn signed_up(app: &TestApp, mode: Mode, email: &str) -> Browser {
     let mut browser = app.browser(mode);
     browser.sign_up(email).await.ok();
@@ -64,7 +75,18 @@ pub async fn signed_up(app: &TestApp, mode: Mode, email: &str) -> Browser {
 
 /// The refresh token that a browser holds.
 pub fn refresh_token(browser: &Browser) -> String {
-    browser.refresh.clone().or_else(|| browser.jar.get("sRefreshToken").cloned()).unwrap()
+    browser.refresh_token().unwrap().clone()
+}
+
+/// The handle of a browser's session.
+pub fn handle(browser: &Browser) -> String {
+    browser.front.as_ref().unwrap()["up"]["sessionHandle"].as_str().unwrap().to_owned()
+}
+
+/// The same body for somebody who completes a further factor.
+pub fn linking(mut body: Value) -> Option<Value> {
+    body["shouldTryLinkingWithSessionUser"] = json!(true);
+    Some(body)
 }
 
 /// What can't be served about a configuration.
@@ -94,23 +116,6 @@ pub fn without(mut request: Request<Body>, headers: &[&str]) -> Request<Body> {
 
 pub fn posted(browser: &Browser, path: &str, body: Option<Value>) -> Request<Body> {
     browser.request(Method::POST, path, body)
-}
-
-/// Sends a request to a service and reads the answer.
-pub async fn send<S, R>(service: &S, request: Request<Body>) -> Answer
-where
-    S: Service<Request<Body>, Response = Response<R>, Error = Infallible> + Clone,
-    R: http_body::Body<Data = bytes::Bytes>,
-    R::Error: std::fmt::Debug,
-{
-    let (parts, body) = service.clone().oneshot(request).await.unwrap().into_parts();
-    let body = body.collect().await.unwrap().to_bytes();
-    Answer {
-        status: parts.status,
-        headers: parts.headers,
-        body: serde_json::from_slice(&body).unwrap_or(Value::Null),
-        text: String::from_utf8_lossy(&body).into_owned(),
-    }
 }
 
 /// What an answer says to a client about its tokens, by header.

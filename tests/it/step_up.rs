@@ -5,38 +5,14 @@ use std::time::Duration;
 use axum::{Router, routing::post};
 use http::Method;
 use serde_json::{Value, json};
-use tower_mfa::{
-    FactorId, MfaLayer, SessionExtractor, config::AntiCsrf, policy::Everyone, store::MemoryStore,
-};
+use tower_mfa::{MfaLayer, SessionExtractor, config::AntiCsrf};
 
 use crate::{
-    spy::{ALICE, Spy, posted, refresh_token, send, shop, signed_up, token_headers, with},
-    support::{Answer, Browser, Mode, PASSWORD, TestApp, credentials, wrong},
+    spy::{ALICE, everyone, handle, linking, posted, refresh_token, signed_up, token_headers, watched, with},
+    support::{Answer, Browser, Mode, PASSWORD, TestApp, credentials, send, wrong},
 };
 
 const MODES: [Mode; 2] = [Mode::Cookie, Mode::Header];
-
-async fn everyone() -> TestApp {
-    TestApp::with(|b| b.policy(Everyone::new(FactorId::OTP_EMAIL))).await
-}
-
-/// The same, on a store that can be looked into.
-async fn watched() -> (TestApp, Spy) {
-    let spy = Spy::new(MemoryStore::new());
-    let secrets = tower_mfa::config::Secrets::random().unwrap();
-    let app =
-        TestApp::on(shop(), secrets, spy.clone(), |b| b.policy(Everyone::new(FactorId::OTP_EMAIL))).await;
-    (app, spy)
-}
-
-fn handle(browser: &Browser) -> String {
-    browser.front.as_ref().unwrap()["up"]["sessionHandle"].as_str().unwrap().to_owned()
-}
-
-fn linking(mut body: Value) -> Option<Value> {
-    body["shouldTryLinkingWithSessionUser"] = json!(true);
-    Some(body)
-}
 
 fn guess(flow: &Value, code: &str) -> Value {
     json!({ "deviceId": flow["deviceId"], "preAuthSessionId": flow["preAuthSessionId"], "userInputCode": code })

@@ -8,9 +8,11 @@ use tower_mfa::{
     store::{Batch, Key, Op, Row},
 };
 
-use crate::support::{Answer, Browser, Mode, TestApp};
+use crate::{
+    spy::ALICE,
+    support::{Answer, Browser, Mode, TestApp},
+};
 
-const ALICE: &str = "alice@shop.example";
 const BOTH: [Mode; 2] = [Mode::Cookie, Mode::Header];
 
 async fn signed_in(app: &TestApp, mode: Mode) -> Browser {

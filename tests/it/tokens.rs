@@ -23,7 +23,8 @@ use tower_mfa::{
 };
 
 use crate::{
-    forge::{ALICE, Forge, decoded, encoded, info, try_refresh, unauthorised},
+    forge::{Forge, decoded, encoded, info, try_refresh, unauthorised},
+    spy::ALICE,
     support::{Mode, START, TestApp},
 };
 

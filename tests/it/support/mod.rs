@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
     sync::{
         Arc, Mutex,
         atomic::{AtomicI64, AtomicU64, Ordering},
@@ -11,10 +12,10 @@ use std::{
 };
 
 use axum::{Json, Router, body::Body, routing::get};
-use http::{HeaderMap, Method, Request, StatusCode, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
-use tower::ServiceExt as _;
+use tower::{Service, ServiceExt as _};
 use tower_mfa::{
     Clock, Mfa, MfaBuilder, MfaLayer, SessionExtractor,
     api::ApiLayer,
@@ -184,6 +185,23 @@ fn fails(left: &AtomicU64) -> Result<(), StoreError> {
     }
 }
 
+/// Sends a request to a service and reads the answer.
+pub async fn send<S, R>(service: &S, request: Request<Body>) -> Answer
+where
+    S: Service<Request<Body>, Response = Response<R>, Error = Infallible> + Clone,
+    R: http_body::Body<Data = bytes::Bytes>,
+    R::Error: std::fmt::Debug,
+{
+    let (parts, body) = service.clone().oneshot(request).await.unwrap().into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    Answer {
+        status: parts.status,
+        headers: parts.headers,
+        body: serde_json::from_slice(&body).unwrap_or(Value::Null),
+        text: String::from_utf8_lossy(&body).into_owned(),
+    }
+}
+
 /// An app with the crate in front of it.
 #[derive(Clone)]
 pub struct TestApp {
@@ -265,16 +283,7 @@ impl TestApp {
 
     /// Sends a request as it is.
     pub async fn send(&self, request: Request<Body>) -> Answer {
-        let response = self.router.clone().oneshot(request).await.unwrap();
-        let (parts, body) = response.into_parts();
-        let body = body.collect().await.unwrap().to_bytes();
-        let json = serde_json::from_slice(&body).unwrap_or(Value::Null);
-        Answer {
-            status: parts.status,
-            headers: parts.headers,
-            body: json,
-            text: String::from_utf8_lossy(&body).into_owned(),
-        }
+        send(&self.router, request).await
     }
 
     /// The last code sent to an address, once it is there.
