@@ -134,12 +134,12 @@ impl<'de> Visitor<'de> for Claims<'_> {
                 "antiCsrfToken" => {
                     once(&mut own.anti_csrf, map.next_value_seed(Nullable)?.map(Cow::into_owned))?;
                 }
-                "iat" => once(&mut own.issued_at, map.next_value_seed(Seconds)?)?,
-                "nbf" => once(&mut own.not_before, map.next_value_seed(Seconds)?)?,
-                "exp" => once(&mut own.expires_at, map.next_value_seed(Seconds)?)?,
+                "iat" => once(&mut own.issued_at, map.next_value_seed(Integer)?)?,
+                "nbf" => once(&mut own.not_before, map.next_value_seed(Integer)?)?,
+                "exp" => once(&mut own.expires_at, map.next_value_seed(Integer)?)?,
                 "iss" => once(&mut own.issuer, must(map.next_value_seed(Text)? == self.issuer, ())?)?,
                 // Other kinds of tokens by the same keys are none of a session (row J13).
-                "stt" => once(&mut own.kind, must(map.next_value_seed(Seconds)? == 0, ())?)?,
+                "stt" => once(&mut own.kind, must(map.next_value_seed(Integer)? == 0, ())?)?,
                 "aud" => return Err(A::Error::custom("a session's token has no audience")),
                 "jti" => once(&mut own.jti, ignored(map.next_value_seed(json::MEMBER)?))?,
                 "version" => once(&mut own.version, ignored(map.next_value_seed(json::MEMBER)?))?,
@@ -252,9 +252,9 @@ impl<'de> Visitor<'de> for Nullable {
 }
 
 /// A JSON integer from 0 to 2⁵³: no string, no fraction, no exponent (row J11).
-struct Seconds;
+struct Integer;
 
-impl<'de> DeserializeSeed<'de> for Seconds {
+impl<'de> DeserializeSeed<'de> for Integer {
     type Value = i64;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<i64, D::Error> {
@@ -262,21 +262,17 @@ impl<'de> DeserializeSeed<'de> for Seconds {
     }
 }
 
-impl Visitor<'_> for Seconds {
+impl Visitor<'_> for Integer {
     type Value = i64;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an integer from 0 to 2^53")
     }
 
-    fn visit_u64<E: serde::de::Error>(self, secs: u64) -> Result<i64, E> {
-        parsed_number(secs)
+    fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<i64, E> {
+        let exact = i64::try_from(number).ok().filter(|_| number <= EXACT);
+        exact.ok_or_else(|| E::custom("a number too large"))
     }
-}
-
-fn parsed_number<E: serde::de::Error>(number: u64) -> Result<i64, E> {
-    let small = i64::try_from(number).ok().filter(|_| number <= EXACT);
-    small.ok_or_else(|| E::custom("a number too large"))
 }
 
 /// `{"n": [app, tenant, user, session], "ask": milliseconds}`; later versions may say more.
@@ -352,5 +348,29 @@ impl fmt::Debug for AccessClaims {
             .field("ask_at", &self.ask_at)
             .field("payload", &self.payload)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::base::hash;
+
+    /// Somebody's, issued then.
+    pub(crate) fn somebody(now: Timestamp, life: Duration) -> AccessClaims {
+        AccessClaims {
+            user: UserId::parse("u-1").unwrap(),
+            login: LoginId::parse("u-1").unwrap(),
+            tenant: TenantId::PUBLIC,
+            handle: SessionHandle::parse("11111111-2222-4333-8444-555555555555").unwrap(),
+            refresh_hash1: hash::sha256_hex(b"x"),
+            anti_csrf: None,
+            issued_at: now.as_secs(),
+            not_before: None,
+            expires_at: (now + life).as_secs(),
+            epochs: Epochs::default(),
+            ask_at: None,
+            payload: Payload::new(),
+        }
     }
 }

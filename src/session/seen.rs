@@ -99,33 +99,16 @@ impl fmt::Debug for Seen {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::{
-        base::{
-            ident::{LoginId, SessionHandle, TenantId, UserId},
-            payload::Payload,
-        },
-        model::epoch::Epochs,
-    };
+    use crate::session::claims::tests::somebody;
 
     const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
     const LATER: Timestamp = Timestamp::from_secs(1_700_003_600);
 
     fn claims() -> Arc<AccessClaims> {
-        Arc::new(AccessClaims {
-            user: UserId::parse("u").unwrap(),
-            login: LoginId::parse("u").unwrap(),
-            tenant: TenantId::PUBLIC,
-            handle: SessionHandle::parse("11111111-2222-4333-8444-555555555555").unwrap(),
-            refresh_hash1: "0".repeat(64),
-            anti_csrf: None,
-            issued_at: NOW.as_secs(),
-            not_before: None,
-            expires_at: LATER.as_secs(),
-            epochs: Epochs::default(),
-            ask_at: None,
-            payload: Payload::new(),
-        })
+        Arc::new(somebody(NOW, Duration::from_secs(3600)))
     }
 
     fn token(n: usize) -> Vec<u8> {

@@ -284,11 +284,11 @@ mod tests {
 
     use super::*;
     use crate::{
-        base::{
-            ident::{LoginId, SessionHandle, TenantId, UserId},
-            payload::Payload,
+        base::payload::Payload,
+        session::{
+            claims::tests::somebody,
+            keyring::{Schedule, tests::key},
         },
-        session::keyring::{Schedule, tests::key},
     };
 
     type Opened = Result<Arc<AccessClaims>, OpenError>;
@@ -320,21 +320,14 @@ mod tests {
 
     fn claims() -> AccessClaims {
         AccessClaims {
-            user: UserId::parse("u-1").unwrap(),
-            login: LoginId::parse("u-1").unwrap(),
-            tenant: TenantId::PUBLIC,
-            handle: SessionHandle::parse(HANDLE).unwrap(),
-            refresh_hash1: hash::sha256_hex(b"x"),
             anti_csrf: Some("csrf".to_owned()),
-            issued_at: NOW.as_secs(),
-            not_before: None,
-            expires_at: NOW.as_secs() + 3600,
             epochs: Epochs { app: 1, tenant: 2, user: 3, session: 4 },
             ask_at: Some(Timestamp::from_millis(1_700_000_900_123)),
             payload: Payload::from_json(
                 json!({"name": "Zoë", "st-mfa": {"c": {"otp-email": 1}, "v": false}}),
             )
             .unwrap(),
+            ..somebody(NOW, Duration::from_secs(3600))
         }
     }
 

