@@ -6,7 +6,6 @@ use crate::{
     base::{
         error::ConfigError,
         ident::FactorId,
-        task::Tasks,
         time::{Clock, SystemClock},
     },
     claim::{ClaimRef, ClaimValidator, MfaSatisfied, SessionClaim},
@@ -22,7 +21,14 @@ use crate::{
     flow::Desk,
     model::{Db, seal::Sealer},
     policy::{AnyLinkPolicy, AnyPolicy, LinkPolicy, MfaPolicy, SecondFactorsOnly, UserOrTenant},
-    session::{Kit, cookies::CookieConfig, keyring::Keys, peer::Peer, refresh::RefreshKeys, seen::Seen},
+    session::{
+        Kit,
+        cookies::{self, CookieConfig},
+        origin::Origin,
+        peer::Peer,
+        refresh::RefreshKeys,
+        seen::Seen,
+    },
     store::{AnyStore, Store},
 };
 
@@ -86,7 +92,7 @@ impl Mfa {
     }
 }
 
-fn first(app: &AppInfo) -> crate::session::origin::Origin {
+fn first(app: &AppInfo) -> Origin {
     app.websites.first().unwrap_or(&app.api).clone()
 }
 
@@ -167,13 +173,13 @@ impl MfaBuilder {
 
     /// The cookies' `Domain`. Default: none, host-only cookies.
     pub fn cookie_domain(mut self, domain: &str) -> Self {
-        self.config.cookies.domain = Some(crate::session::cookies::normal_domain(domain));
+        self.config.cookies.domain = Some(cookies::normal_domain(domain));
         self
     }
 
     /// The `Domain` of cookies set in former times; empty for host-only ones.
     pub fn older_cookie_domain(mut self, domain: &str) -> Self {
-        self.config.cookies.older_domain = Some(crate::session::cookies::normal_domain(domain));
+        self.config.cookies.older_domain = Some(cookies::normal_domain(domain));
         self
     }
 
@@ -291,27 +297,12 @@ impl MfaBuilder {
         let db = Db::new(self.store, Arc::clone(&self.clock), config.lifetimes.access_token);
         // Without delivery there are no codes either: nothing is ever staged.
         let delivery = self.delivery.unwrap_or_else(|| AnyDelivery::new(crate::delivery::Outbox::new()));
-        let kit = Arc::new(Kit {
-            tasks: Tasks::new(),
-            keys: Keys::new(self.seen),
-            gate: crate::session::keyring::ReloadGate::default(),
-            feed: crate::session::feed::Feed::default(),
-            cursor: tokio::sync::Mutex::default(),
-            refresh,
-            sealer: Arc::clone(&sealer),
-            ready: tokio::sync::OnceCell::new(),
-            own_clock: self.own_clock,
-            moved: tokio::sync::Mutex::default(),
-            skewed: std::sync::atomic::AtomicBool::new(false),
-            grace_hits: std::sync::atomic::AtomicU64::new(0),
-            issuer: config.app.issuer(),
-            config: Arc::clone(&config),
-            db: db.clone(),
-        });
+        let (clock, seals) = (self.own_clock, Arc::clone(&sealer));
+        let kit = Kit::new(db.clone(), Arc::clone(&config), seals, refresh, self.seen, clock);
         let mut validators = self.validators;
         validators.push(Arc::new(MfaSatisfied::new()));
         let desk = Desk {
-            kit,
+            kit: Arc::new(kit),
             policy: self.policy,
             linking: self.linking,
             claims: self.claims,

@@ -6,6 +6,7 @@ use super::MfaBuilder;
 use crate::{base::ident::FactorId, config::Config, factor::otp::OtpSettings, policy::FirstFactors};
 
 impl MfaBuilder {
+    /// The factors that the crate itself brings, as built and configured.
     pub(super) fn installed(&self) -> Vec<FactorId> {
         let mut installed = Vec::new();
         if cfg!(feature = "password") {
@@ -17,6 +18,7 @@ impl MfaBuilder {
         installed
     }
 
+    /// One sentence for each contradiction.
     pub(super) fn problems(&self, installed: &[FactorId]) -> Vec<String> {
         let config = &self.config;
         let mut problems = config.cookies.check(config.csrf, &config.app.api, &config.app.websites);
@@ -63,6 +65,7 @@ impl MfaBuilder {
     }
 }
 
+/// What the configuration says of one-time codes.
 pub(super) fn otp_settings(config: &Config) -> OtpSettings {
     OtpSettings {
         lifetime: config.lifetimes.code,

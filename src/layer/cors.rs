@@ -3,22 +3,20 @@
 use http::{HeaderName, HeaderValue, Method, Request, header};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use crate::engine::Mfa;
+use crate::{
+    engine::Mfa,
+    session::transport::{ANTI_CSRF, AUTH_MODE, FRONT, RID, ST_ACCESS, ST_REFRESH},
+};
 
 const SENT: [HeaderName; 6] = [
     header::CONTENT_TYPE,
     header::AUTHORIZATION,
-    HeaderName::from_static("rid"),
+    RID,
     HeaderName::from_static("fdi-version"),
-    HeaderName::from_static("anti-csrf"),
-    HeaderName::from_static("st-auth-mode"),
+    ANTI_CSRF,
+    AUTH_MODE,
 ];
-const EXPOSED: [HeaderName; 4] = [
-    HeaderName::from_static("front-token"),
-    HeaderName::from_static("anti-csrf"),
-    HeaderName::from_static("st-access-token"),
-    HeaderName::from_static("st-refresh-token"),
-];
+const EXPOSED: [HeaderName; 4] = [FRONT, ANTI_CSRF, ST_ACCESS, ST_REFRESH];
 
 impl Mfa {
     /// A CORS layer for the configured websites, with credentials. Mount it outermost: browsers don't let a

@@ -1,6 +1,7 @@
 //! The session subject's own parts: the store, the keys, the feed, and the steps that need them all.
 
 use std::{
+    fmt,
     future::Future,
     sync::{
         Arc,
@@ -15,8 +16,9 @@ use super::{
     feed::{Feed, Freshness, Numbered, Verdict},
     keyring::{Keys, ReloadGate},
     refresh::{self, Elevation, RefreshKeys, RefreshToken},
+    seen::Seen,
     token::{self, Minted, Room},
-    transport::{TokenChange, Tokens},
+    transport::Tokens,
     verify::Opened,
 };
 use crate::{
@@ -79,6 +81,35 @@ pub(crate) struct Alive {
 }
 
 impl Kit {
+    /// The parts of a process that has loaded nothing yet. `refresh` has the newest keys first; an app's own
+    /// clock (`own_clock`) is not set by the store's.
+    pub(crate) fn new(
+        db: Db,
+        config: Arc<Config>,
+        sealer: Arc<Sealer>,
+        refresh: Vec<RefreshKeys>,
+        seen: Seen,
+        own_clock: bool,
+    ) -> Self {
+        Self {
+            db,
+            tasks: Tasks::new(),
+            keys: Keys::new(seen),
+            gate: ReloadGate::default(),
+            feed: Feed::default(),
+            cursor: tokio::sync::Mutex::default(),
+            refresh,
+            sealer,
+            ready: tokio::sync::OnceCell::new(),
+            own_clock,
+            moved: tokio::sync::Mutex::default(),
+            skewed: AtomicBool::new(false),
+            grace_hits: AtomicU64::new(0),
+            issuer: config.app.issuer(),
+            config,
+        }
+    }
+
     /// Runs a mutation to its end, whatever becomes of the caller.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
@@ -111,7 +142,7 @@ impl Kit {
             *moved = moved.saturating_add(ahead);
         }
         let skewed = moved.unsigned_abs() > SKEW || clock.held() > HELD;
-        if self.skewed.swap(skewed, Ordering::Relaxed) != skewed && skewed {
+        if !self.skewed.swap(skewed, Ordering::Relaxed) && skewed {
             #[cfg(feature = "tracing")]
             tracing::error!(
                 "this node's clock is too far from the store's: it signs nothing until that is mended"
@@ -252,13 +283,9 @@ impl Kit {
         let anti_csrf = self.anti_csrf(token, method);
         let (claims, minted) = self.mint(token.handle(), row, token.hash1(), anti_csrf.clone(), end, now)?;
         let tokens = Tokens {
-            method,
-            access: minted.token,
-            front: Secret::new(minted.front),
             refresh: Some((Secret::new(token.text().to_owned()), row.lineage.ends_at())),
             anti_csrf: anti_csrf.map(Secret::new),
-            clear_other: false,
-            expire_older: false,
+            ..Tokens::of_access(minted, method)
         };
         Ok((Opened { claims, method }, tokens))
     }
@@ -324,28 +351,13 @@ impl Kit {
         let (claims, minted) =
             self.mint(&old.handle, row, old.refresh_hash1.clone(), old.anti_csrf.clone(), end, now)?;
         session::put(&mut tx, &old.handle, row).await?;
-        let tokens = Tokens {
-            method: opened.method,
-            access: minted.token,
-            front: Secret::new(minted.front),
-            refresh: None,
-            anti_csrf: None,
-            clear_other: false,
-            expire_older: false,
-        };
+        let tokens = Tokens::of_access(minted, opened.method);
         tx.commit((Opened { claims, method: opened.method }, tokens))
     }
 }
 
-impl std::fmt::Debug for Kit {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Kit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Kit").finish_non_exhaustive()
-    }
-}
-
-/// A change of tokens that an answer carries.
-impl From<Tokens> for TokenChange {
-    fn from(tokens: Tokens) -> Self {
-        Self::Set(tokens)
     }
 }

@@ -10,7 +10,6 @@ use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, ORIGIN},
 };
-
 use memchr::memchr_iter;
 
 use super::{
@@ -18,13 +17,16 @@ use super::{
     token,
 };
 
-pub(crate) use self::write::{TokenChange, Tokens, no_store, private, private_if_plain, strip_foreign, vary};
+pub(crate) use self::write::{
+    FRONT, ST_ACCESS, ST_REFRESH, TokenChange, Tokens, no_store, private, private_if_plain, strip_foreign,
+    vary,
+};
 
 mod write;
 
-const ANTI_CSRF: HeaderName = HeaderName::from_static("anti-csrf");
-const RID: HeaderName = HeaderName::from_static("rid");
-const AUTH_MODE: HeaderName = HeaderName::from_static("st-auth-mode");
+pub(crate) const ANTI_CSRF: HeaderName = HeaderName::from_static("anti-csrf");
+pub(crate) const RID: HeaderName = HeaderName::from_static("rid");
+pub(crate) const AUTH_MODE: HeaderName = HeaderName::from_static("st-auth-mode");
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// What a request says about a session, borrowed from its headers. Holds tokens: not printable.

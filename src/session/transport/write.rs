@@ -6,14 +6,17 @@ use http::{
 };
 
 use super::{
-    super::cookies::{CookieConfig, Jar, TransferMethod, cut, pairs, trim},
+    super::{
+        cookies::{CookieConfig, Jar, TransferMethod, cut, pairs, trim},
+        token::Minted,
+    },
     ANTI_CSRF,
 };
 use crate::base::{error::Error, secret::Secret, time::Timestamp};
 
-const ST_ACCESS: HeaderName = HeaderName::from_static("st-access-token");
-const ST_REFRESH: HeaderName = HeaderName::from_static("st-refresh-token");
-const FRONT: HeaderName = HeaderName::from_static("front-token");
+pub(crate) const ST_ACCESS: HeaderName = HeaderName::from_static("st-access-token");
+pub(crate) const ST_REFRESH: HeaderName = HeaderName::from_static("st-refresh-token");
+pub(crate) const FRONT: HeaderName = HeaderName::from_static("front-token");
 pub(super) const EXPOSED: HeaderValue =
     HeaderValue::from_static("front-token, anti-csrf, st-access-token, st-refresh-token");
 const VARIES: HeaderValue = HeaderValue::from_static("Cookie, Authorization");
@@ -43,6 +46,12 @@ pub(crate) struct Tokens {
     pub(crate) clear_other: bool,
     /// Whether to expire the cookies on the older domain, which got in the way (row C04).
     pub(crate) expire_older: bool,
+}
+
+impl From<Tokens> for TokenChange {
+    fn from(tokens: Tokens) -> Self {
+        Self::Set(tokens)
+    }
 }
 
 impl TokenChange {
@@ -76,6 +85,19 @@ impl TokenChange {
 }
 
 impl Tokens {
+    /// An access token and its hint, and nothing else.
+    pub(crate) fn of_access(minted: Minted, method: TransferMethod) -> Self {
+        Self {
+            method,
+            access: minted.token,
+            front: Secret::new(minted.front),
+            refresh: None,
+            anti_csrf: None,
+            clear_other: false,
+            expire_older: false,
+        }
+    }
+
     fn write(&self, headers: &mut HeaderMap, config: &CookieConfig, now: Timestamp) -> Result<(), Error> {
         let access = self.access.expose();
         match self.method {
