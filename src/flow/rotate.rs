@@ -16,7 +16,7 @@ use crate::{
         Staged, Tx,
         audit::{self, Event, What},
         change::Change,
-        epoch::Standing,
+        epoch::{Epochs, Standing},
         keys,
         session::{self, SessionRecord},
     },
@@ -172,16 +172,8 @@ impl Desk {
                 });
                 match (due, fresh) {
                     (true, None) => return tx.abandon(Round::Evaluate(Box::new(row), standing)),
-                    (true, Some(Evaluated { claim: derived, requirements, .. })) => {
-                        let was_half = row.is_half();
-                        let mut claim =
-                            MfaClaim::from_payload(&row.payload).unwrap_or_else(|| derived.clone());
-                        renew_roles(&mut tx, &mut row).await?;
-                        apply(&mut row, &mut claim, requirements, numbers, now);
-                        if was_half && !row.is_half() {
-                            let most = kit.config.max_sessions;
-                            changes = session::list_as_full(&mut tx, &row.user, handle, most).await?;
-                        }
+                    (true, Some(evaluated)) => {
+                        changes = self.stage_evaluated(&mut tx, handle, &mut row, evaluated, numbers).await?;
                     }
                     (false, _) => {}
                 }
@@ -199,6 +191,26 @@ impl Desk {
                 tx.commit(Round::Done(Refreshed::Tokens(Box::new(tokens)), changes))
             }
         }
+    }
+
+    /// Brings a row up to date with what the app said of it. A session that has all its factors from now on
+    /// may end an older one: the changes say which.
+    async fn stage_evaluated(
+        &self,
+        tx: &mut Tx,
+        handle: &SessionHandle,
+        row: &mut SessionRecord,
+        evaluated: &Evaluated,
+        numbers: Epochs,
+    ) -> Result<Vec<Change>, Error> {
+        let (was_half, now) = (row.is_half(), tx.now());
+        let mut claim = MfaClaim::from_payload(&row.payload).unwrap_or_else(|| evaluated.claim.clone());
+        renew_roles(tx, row).await?;
+        apply(row, &mut claim, &evaluated.requirements, numbers, now);
+        if was_half && !row.is_half() {
+            return session::list_as_full(tx, &row.user, handle, self.kit.config.max_sessions).await;
+        }
+        Ok(Vec::new())
     }
 
     /// Stages that the session is over, in the batch that found out (row R09).
