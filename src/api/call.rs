@@ -137,9 +137,7 @@ impl<'a> Call<'a> {
         let Access::Token { text, method } = presented.access else { return None };
         let guarded = csrf::needed(kit.config.csrf, method, self.parts.method.as_str(), false);
         let claims = token::open_expired(text, &kit.keys.current(), &kit.issuer, kit.db.now()).ok()?;
-        let hints = presented.hints();
-        let proven = csrf::header_proven(kit.config.csrf, &hints)
-            && csrf::token_proven(kit.config.csrf, &hints, claims.anti_csrf.as_deref());
+        let proven = csrf::proven(kit.config.csrf, &presented.hints(), claims.anti_csrf.as_deref());
         (proven || !guarded).then(|| Session::new(kit, Opened { claims, method }))
     }
 }

@@ -16,7 +16,7 @@ use crate::{
         keys,
         session::{SessionRecord, SessionsOf},
     },
-    session::Session,
+    session::{Session, of_app},
 };
 
 /// Sessions: see [`Mfa::sessions`].
@@ -122,9 +122,7 @@ impl Sessions<'_> {
     /// # Errors
     /// `SessionEnded` if it is over, `Invalid` for members that claims own.
     pub async fn merge_payload(&self, handle: &SessionHandle, update: Payload) -> Result<(), Error> {
-        if update.members().any(|(name, _)| name.starts_with("st-")) {
-            return Err(Error::invalid("members that begin with st- belong to claims"));
-        }
+        of_app(&update)?;
         let (kit, handle) = (Arc::clone(&self.mfa.desk.kit), handle.clone());
         self.mfa.desk.kit.run(async move { kit.patch_row(&handle, &update).await }).await
     }

@@ -1,8 +1,12 @@
 //! What a mount asks of sessions, said in methods.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
-use tower::Layer;
+use tower::{Layer, Service};
 
 use super::MfaService;
 use crate::{
@@ -134,15 +138,15 @@ impl fmt::Debug for MfaLayer {
 #[derive(Clone, Debug)]
 pub struct Protected<S>(MfaService<S>);
 
-impl<S, R> tower::Service<R> for Protected<S>
+impl<S, R> Service<R> for Protected<S>
 where
-    MfaService<S>: tower::Service<R>,
+    MfaService<S>: Service<R>,
 {
-    type Response = <MfaService<S> as tower::Service<R>>::Response;
-    type Error = <MfaService<S> as tower::Service<R>>::Error;
-    type Future = <MfaService<S> as tower::Service<R>>::Future;
+    type Response = <MfaService<S> as Service<R>>::Response;
+    type Error = <MfaService<S> as Service<R>>::Error;
+    type Future = <MfaService<S> as Service<R>>::Future;
 
-    fn poll_ready(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Self::Error>> {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.0.poll_ready(cx)
     }
 

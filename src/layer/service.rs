@@ -231,11 +231,9 @@ impl Head<'_> {
     ) -> Judgement {
         let (kit, demand, opened) = (&self.desk.kit, self.demand, session.opened());
         let mode = kit.config.csrf;
-        if csrf::needed(mode, opened.method, self.method.as_str(), demand.csrf_always) {
-            let (hints, bound) = (presented.hints(), opened.claims.anti_csrf.as_deref());
-            if !csrf::header_proven(mode, &hints) || !csrf::token_proven(mode, &hints, bound) {
-                return Judgement::Deny(SessionDenied::TryRefresh);
-            }
+        let guarded = csrf::needed(mode, opened.method, self.method.as_str(), demand.csrf_always);
+        if guarded && !csrf::proven(mode, &presented.hints(), opened.claims.anti_csrf.as_deref()) {
+            return Judgement::Deny(SessionDenied::TryRefresh);
         }
         let (verdict, freshness) = kit.verdict(&opened.claims, now);
         if !outer.row_read {
@@ -283,8 +281,7 @@ impl Head<'_> {
     }
 
     /// Reads what is missing, and judges again. At most the keys, the feed and the row, once each.
-    async fn ask(&self, question: Question, facts: &RequestFacts) -> Found {
-        let mut question = question;
+    async fn ask(&self, mut question: Question, facts: &RequestFacts) -> Found {
         let (mut loaded, mut tried) = (false, false);
         loop {
             match question {

@@ -46,6 +46,11 @@ pub(crate) fn token_proven(mode: AntiCsrf, hints: &Hints<'_>, bound: Option<&str
             (Some(sent), Some(bound)) if !bound.is_empty() && hash::same(sent.as_bytes(), bound.as_bytes()))
 }
 
+/// Both parts of the proof at once, where the token is opened already.
+pub(crate) fn proven(mode: AntiCsrf, hints: &Hints<'_>, bound: Option<&str>) -> bool {
+    header_proven(mode, hints) && token_proven(mode, hints, bound)
+}
+
 /// The proof at the refresh route, where server-side callers can't add `rid`: any of the things a
 /// page of a foreign origin can't send (`rid`, a JSON content type, an allowed `Origin`). A failure is
 /// `UNAUTHORISED`, without rotation (row R13); whether it clears says [`may_clear`].

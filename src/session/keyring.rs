@@ -122,11 +122,10 @@ impl Keyring {
     }
 
     /// Whether both hold the very same keys.
-    fn is(&self, other: &Self) -> bool {
-        let pairs = self.keys.values().zip(other.keys.values());
+    fn has_same_keys(&self, other: &Self) -> bool {
         self.alg == other.alg
             && self.keys.len() == other.keys.len()
-            && pairs.into_iter().all(|(a, b)| Arc::ptr_eq(a, b))
+            && self.keys.values().zip(other.keys.values()).all(|(a, b)| Arc::ptr_eq(a, b))
     }
 }
 
@@ -189,7 +188,7 @@ impl Keys {
     /// same keys once more change nothing. Says whether it was another.
     pub(crate) fn replace(&self, mut keys: Keyring) -> bool {
         let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let other = !current.is(&keys);
+        let other = !current.has_same_keys(&keys);
         if other {
             keys.seen = current.seen.anew();
             *current = Arc::new(keys);

@@ -44,21 +44,17 @@ impl Kit {
             if stale {
                 self.reseal(stored)?;
             }
+            let mut changed = stored.keys.len() < count;
             if let Some(sign_from) = self.plan(stored, now)? {
                 stored.keys.push(self.make_key(stored, now, sign_from)?);
-                return Ok(((), Edit::Changed(None)));
+                changed = true;
             }
-            let dropped = stored.keys.len() < count;
-            Ok((
-                (),
-                if dropped {
-                    Edit::Changed(None)
-                } else if stale {
-                    Edit::Resealed
-                } else {
-                    Edit::Nothing
-                },
-            ))
+            let edit = match (changed, stale) {
+                (true, _) => Edit::Changed(None),
+                (false, true) => Edit::Resealed,
+                (false, false) => Edit::Nothing,
+            };
+            Ok(((), edit))
         })
         .await
     }
@@ -129,7 +125,7 @@ impl Kit {
         Ok(found)
     }
 
-    /// Loads the keys as they are stored.
+    /// Loads the keys that are stored, and answers them as they are there.
     pub(crate) async fn load_keys(&self) -> Result<KeySet, Error> {
         let _loading = self.gate.loading.lock().await;
         let stored = self.stored_keys().await?;
@@ -146,6 +142,7 @@ impl Kit {
         }
     }
 
+    /// The keys as they are stored, of which some may not be for this process to open.
     pub(crate) async fn stored_keys(&self) -> Result<KeySet, Error> {
         Ok(self.db.get(&keys::keyset()).await?.unwrap_or_default())
     }
@@ -166,15 +163,11 @@ impl Kit {
             .transact("keyset", |mut tx| async move {
                 let mut stored: KeySet = tx.get(&keys::keyset()).await?.unwrap_or_default();
                 let (value, edit) = edit(&mut stored, tx.now())?;
-                let what = match edit {
-                    Edit::Nothing => return tx.abandon((value, None, false)),
-                    Edit::Resealed => {
-                        tx.put(keys::keyset(), &stored, None).await?;
-                        return tx.commit((value, None, true));
-                    }
-                    Edit::Changed(what) => what,
-                };
+                if matches!(edit, Edit::Nothing) {
+                    return tx.abandon((value, None, false));
+                }
                 tx.put(keys::keyset(), &stored, None).await?;
+                let Edit::Changed(what) = edit else { return tx.commit((value, None, true)) };
                 let change = change::stage(&mut tx, Subject::App, ChangeKind::Keys).await?;
                 if let Some(what) = what {
                     audit::stage(&mut tx, Event::new(what, &TenantId::PUBLIC))?;

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use serde_json::Value;
@@ -175,9 +175,7 @@ impl Session {
     /// # Errors
     /// As [`Session::set_claim`], and `Invalid` for members that claims own.
     pub async fn merge_payload(&self, update: Payload) -> Result<(), Error> {
-        if update.members().any(|(name, _)| name.starts_with("st-")) {
-            return Err(Error::invalid("members that begin with st- belong to claims"));
-        }
+        of_app(&update)?;
         self.update(update).await
     }
 
@@ -256,8 +254,16 @@ impl Session {
         }
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Refuses members that claims own.
+pub(crate) fn of_app(update: &Payload) -> Result<(), Error> {
+    match update.members().any(|(name, _)| name.starts_with("st-")) {
+        true => Err(Error::invalid("members that begin with st- belong to claims")),
+        false => Ok(()),
     }
 }
 

@@ -6,7 +6,7 @@
 //! 4. What the change feed said since it was made (design, part 5, last life).
 //! 5. The mount's validators, all of them (row P15).
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use super::{
     claims::AccessClaims,
@@ -92,8 +92,8 @@ pub(crate) struct Opened {
     pub(crate) method: TransferMethod,
 }
 
-impl std::fmt::Debug for Opened {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Opened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Opened").field("method", &self.method).finish_non_exhaustive()
     }
 }
@@ -137,8 +137,8 @@ pub(crate) fn open(demand: &Demand, evidence: &Evidence<'_>) -> Judgement {
     Judgement::Pass(Opened { claims, method })
 }
 
-/// Judges an opened token: steps 4 and 5. `verdict` is what the feed says about it; `read` says that the
-/// feed was tried just now, so that a mount decides instead of asking again.
+/// Judges an opened token: steps 4 and 5. `verdict` is what the feed says about it; `tried` says that
+/// reading the feed was tried just now, so that a mount decides instead of asking again.
 #[inline]
 pub(crate) fn judge(
     demand: &Demand,
