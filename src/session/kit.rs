@@ -56,18 +56,18 @@ pub(crate) struct Kit {
     pub(crate) gate: ReloadGate,
     pub(crate) feed: Feed,
     /// How far the feed was read; held while it is being read, so that readers share one read.
-    pub(crate) cursor: tokio::sync::Mutex<Cursor>,
+    cursor: tokio::sync::Mutex<Cursor>,
     /// Newest first.
     pub(crate) refresh: Vec<RefreshKeys>,
     pub(crate) sealer: Arc<Sealer>,
     /// The first start's records and a signing key are there.
-    pub(crate) ready: tokio::sync::OnceCell<()>,
+    ready: tokio::sync::OnceCell<()>,
     /// An app's own clock answers for itself: it is not set by the store's.
-    pub(crate) own_clock: bool,
+    own_clock: bool,
     /// How far the clock has been moved; held while it is being set.
-    pub(crate) moved: tokio::sync::Mutex<i64>,
+    moved: tokio::sync::Mutex<i64>,
     /// The clock is too far from the store's: nothing is signed (row D07).
-    pub(crate) skewed: AtomicBool,
+    skewed: AtomicBool,
     /// How often a successor was delivered again (row R03).
     pub(crate) grace_hits: AtomicU64,
     pub(crate) config: Arc<Config>,

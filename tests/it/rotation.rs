@@ -14,7 +14,7 @@ use tower_mfa::{
 };
 
 use crate::{
-    spy::{ALICE, BOB},
+    spy::{ALICE, BOB, refresh_token},
     support::{Browser, Mode, TestApp},
 };
 
@@ -27,19 +27,15 @@ async fn signed_in(app: &TestApp, mode: Mode) -> Browser {
     alice
 }
 
-fn token(browser: &Browser) -> String {
-    browser.refresh_token().unwrap().clone()
-}
-
 /// The tokens of a session through refreshes and completions, the current one last.
 async fn tokens_of_a_life(app: &TestApp, alice: &mut Browser) -> Vec<String> {
-    let mut tokens = vec![token(alice)];
+    let mut tokens = vec![refresh_token(alice)];
     for elevates in [false, false, true, false, true] {
         match elevates {
             true => drop(alice.pass_code(ALICE).await),
             false => drop(alice.refresh().await.is(200)),
         }
-        tokens.push(token(alice));
+        tokens.push(refresh_token(alice));
         app.clock.advance(Duration::from_secs(40));
     }
     assert_eq!(tokens.iter().collect::<BTreeSet<_>>().len(), tokens.len());
@@ -124,17 +120,17 @@ async fn sec_r02_no_token_leaves_before_its_commit() {
     for mode in [Mode::Cookie, Mode::Header] {
         let app = TestApp::new().await;
         let mut alice = signed_in(&app, mode).await;
-        let (first, rows) = (token(&alice), app.store.sessions().await);
+        let (first, rows) = (refresh_token(&alice), app.store.sessions().await);
         app.store.fail_commits(100);
         let failed = alice.refresh().await;
         app.store.fail_commits(0);
         failed.is(503);
         assert!(failed.cookies().is_empty() && !failed.headers.contains_key("st-refresh-token"));
         assert!(!failed.headers.contains_key("front-token"));
-        assert_eq!((app.store.sessions().await, token(&alice)), (rows, first.clone()));
+        assert_eq!((app.store.sessions().await, refresh_token(&alice)), (rows, first.clone()));
         let batches = app.store.written(0).len();
         alice.refresh().await.is(200);
-        assert_ne!(token(&alice), first);
+        assert_ne!(refresh_token(&alice), first);
         // The rotation is one batch.
         assert_eq!(app.store.written(batches).len(), 1);
     }
@@ -295,7 +291,7 @@ async fn sec_r16_without_a_signing_key_nothing_is_rotated() {
     for mode in [Mode::Cookie, Mode::Header] {
         let app = TestApp::new().await;
         let mut alice = signed_in(&app, mode).await;
-        let first = token(&alice);
+        let first = refresh_token(&alice);
         // The key's week is over, and no upkeep has made the next one yet.
         app.clock.advance(171 * HOUR);
         let (rows, commits) = (app.store.sessions().await, app.store.commits());
@@ -309,7 +305,7 @@ async fn sec_r16_without_a_signing_key_nothing_is_rotated() {
         // A node that starts makes it; the same token refreshes there, once.
         let mut alice = alice.at(&app.restarted().await);
         alice.refresh().await.is(200);
-        assert_ne!(token(&alice), first);
+        assert_ne!(refresh_token(&alice), first);
         alice.get("/api/me").await.is(200);
     }
 }
