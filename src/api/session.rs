@@ -21,6 +21,10 @@ pub(super) async fn refresh(call: &Call<'_>) -> Reply {
     let gone = || kept().change(TokenChange::Clear(None));
     // A page of another site must not sign people out, whatever it sends or leaves out (row X08).
     let nothing = || if csrf::is_ours(&hints, websites) { gone() } else { kept() };
+    // Of several credentials none is to be preferred (row J24).
+    if matches!(presented.access, Access::Ambiguous) {
+        return kept();
+    }
     // The SDKs' first visit: 401 and `front-token: remove`, never anything else.
     let Some((values, method)) = presented.refresh() else { return nothing() };
     let tokens = match refresh::offered(&values, &kit.refresh) {

@@ -88,6 +88,11 @@ impl Payload {
         changed
     }
 
+    /// As a token can carry it: without members that the crate writes itself, whatever put them there.
+    pub(crate) fn for_token(self) -> Self {
+        Self::from_members(self.0)
+    }
+
     /// Sets one member without asking whether it is protected: for the crate's own claims.
     pub(crate) fn set(&mut self, name: &str, value: Value) {
         self.0.insert(name.to_owned(), value);

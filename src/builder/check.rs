@@ -3,7 +3,9 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use super::MfaBuilder;
-use crate::{base::ident::FactorId, config::Config, factor::otp::OtpSettings, policy::FirstFactors};
+use crate::{
+    base::ident::FactorId, claim::free_key, config::Config, factor::otp::OtpSettings, policy::FirstFactors,
+};
 
 impl MfaBuilder {
     /// The factors that the crate itself brings, as built and configured.
@@ -43,6 +45,9 @@ impl MfaBuilder {
             "an access token lives at least a second and at most as long as a session",
         );
         ask(lives.signing_key >= Duration::from_secs(600), "a signing key signs for at least 10 minutes");
+        for claim in self.claims.iter().filter(|claim| free_key(claim.key()).is_err()) {
+            ask(false, &format!("the claim key {} is the crate's own: choose another", claim.key()));
+        }
         ask(config.max_sessions > 0, "a user may have at least one session");
         if let Some(listed) = &config.first_factors {
             ask(!listed.is_empty(), "the list of first factors is empty: leave it out, or name one");

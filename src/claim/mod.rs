@@ -34,6 +34,7 @@ pub use self::{
 };
 use crate::base::{
     error::{Error, ErrorKind},
+    payload::PROTECTED,
     time::Timestamp,
 };
 pub use crate::policy::{
@@ -83,6 +84,17 @@ impl<T: DeserializeOwned> Stamped<T> {
     /// Reads a claim in the payload.
     pub(crate) fn read(value: &Value) -> Option<Self> {
         Self::deserialize(value).ok()
+    }
+}
+
+/// Whether a claim may have this key: not one of those that the crate writes itself (row J26).
+///
+/// # Errors
+/// `Invalid` if not.
+pub(crate) fn free_key(key: &str) -> Result<(), Error> {
+    match PROTECTED.contains(&key) || key == mfa::KEY {
+        true => Err(Error::invalid("a claim has the key of something that only the crate writes")),
+        false => Ok(()),
     }
 }
 

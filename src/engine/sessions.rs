@@ -92,8 +92,10 @@ impl Sessions<'_> {
     /// Ends all sessions of a session's user but this one, which goes on under a new access token.
     ///
     /// # Errors
-    /// If the store failed: sessions may go on.
+    /// `SessionEnded` if this one is over, `StaleToken` if a newer refresh token exists, `Invalid` if the
+    /// response's head was sent, `Unavailable` if the store failed: sessions may go on.
     pub async fn revoke_others(&self, session: &Session) -> Result<(), Error> {
+        session.still_writable()?;
         let (kit, opened) = (Arc::clone(&self.mfa.desk.kit), session.opened());
         let renewed = self.mfa.desk.kit.run(async move { kit.revoke_others(&opened).await }).await?;
         session.replace(renewed.0, renewed.1.into());

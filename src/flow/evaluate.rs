@@ -13,7 +13,7 @@ use crate::{
         payload::Payload,
         time::Timestamp,
     },
-    claim::{ClaimRef, MfaClaim, Roles, SessionClaim as _, Stamped, mfa},
+    claim::{ClaimRef, MfaClaim, Roles, SessionClaim as _, Stamped, free_key, mfa},
     model::{
         Tx,
         epoch::{Epochs, Standing},
@@ -86,6 +86,8 @@ impl Desk {
         let ctx = subject.context(self.kit.db.now());
         let mut fetched = Vec::with_capacity(claims.len());
         for claim in claims.iter().filter(|claim| claim.key() != mfa::KEY) {
+            free_key(claim.key())
+                .map_err(|_| Error::internal("a claim has a key that is the crate's own"))?;
             if let Some(value) = guarded(claim.fetch(&ctx)).await? {
                 fetched.push((claim.key(), value));
             }

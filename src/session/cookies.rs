@@ -323,9 +323,10 @@ pub(crate) fn values<'a>(
             let at = from + finder.find(field.get(from..)?)?;
             from = at + finder.needle().len();
             let begins = trim_end(field.get(..at)?).last().is_none_or(|byte| *byte == b';');
-            let (pair, _) = cut(field.get(from..)?, b';');
-            if let Some(value) = trim_start(pair).strip_prefix(b"=").filter(|_| begins) {
-                from += pair.len();
+            // What follows is looked at only where a pair by this name is sure: a field may be full of the name.
+            if begins && let Some(rest) = trim_start(field.get(from..)?).strip_prefix(b"=") {
+                let (value, _) = cut(rest, b';');
+                from = field.len() - rest.len() + value.len();
                 return Some((from, trim(value)));
             }
         }

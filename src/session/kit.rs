@@ -45,6 +45,8 @@ use crate::{
 
 /// How far the guarded clock may be from the store's before the node signs nothing (row D07).
 const SKEW: u64 = 5_000;
+/// A sample of the store's clock that took longer is too vague.
+const SLOW: Duration = Duration::from_millis(500);
 /// How long the guard may hold the clock before the process should be restarted (row J28).
 const HELD: Duration = Duration::from_secs(60);
 
@@ -64,6 +66,8 @@ pub(crate) struct Kit {
     ready: tokio::sync::OnceCell<()>,
     /// An app's own clock answers for itself: it is not set by the store's.
     own_clock: bool,
+    /// The clock was set by the store's once, or is the app's own.
+    clock_set: AtomicBool,
     /// How far the clock has been moved; held while it is being set.
     moved: tokio::sync::Mutex<i64>,
     /// The clock is too far from the store's: nothing is signed (row D07).
@@ -102,6 +106,7 @@ impl Kit {
             sealer,
             ready: tokio::sync::OnceCell::new(),
             own_clock,
+            clock_set: AtomicBool::new(own_clock),
             moved: tokio::sync::Mutex::default(),
             skewed: AtomicBool::new(false),
             grace_hits: AtomicU64::new(0),
@@ -135,12 +140,20 @@ impl Kit {
             return Ok(());
         }
         let mut moved = self.moved.lock().await;
-        let (store, clock) = (self.db.store_now().await?, self.db.clock());
+        let (asked, clock) = (time::monotonic(), self.db.clock());
+        let answered = self.db.store_now().await?;
+        let trip = time::monotonic().saturating_duration_since(asked);
+        // The answer was given somewhere on the way. One that took long says too little, unless there is none yet.
+        if trip > SLOW && self.clock_set.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let store = answered + trip / 2;
         let ahead = store.as_millis().saturating_sub(clock.now().as_millis());
         if ahead.unsigned_abs() > 500 {
             clock.follow(ahead);
             *moved = moved.saturating_add(ahead);
         }
+        self.clock_set.store(true, Ordering::Relaxed);
         let skewed = moved.unsigned_abs() > SKEW || clock.held() > HELD;
         if !self.skewed.swap(skewed, Ordering::Relaxed) && skewed {
             #[cfg(feature = "tracing")]
@@ -166,6 +179,7 @@ impl Kit {
     /// Reads the feed, unless another caller did while this one waited.
     pub(crate) async fn read_feed(&self) -> Result<(), Error> {
         let asked = time::monotonic();
+        self.ensure_clock().await?;
         let mut cursor = self.cursor.lock().await;
         if self.feed.freshness(asked, self.db.now()) == Freshness::Fresh {
             return Ok(());
@@ -175,8 +189,14 @@ impl Kit {
 
     /// Reads the feed: what the background does once a second.
     pub(crate) async fn poll_feed(&self) -> Result<(), Error> {
+        self.ensure_clock().await?;
         let mut cursor = self.cursor.lock().await;
         self.read_news(&mut cursor).await
+    }
+
+    /// A node whose clock was never set judges nothing: its feed stays unread.
+    async fn ensure_clock(&self) -> Result<(), Error> {
+        if self.clock_set.load(Ordering::Relaxed) { Ok(()) } else { self.set_clock().await }
     }
 
     async fn read_news(&self, cursor: &mut Cursor) -> Result<(), Error> {
@@ -188,10 +208,12 @@ impl Kit {
         } else {
             self.learn(&news.changes);
         }
-        *cursor = news.cursor;
-        if news.changes.iter().any(|change| change.kind == ChangeKind::Keys) {
+        // Before the place is moved on: whoever is stopped here reads the same news again (row J08). A new
+        // beginning may have lost what it said of the keys.
+        if news.restart || news.changes.iter().any(|change| change.kind == ChangeKind::Keys) {
             self.load_keys().await?;
         }
+        *cursor = news.cursor;
         self.feed.was_read(began, began_at);
         Ok(())
     }
@@ -258,7 +280,7 @@ impl Kit {
             expires_at: expires_at.as_secs(),
             epochs: row.numbers(),
             ask_at: row.ask_at,
-            payload: row.payload.clone(),
+            payload: row.payload.clone().for_token(),
         });
         if self.is_skewed() {
             return Err(Error::unavailable("this node's clock is not the store's"));

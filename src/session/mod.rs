@@ -151,8 +151,10 @@ impl Session {
     /// # Errors
     /// `SessionEnded` if the session is over, `StaleToken` if a newer refresh token exists, `Invalid` if
     /// the token would no longer fit a cookie or the response's head was sent, `Unavailable` if the store
-    /// failed. Nothing is written then.
+    /// failed. `Invalid` as well if the claim's key is one of those that the crate writes itself (row J26).
+    /// Nothing is written then.
     pub async fn set_claim<C: SessionClaim>(&self, _claim: &C, value: C::Value) -> Result<(), Error> {
+        crate::claim::free_key(C::KEY)?;
         let now = self.kit.db.now();
         let value = Stamped { v: value, t: now }.write()?;
         let mut update = Payload::new();
@@ -165,6 +167,7 @@ impl Session {
     /// # Errors
     /// As [`Session::set_claim`].
     pub async fn remove_claim<C: SessionClaim>(&self, _claim: &C) -> Result<(), Error> {
+        crate::claim::free_key(C::KEY)?;
         let mut update = Payload::new();
         update.set(C::KEY, Value::Null);
         self.update(update).await
@@ -247,7 +250,7 @@ impl Session {
         }
     }
 
-    fn still_writable(&self) -> Result<(), Error> {
+    pub(crate) fn still_writable(&self) -> Result<(), Error> {
         match self.state().change {
             Change::Sent => Err(Error::new(ErrorKind::Invalid, "the response's head was sent already")),
             _ => Ok(()),

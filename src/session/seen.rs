@@ -43,8 +43,7 @@ impl Weighter<Tail, Entry> for Bytes {
     }
 }
 
-/// What an entry takes, rather more than less: the text, and the claims parsed from it, which take a few
-/// times as much.
+/// About what an entry takes: the text, and the claims parsed from it, which take a few times as much.
 fn weight(token: &[u8]) -> u64 {
     512 + 4 * token.len() as u64
 }

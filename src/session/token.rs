@@ -515,8 +515,15 @@ mod tests {
         let end = signer().times().verify_until;
         let late = AccessClaims { expires_at: end.as_secs() + 10, ..claims() };
         let token = mint(&late, &signer(), ISSUER, ROOM).unwrap().token;
-        open(token.expose(), &ring(), ISSUER, end - Duration::from_millis(1)).unwrap();
-        assert_eq!(open(token.expose(), &ring(), ISSUER, end), Err(OpenError::TryRefresh));
+        // A set that has seen the token knows no better than one that hasn't.
+        let (seen, anew) = (ring(), ring());
+        for _ in 0..2 {
+            open(token.expose(), &seen, ISSUER, end - Duration::from_millis(1)).unwrap();
+        }
+        for ring in [&seen, &anew] {
+            assert_eq!(open(token.expose(), ring, ISSUER, end), Err(OpenError::TryRefresh));
+            assert_eq!(open_expired(token.expose(), ring, ISSUER, end), Err(OpenError::TryRefresh));
+        }
     }
 
     #[test]

@@ -213,5 +213,7 @@ async fn sec_s19_nothing_is_written_once_the_head_was_sent() {
     let late = session.merge_payload(Payload::from_json(json!({ "note": 1 })).unwrap()).await;
     assert_eq!(late.unwrap_err().kind(), ErrorKind::Invalid);
     assert_eq!(session.revoke().await.unwrap_err().kind(), ErrorKind::Invalid);
+    let others = app.mfa.sessions().revoke_others(&session).await;
+    assert_eq!(others.unwrap_err().kind(), ErrorKind::Invalid);
     assert_eq!(spy.log().await.len(), commits);
 }

@@ -1,10 +1,11 @@
 //! Row S18: however requests interleave, and whoever leaves early, each answer names its own user.
 
 use std::{
+    collections::VecDeque,
     convert::Infallible,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -58,10 +59,26 @@ async fn name(request: Request<Body>) -> Result<Response<Body>, Infallible> {
         session.merge_payload(note).await.unwrap();
     }
     assert_eq!(session.user_id(), id);
+    if request.headers().contains_key("x-keep") {
+        keep(session.clone());
+    }
     let mut response = Response::new(Body::from(id.to_string()));
     let handle = session.handle().as_str().parse().unwrap();
     response.headers_mut().insert("x-handle", handle);
     Ok(response)
+}
+
+/// Sessions that handlers keep beyond their answers, and whose they were: a few at a time, each looked at again
+/// when it makes room for another.
+fn keep(session: Session) {
+    static KEPT: Mutex<VecDeque<(Session, String, String)>> = Mutex::new(VecDeque::new());
+    let (id, handle) = (session.user_id().to_string(), session.handle().to_string());
+    let mut kept = KEPT.lock().unwrap();
+    kept.push_back((session, id, handle));
+    if kept.len() > 300 {
+        let (session, id, handle) = kept.pop_front().unwrap();
+        assert_eq!((session.user_id().to_string(), session.handle().to_string()), (id, handle));
+    }
 }
 
 async fn users(app: &TestApp) -> Vec<Who> {
@@ -130,6 +147,9 @@ async fn sec_s18_every_answer_names_its_own_user() {
                     let mut request = with(bare("GET", "/"), &headers);
                     if dice.roll(4) == 0 {
                         request = with(request, &[("x-yield", "1")]);
+                    }
+                    if dice.roll(3) == 0 {
+                        request = with(request, &[("x-keep", "1")]);
                     }
                     let writes = dice.roll(200) == 0;
                     if writes {

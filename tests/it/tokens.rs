@@ -16,7 +16,8 @@ use http::{Method, Request, header};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 use tower_mfa::{
-    MfaLayer, SessionExtractor,
+    MfaLayer, SessionClaim, SessionExtractor,
+    claim::{ClaimContext, ClaimError, HasValue},
     config::{Secrets, SigningAlg},
     ident::{ErrorKind, Payload, Timestamp},
     store::{Batch, Commit, Key, MemoryStore, Record, Row, Scan, Store, StoreError},
@@ -25,7 +26,7 @@ use tower_mfa::{
 use crate::{
     forge::{Forge, decoded, encoded, info, try_refresh, unauthorised},
     spy::ALICE,
-    support::{Mode, START, TestApp},
+    support::{Mode, START, TestApp, send},
 };
 
 const NONES: [&str; 12] =
@@ -688,6 +689,66 @@ async fn sec_j23_one_credential_decides_alone() {
         .header(header::AUTHORIZATION, format!("Bearer {foreign}"))
         .header(header::COOKIE, format!("sAccessToken={cookie}"));
     try_refresh(&forge.app.send(empty(request)).await, "no proof against forgery");
+}
+
+#[tokio::test]
+async fn sec_j24_several_fields_refresh_nothing() {
+    let app = TestApp::new().await;
+    let mut alice = app.browser(Mode::Cookie);
+    alice.sign_up("alice@shop.example").await.ok();
+    let before = app.store.sessions().await;
+    let mut request = alice.request(Method::POST, "/auth/session/refresh", None);
+    for field in ["Bearer x", "Bearer y"] {
+        request.headers_mut().append(header::AUTHORIZATION, field.parse().unwrap());
+    }
+    let answer = app.send(request).await;
+    unauthorised(&answer, "two fields");
+    assert!(answer.cookies().is_empty() && !answer.headers.contains_key("front-token"));
+    assert_eq!(app.store.sessions().await, before);
+    alice.refresh().await.is(200);
+}
+
+/// A claim with a key of the crate's own.
+struct Taken<const WHICH: usize>;
+
+impl<const WHICH: usize> SessionClaim for Taken<WHICH> {
+    const KEY: &'static str = ["version", "sub", "st-mfa"][WHICH];
+    type Value = String;
+
+    async fn fetch(&self, _: &ClaimContext<'_>) -> Result<Option<String>, ClaimError> {
+        Ok(Some("paid".to_owned()))
+    }
+}
+
+async fn takes<const WHICH: usize>() {
+    for cached in [true, false] {
+        let app = TestApp::with(|b| if cached { b } else { b.without_token_cache() }).await;
+        let mut alice = app.browser(Mode::Header);
+        alice.sign_up("alice@shop.example").await.ok();
+        let (row, payload) = (app.store.sessions().await, alice.front.clone());
+        let kinds = |session: SessionExtractor| async move {
+            let set = session.set_claim(&Taken::<WHICH>, "paid".to_owned()).await.unwrap_err().kind();
+            let removed = session.remove_claim(&Taken::<WHICH>).await.unwrap_err().kind();
+            assert_eq!((set, removed), (ErrorKind::Invalid, ErrorKind::Invalid));
+        };
+        let asks = HasValue::new(Taken::<WHICH>, "paid".to_owned()).unwrap();
+        let router = Router::new().route("/set", post(kinds)).layer(MfaLayer::required(app.mfa.clone()));
+        let asking = Router::new()
+            .route("/ask", post(|| async {}))
+            .layer(MfaLayer::required(app.mfa.clone()).without_mfa().validate(asks));
+        send(&router, alice.request(Method::POST, "/set", None)).await.is(200);
+        // A validator can't have it fetched either: the app is wired wrongly, and says so.
+        let asked = send(&asking, alice.request(Method::POST, "/ask", None)).await;
+        assert!([403, 500].contains(&asked.status.as_u16()), "{}", asked.text);
+        assert_eq!((app.store.sessions().await, &alice.front), (row, &payload));
+    }
+}
+
+#[tokio::test]
+async fn sec_j26_no_claim_takes_a_key_of_the_crates_own() {
+    takes::<0>().await;
+    takes::<1>().await;
+    takes::<2>().await;
 }
 
 #[tokio::test]

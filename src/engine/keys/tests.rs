@@ -19,7 +19,7 @@ use crate::{
         keyring::SigningKey,
         token::{self, OpenError, Room},
     },
-    store::MemoryStore,
+    store::{Batch, Commit, Key, MemoryStore, Record, Row, Scan, Store, StoreError},
 };
 
 const START: i64 = 1_700_000_000;
@@ -341,4 +341,99 @@ async fn another_algorithm_takes_over_without_a_break_and_a_secret_at_once() {
 async fn mfa_states(mfa: &Mfa, alg: SigningAlg) -> Vec<KeyState> {
     let keys = mfa.keys().list().await.unwrap();
     keys.iter().filter(|key| key.alg == alg).map(|key| key.state).collect()
+}
+
+/// A store that is slow when it is told to: to read the key set, or to say what time it is.
+#[derive(Clone, Debug)]
+struct Slow {
+    inner: MemoryStore,
+    keys: Arc<AtomicI64>,
+    clock: Arc<AtomicI64>,
+}
+
+impl Slow {
+    fn new(inner: &MemoryStore) -> Self {
+        Self { inner: inner.clone(), keys: Arc::default(), clock: Arc::default() }
+    }
+
+    async fn wait(millis: &AtomicI64) {
+        let millis = u64::try_from(millis.swap(0, Ordering::SeqCst)).unwrap();
+        if millis > 0 {
+            tokio::time::sleep(Duration::from_millis(millis)).await;
+        }
+    }
+}
+
+impl Store for Slow {
+    async fn get(&self, keys: &[Key]) -> Result<Vec<Option<Row>>, StoreError> {
+        if keys == [keys::keyset()] {
+            Self::wait(&self.keys).await;
+        }
+        self.inner.get(keys).await
+    }
+
+    async fn scan(&self, scan: &Scan) -> Result<Vec<Record>, StoreError> {
+        self.inner.scan(scan).await
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<Commit, StoreError> {
+        self.inner.commit(batch).await
+    }
+
+    async fn sweep(&self, before: Timestamp) -> Result<u64, StoreError> {
+        self.inner.sweep(before).await
+    }
+
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        let at = self.inner.now().await;
+        Self::wait(&self.clock).await;
+        at
+    }
+}
+
+fn slow_node(store: &Slow, clock: Option<&HandClock>) -> Mfa {
+    let app = AppInfo::new("Shop", "https://api.shop.test", "https://shop.test").unwrap();
+    let lifetimes = Lifetimes { access_token: LIFE, signing_key: HOUR, ..Lifetimes::default() };
+    let builder = Mfa::builder(app, secrets(&["a"]), store.clone()).lifetimes(lifetimes);
+    let builder = builder.signing(SigningAlg::EdDsa).without_email_codes();
+    let mfa = match clock {
+        Some(clock) => builder.clock(clock.clone()),
+        None => builder,
+    }
+    .build();
+    let mfa = mfa.unwrap();
+    mfa._background.0.iter().for_each(tokio::task::JoinHandle::abort);
+    mfa
+}
+
+#[tokio::test]
+async fn sec_j08_a_read_of_the_feed_that_is_cut_off_loses_no_revocation() {
+    let (inner, clock) = (MemoryStore::new(), HandClock::new());
+    let one = node(&inner, &clock, secrets(&["a"]), SigningAlg::EdDsa);
+    look(&one).await;
+    let store = Slow::new(&inner);
+    let two = slow_node(&store, Some(&clock));
+    look(&two).await;
+    let leaked = signs_with(&one);
+    let token = minted(kit(&one), kit(&one).keys.current().find(&leaked).unwrap(), LIFE);
+    assert_eq!(opens(kit(&two), &token), Ok(()));
+    one.keys().revoke(&leaked).await.unwrap();
+    // A request reads the feed, and leaves in the midst of it.
+    clock.advance(Duration::from_secs(4));
+    store.keys.store(4000, Ordering::SeqCst);
+    tokio::time::timeout(Duration::from_millis(50), kit(&two).read_feed()).await.unwrap_err();
+    kit(&two).poll_feed().await.unwrap();
+    assert!(opens(kit(&two), &token).is_err());
+}
+
+#[tokio::test]
+async fn sec_r18_a_slow_answer_does_not_set_the_clock_back() {
+    let store = Slow::new(&MemoryStore::new());
+    let mfa = slow_node(&store, None);
+    kit(&mfa).ready().await.unwrap();
+    let before = kit(&mfa).db.now();
+    store.clock.store(1500, Ordering::SeqCst);
+    kit(&mfa).set_clock().await.unwrap();
+    let passed = kit(&mfa).db.now().since(before);
+    assert!(passed >= Duration::from_millis(1400), "{passed:?}");
 }
