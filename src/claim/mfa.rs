@@ -221,6 +221,23 @@ mod tests {
             payload.set(KEY, odd.clone());
             assert!(MfaSatisfied::new().validate(&payload, Timestamp::EPOCH).is_err(), "{odd}");
             assert!(MfaSatisfied::new().refetch(&payload, Timestamp::EPOCH).is_some(), "{odd}");
+            assert!(!MfaSatisfied::new().satisfied(&payload, Timestamp::EPOCH), "{odd}");
+        }
+    }
+
+    #[test]
+    fn the_short_way_passes_only_what_the_long_one_does() {
+        let (all, now) = (MfaSatisfied::new(), Timestamp::EPOCH);
+        assert!(!all.satisfied(&Payload::new(), now));
+        for (claim, passes) in [
+            (json!({"c": {}, "v": true}), true),
+            (json!({"c": {"totp": 1}, "v": true}), true),
+            (json!({"c": {"totp": 1}, "v": false}), false),
+        ] {
+            let mut payload = Payload::new();
+            payload.set(KEY, claim);
+            assert_eq!(all.satisfied(&payload, now), passes);
+            assert_eq!(all.refetch(&payload, now).is_none() && all.validate(&payload, now).is_ok(), passes);
         }
     }
 }

@@ -23,8 +23,10 @@ pub trait ClaimValidator: Send + Sync + 'static {
         None
     }
 
-    /// Whether the payload will do as it is: nothing to fetch, nothing wrong. Asked first at each request;
-    /// a validator may answer it with one look where the two others need one each.
+    /// Whether the payload will do as it is: nothing to fetch, nothing wrong. Asked first at each request.
+    ///
+    /// The default asks the two others. A validator that answers with one look where they need one each must
+    /// say `true` only where both would agree: what it lets pass is not looked at again.
     fn satisfied(&self, payload: &Payload, now: Timestamp) -> bool {
         self.refetch(payload, now).is_none() && self.validate(payload, now).is_ok()
     }

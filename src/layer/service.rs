@@ -80,17 +80,8 @@ impl Session {
     }
 }
 
-/// A judgement that the request can be answered with.
-enum Found {
-    Verified(Verified),
-    Refused(Box<Answer>),
-}
-
-impl From<Answer> for Found {
-    fn from(answer: Answer) -> Self {
-        Self::Refused(Box::new(answer))
-    }
-}
+/// What came of a judgement: what goes on with the request, or the answer in its place.
+type Found = Result<Verified, Box<Answer>>;
 
 enum Step {
     Found(Found),
@@ -126,11 +117,11 @@ where
             outer: outer(desk, &request),
         };
         match head.judge(false) {
-            Step::Found(Found::Verified(verified)) => {
+            Step::Found(Ok(verified)) => {
                 request.extensions_mut().insert(verified.clone());
                 MfaFuture::running(self.inner.call(request), Some(verified))
             }
-            Step::Found(Found::Refused(answer)) => MfaFuture::refused(answer),
+            Step::Found(Err(answer)) => MfaFuture::refused(answer),
             Step::Ask(question) => {
                 let facts = desk.peer.facts(request.extensions(), request.headers());
                 // What is needed to judge again, without holding the request across an await.
@@ -139,10 +130,7 @@ where
                 let asking = Box::pin(async move {
                     let (desk, demand, outer) = (&mount.mfa.desk, &mount.demand, outer.as_ref());
                     let head = Head { desk, demand, method: &method, headers: &headers, outer };
-                    match head.ask(question, &facts).await {
-                        Found::Verified(verified) => Ok(verified),
-                        Found::Refused(answer) => Err(answer),
-                    }
+                    head.ask(question, &facts).await
                 });
                 // The service that was polled goes into the future; a clone stays, to be polled anew
                 // (row M08).
@@ -184,7 +172,7 @@ impl Head<'_> {
         let kit = &self.desk.kit;
         let Ok(presented) = Presented::read(self.headers, &kit.config.cookies) else {
             let (status, text) = (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "there are too many cookies");
-            return Step::Found(refuse::message(status, text).into());
+            return Step::Found(Err(refuse::message(status, text).into()));
         };
         let now = kit.db.now();
         let judgement = match self.outer.and_then(|outer| Some((outer, outer.session.as_ref()?))) {
@@ -192,7 +180,7 @@ impl Head<'_> {
             None => match self.open(&presented, now) {
                 Judgement::Pass(opened) if self.is_foreign_socket(&presented, &opened) => {
                     let text = "this origin may not open a connection";
-                    return Step::Found(refuse::message(StatusCode::BAD_REQUEST, text).into());
+                    return Step::Found(Err(refuse::message(StatusCode::BAD_REQUEST, text).into()));
                 }
                 Judgement::Pass(opened) => {
                     let (verdict, freshness) = kit.verdict(&opened.claims, now);
@@ -266,12 +254,12 @@ impl Head<'_> {
                 None => Session::new(&self.desk.kit, opened),
             }),
             Judgement::Anonymous => None,
-            Judgement::Deny(denied) => return refuse::denied(&denied).into(),
+            Judgement::Deny(denied) => return Err(refuse::denied(&denied).into()),
             Judgement::Unavailable | Judgement::Ask(_) => {
-                return refuse::failed(&Error::unavailable("the session can't be judged now")).into();
+                return Err(refuse::failed(&Error::unavailable("the session can't be judged now")).into());
             }
         };
-        Found::Verified(Verified {
+        Ok(Verified {
             desk: Arc::clone(self.desk),
             session,
             row_read: row_read || self.outer.is_some_and(|outer| outer.row_read),
@@ -285,11 +273,9 @@ impl Head<'_> {
         let (mut loaded, mut tried) = (false, false);
         loop {
             match question {
-                Question::Keys(_) if loaded => return refuse::denied(&SessionDenied::TryRefresh).into(),
+                Question::Keys(_) if loaded => return Err(refuse::denied(&SessionDenied::TryRefresh).into()),
                 Question::Keys(kid) => {
-                    if let Err(error) = self.load(&kid).await {
-                        return refuse::failed(&error).into();
-                    }
+                    self.load(&kid).await.map_err(|error| refuse::failed(&error))?;
                     loaded = true;
                 }
                 Question::Feed if tried => return self.settle(Judgement::Unavailable, false, tried),
@@ -332,10 +318,7 @@ impl Head<'_> {
             let (desk, opened, facts) = (Arc::clone(self.desk), opened.clone(), facts.clone());
             async move { desk.reassess(&opened, &claims, anew, &facts).await }
         };
-        let (opened, tokens, _) = match kit.run(work).await {
-            Ok(answer) => answer,
-            Err(error) => return translate(&error).into(),
-        };
+        let (opened, tokens, _) = kit.run(work).await.map_err(|error| translate(&error))?;
         let judgement = verify::enforce(self.demand, opened.clone(), kit.db.now());
         let outer = self.outer.and_then(|outer| outer.session.as_ref());
         if let Some(session) = outer {
@@ -347,11 +330,11 @@ impl Head<'_> {
         }
         let mut found = self.settle(judgement, true, tried);
         match (&mut found, tokens) {
-            (Found::Verified(Verified { session: Some(session), .. }), Some(tokens)) => {
+            (Ok(Verified { session: Some(session), .. }), Some(tokens)) => {
                 session.set_change(tokens.into());
             }
             // The refusal carries what was found out, so that the client reads why.
-            (Found::Refused(answer), Some(tokens)) => {
+            (Err(answer), Some(tokens)) => {
                 answer.change = Some(Box::new((TokenChange::from(tokens), Arc::clone(kit))));
             }
             _ => {}

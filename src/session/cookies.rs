@@ -105,7 +105,7 @@ pub(crate) struct CookieConfig {
     pub(crate) methods: TransferMethods,
 }
 
-/// By [`Jar`].
+/// In the order of [`Jar`].
 const NAMES: [&str; 2] = ["sAccessToken", "sRefreshToken"];
 const HOST_NAMES: [&str; 2] = ["__Host-sAccessToken", "__Host-sRefreshToken"];
 
@@ -114,6 +114,16 @@ const HOST_NAMES: [&str; 2] = ["__Host-sAccessToken", "__Host-sRefreshToken"];
 pub(crate) enum Jar {
     Access,
     Refresh,
+}
+
+impl Jar {
+    /// This one's of two things.
+    fn of<T>(self, [access, refresh]: &[T; 2]) -> &T {
+        match self {
+            Self::Access => access,
+            Self::Refresh => refresh,
+        }
+    }
 }
 
 /// A year: the token's own expiry rules, an expired one still says that a refresh may help.
@@ -138,16 +148,14 @@ impl CookieConfig {
     }
 
     pub(crate) fn name(&self, jar: Jar) -> &'static str {
-        let names = if self.host_prefix { HOST_NAMES } else { NAMES };
-        names[jar as usize]
+        jar.of::<&str>(if self.host_prefix { &HOST_NAMES } else { &NAMES })
     }
 
     /// Finds a jar's name in a request.
     pub(crate) fn finder(&self, jar: Jar) -> &'static Finder<'static> {
         static FINDERS: LazyLock<[Finder<'static>; 2]> = LazyLock::new(|| NAMES.map(finder));
         static HOST_FINDERS: LazyLock<[Finder<'static>; 2]> = LazyLock::new(|| HOST_NAMES.map(finder));
-        let finders = if self.host_prefix { &*HOST_FINDERS } else { &*FINDERS };
-        &finders[jar as usize]
+        jar.of(if self.host_prefix { &HOST_FINDERS } else { &FINDERS })
     }
 
     /// The `Path` in force.

@@ -12,8 +12,10 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::seen::Seen;
-pub(crate) use super::signing::{KeyTimes, SigningAlg, SigningKey, is_kid};
+use super::{
+    seen::Seen,
+    signing::{KeyTimes, SigningAlg, SigningKey},
+};
 use crate::base::time::Timestamp;
 
 /// How keys follow each other.

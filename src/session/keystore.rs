@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::{
-    keyring::{self, KeyTimes, Keyring, Schedule, SigningAlg, SigningKey, Slot},
+    keyring::{self, Keyring, Schedule, Slot},
     kit::Kit,
+    signing::{KeyTimes, SigningAlg, SigningKey},
 };
 use crate::{
     base::{

@@ -14,7 +14,7 @@ use crate::{
         payload::Payload,
         time::Timestamp,
     },
-    claim::{CompletedFactors, MfaClaim, SessionClaim, Stamped},
+    claim::{CompletedFactors, MfaClaim, SessionClaim, Stamped, free_key},
 };
 
 pub use self::verify::SessionDenied;
@@ -51,10 +51,12 @@ pub(crate) mod verify;
 /// assert!(nobody.is_none());
 /// ```
 /// ```compile_fail,E0451
-/// let session = tower_mfa::Session { shared: todo!() };
+/// fn forge(one: tower_mfa::Session) -> tower_mfa::Session {
+///     tower_mfa::Session { ..one }
+/// }
 /// ```
 /// ```compile_fail,E0624
-/// let session = tower_mfa::Session::new(todo!(), todo!());
+/// let make = tower_mfa::Session::new;
 /// ```
 /// ```compile_fail,E0277
 /// let session: tower_mfa::Session = serde_json::from_str("{}").unwrap();
@@ -154,7 +156,7 @@ impl Session {
     /// failed. `Invalid` as well if the claim's key is one of those that the crate writes itself (row J26).
     /// Nothing is written then.
     pub async fn set_claim<C: SessionClaim>(&self, _claim: &C, value: C::Value) -> Result<(), Error> {
-        crate::claim::free_key(C::KEY)?;
+        free_key(C::KEY)?;
         let now = self.kit.db.now();
         let value = Stamped { v: value, t: now }.write()?;
         let mut update = Payload::new();
@@ -167,7 +169,7 @@ impl Session {
     /// # Errors
     /// As [`Session::set_claim`].
     pub async fn remove_claim<C: SessionClaim>(&self, _claim: &C) -> Result<(), Error> {
-        crate::claim::free_key(C::KEY)?;
+        free_key(C::KEY)?;
         let mut update = Payload::new();
         update.set(C::KEY, Value::Null);
         self.update(update).await

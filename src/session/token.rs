@@ -12,7 +12,8 @@ use serde_json::{Map, Value, json};
 use super::{
     claims::AccessClaims,
     cookies::cut,
-    keyring::{Keyring, SigningAlg, SigningKey, is_kid},
+    keyring::Keyring,
+    signing::{SigningAlg, SigningKey, is_kid},
 };
 use crate::{
     base::{error::Error, hash, json, payload::PROTECTED, secret::Secret, time::Timestamp},

@@ -16,7 +16,7 @@ use crate::{
     session::{
         Kit,
         claims::tests::somebody,
-        keyring::SigningKey,
+        signing::SigningKey,
         token::{self, OpenError, Room},
     },
     store::{Batch, Commit, Key, MemoryStore, Record, Row, Scan, Store, StoreError},
