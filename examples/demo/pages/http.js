@@ -35,9 +35,9 @@ export function withNext(path, next = location.pathname + location.search) {
  * A page that wants to see a 401 or 403 itself lists it in `keep`.
  */
 export async function call(method, path, body, { keep = [] } = {}) {
-  const began = Date.now();
+  const seen = lastRenewal();
   let answer = await send(method, path, body);
-  if (answer.status === 401 && answer.body.message === 'try refresh token' && (await renew(began))) {
+  if (answer.status === 401 && answer.body.message === 'try refresh token' && (await renew(seen))) {
     answer = await send(method, path, body);
   }
   const { status, wait } = answer;
@@ -111,21 +111,24 @@ function recipe(path) {
 
 let renewing;
 
+/** Which renewal this browser has seen last. In a cookie, as other tabs may see a change of the local storage late. */
+const lastRenewal = () => /(?:^|; )renewed=([^;]*)/.exec(document.cookie)?.[1] ?? '';
+
 /** Renews the session once for all calls of all tabs that wait for it. False: there is no session any more. */
-function renew(began) {
-  const work = () => renewOnce(began);
+function renew(seen) {
+  const work = () => renewOnce(seen);
   renewing ??= (navigator.locks ? navigator.locks.request('renew-session', work) : work()).finally(() => {
     renewing = undefined;
   });
   return renewing;
 }
 
-async function renewOnce(began) {
-  if (Number(localStorage.getItem('renewed') ?? 0) > began) return true;
+async function renewOnce(seen) {
+  if (lastRenewal() !== seen) return true;
   for (let tries = 0; tries < 3; tries += 1) {
     const { status, wait } = await send('POST', '/auth/session/refresh');
     if (status === 200) {
-      localStorage.setItem('renewed', String(Date.now()));
+      document.cookie = `renewed=${crypto.randomUUID()}; path=/; samesite=lax`;
       return true;
     }
     if (status === 401) return false;
