@@ -24,7 +24,7 @@ use crate::{
     },
     policy::{
         CompletedFactors, Known, Lazy, MfaPolicy as _, PolicyContext, PolicyError, PolicyErrorKind,
-        RequestFacts, Requirements, SessionFacts, requirement,
+        RequestFacts, Requirements, SessionFacts, list,
     },
     session::{AccessClaims, Opened, refresh, transport::Tokens},
 };
@@ -71,7 +71,7 @@ impl Desk {
     pub(crate) async fn requirements(&self, subject: &Subject<'_>) -> Result<Requirements, Error> {
         let ctx = subject.context(self.kit.db.now());
         let requirements = guarded(self.policy.requirements(&ctx)).await?;
-        match requirement::unknown(&requirements, |factor| self.factors.knows(factor)) {
+        match list::unknown(&requirements, |factor| self.factors.knows(factor)) {
             None => Ok(requirements),
             Some(_) => Err(Error::internal("the policy names a factor that nobody knows")),
         }
@@ -244,7 +244,7 @@ pub(crate) fn apply(
     now: Timestamp,
 ) {
     claim.evaluate(requirements, now);
-    claim.write(&mut row.payload);
+    claim.write(&mut row.payload, requirements.next_step(&claim.c, now).as_ref());
     row.epochs = Epochs { session: row.epochs.session, ..numbers };
     row.ask_at = requirements.holds_until(&claim.c, now);
     if claim.v {

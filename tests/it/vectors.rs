@@ -255,14 +255,14 @@ impl MfaPolicy for OptedInto {
 struct TenantAll;
 impl MfaPolicy for TenantAll {
     async fn requirements(&self, ctx: &PolicyContext<'_>) -> Answer {
-        Ok(Requirement::AllOf(ctx.required_for_tenant().await?.to_vec()).into())
+        Ok(Requirement::all_of(ctx.required_for_tenant().await?.to_vec()).into())
     }
 }
 
 struct UserAll;
 impl MfaPolicy for UserAll {
     async fn requirements(&self, ctx: &PolicyContext<'_>) -> Answer {
-        Ok(Requirement::AllOf(ctx.required_for_user().await?.to_vec()).into())
+        Ok(Requirement::all_of(ctx.required_for_user().await?.to_vec()).into())
     }
 }
 
