@@ -17,10 +17,11 @@ use crate::{
         Factors,
         otp::{Otp, OtpSettings, Peppers},
     },
-    flow::Desk,
+    flow::{Desk, shadow::Shadow},
     model::{Db, seal::Sealer},
     policy::{
         AnyLinkPolicy, AnyPolicy, FirstFactors, LinkPolicy, MfaPolicy, SecondFactorsOnly, UserOrTenant,
+        check_reachable,
     },
     session::{Kit, cookies::CookieConfig, peer::Peer, refresh::RefreshKeys},
     store::{AnyStore, Store},
@@ -35,6 +36,7 @@ pub struct MfaBuilder {
     clock: Arc<dyn Clock>,
     own_clock: bool,
     policy: AnyPolicy,
+    shadow: Option<AnyPolicy>,
     linking: AnyLinkPolicy,
     delivery: Option<AnyDelivery>,
     claims: Vec<ClaimRef>,
@@ -69,6 +71,7 @@ impl Mfa {
             clock: Arc::new(SystemClock::new()),
             own_clock: false,
             policy: AnyPolicy::new(UserOrTenant::new()),
+            shadow: None,
             linking: AnyLinkPolicy::new(SecondFactorsOnly),
             delivery: None,
             claims: Vec::new(),
@@ -95,6 +98,14 @@ impl MfaBuilder {
     /// Who must complete what. Default: [`UserOrTenant`], any *one* of what user and tenant ask for.
     pub fn policy(mut self, policy: impl MfaPolicy) -> Self {
         self.policy = AnyPolicy::new(policy);
+        self
+    }
+
+    /// A policy on trial: it is asked after the live one, about the same session, and changes nothing. Whom
+    /// it would stop is logged, and counted in [`Counters`](crate::account::Counters). It costs the facts
+    /// that it reads and the live policy didn't; it may take half a second, and its failure is only counted.
+    pub fn shadow(mut self, policy: impl MfaPolicy) -> Self {
+        self.shadow = Some(AnyPolicy::new(policy));
         self
     }
 
@@ -242,7 +253,9 @@ impl MfaBuilder {
     /// Everything that contradicts itself, in one error.
     pub fn build(self) -> Result<Mfa, ConfigError> {
         let installed = self.installed();
-        let problems = self.problems(&installed);
+        let factors = Factors::new(installed.clone(), self.config.custom_factors.clone());
+        let mut problems = self.problems(&installed);
+        problems.extend(self.unreachable(&factors));
         ConfigError::all(problems)?;
         let wrong = |e: crate::Error| ConfigError::one(e.to_string());
         let config = Arc::new(self.config);
@@ -276,10 +289,12 @@ impl MfaBuilder {
         let desk = Desk {
             kit,
             policy: self.policy,
+            shadow: self.shadow.map(Shadow::new),
+            told_impossible: std::sync::atomic::AtomicBool::new(false),
             linking: self.linking,
             claims: self.claims,
             validators: validators.into(),
-            factors: Arc::new(Factors::new(installed, config.custom_factors.clone())),
+            factors: Arc::new(factors),
             otp: Otp::new(otp_settings(&config), peppers),
             courier: Arc::new(Courier::new(db, sealer, delivery).map_err(wrong)?),
             peer: self.peer,
@@ -300,6 +315,22 @@ impl MfaBuilder {
             installed.push(FactorId::OTP_EMAIL);
         }
         installed
+    }
+
+    /// What the policy demands, of what it says of itself, that nobody can complete (rows P10, P11).
+    fn unreachable(&self, factors: &Factors) -> Vec<String> {
+        let first = FirstFactors::new(&factors.first(), self.config.first_factors.as_deref(), None);
+        let check = |policy: &AnyPolicy| check_reachable(policy, &factors.usable(), first.listed(), None);
+        #[cfg(feature = "tracing")]
+        {
+            for warning in self.policy.declares(None).warnings() {
+                tracing::warn!("{warning}");
+            }
+            if let Some(Err(problems)) = self.shadow.as_ref().map(check) {
+                tracing::warn!(%problems, "the shadow policy demands what can't be met");
+            }
+        }
+        check(&self.policy).err().map(|wrong| wrong.problems().to_vec()).unwrap_or_default()
     }
 
     fn problems(&self, installed: &[FactorId]) -> Vec<String> {

@@ -11,12 +11,13 @@ pub use self::{
     tenants::Tenants,
     users::Users,
 };
+pub use crate::flow::shadow::ShadowCounts;
 use crate::{
     base::{
         error::Error,
         time::{self, Clock},
     },
-    flow::Desk,
+    flow::{Desk, shadow::Shadow},
     model::{Db, change::Change},
     session::feed::Freshness,
 };
@@ -92,6 +93,7 @@ impl Mfa {
             #[cfg(not(feature = "password"))]
             password_hashes: 0,
             code_comparisons: self.desk.otp.comparisons(),
+            shadow: self.desk.shadow.as_ref().map(Shadow::counts).unwrap_or_default(),
         }
     }
 
@@ -139,4 +141,6 @@ pub struct Counters {
     pub password_hashes: u64,
     /// How many guesses of one-time codes were compared.
     pub code_comparisons: u64,
+    /// What the policy on trial would have done.
+    pub shadow: ShadowCounts,
 }

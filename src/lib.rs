@@ -37,7 +37,7 @@ pub mod _docs {
 /// Users and their login methods, tenants, sessions: the records a handler may see.
 pub mod account {
     pub use crate::{
-        engine::{Counters, FactorsOf, RolesOf, SessionInfo, Sessions, Tenants, Users},
+        engine::{Counters, FactorsOf, RolesOf, SessionInfo, Sessions, ShadowCounts, Tenants, Users},
         model::{
             tenant::Tenant,
             user::{LoginKind, LoginMethod, ThirdPartyId, User},

@@ -13,8 +13,10 @@ use super::MfaBody;
 use crate::{
     base::{
         error::{Error, ErrorKind},
+        ident::FactorId,
         random,
     },
+    policy::NextStep,
     session::{
         Kit, SessionDenied,
         transport::{self, TokenChange},
@@ -73,9 +75,26 @@ pub(crate) fn denied(denied: &SessionDenied) -> Answer {
         });
         if let Some(members) = body.as_object_mut() {
             members.insert("claimValidationErrors".to_owned(), errors.collect());
+            if let Some(next) = claims.iter().find_map(|claim| claim.next.as_ref()) {
+                members.extend(problem(next));
+            }
         }
     }
     Answer { status, body, retry_after: None, denied: Some(denied.clone()), change: None }
+}
+
+/// What the user is to do next, as members of RFC 9457: `detail` for people; for programs `next`, and where
+/// they apply `expired` (what of it was done too long ago) and `max_age` (seconds).
+fn problem(next: &NextStep) -> Vec<(String, Value)> {
+    let ids = |factors: &[FactorId]| factors.iter().map(FactorId::as_str).collect::<Value>();
+    let mut members = vec![("detail", json!(next.label())), ("next", ids(&next.factors))];
+    if !next.expired.is_empty() {
+        members.push(("expired", ids(&next.expired)));
+    }
+    if let Some(age) = next.max_age {
+        members.push(("max_age", json!(age.as_secs())));
+    }
+    members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// Something failed: 503 or 500, logged once, and it clears no cookie (decision of the house 17).

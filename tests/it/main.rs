@@ -16,6 +16,7 @@ mod layer;
 mod mount;
 mod readiness;
 mod refresh;
+mod requirements;
 mod roles;
 mod seed;
 mod support;
