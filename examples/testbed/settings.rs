@@ -6,7 +6,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use tower_mfa::{
     FactorId, Requirement, Requirements,
     config::{AppInfo, FactorChanges, Lifetimes, Secrets},
-    policy::{AnyPolicy, Everyone, ForRole, MfaPolicy, Nobody, PolicyContext, PolicyError, UserOrTenant},
+    policy::{AnyPolicy, ForRole, MfaPolicy, Nobody, PolicyContext, PolicyError, UserOrTenant},
 };
 
 /// What the environment asks for.

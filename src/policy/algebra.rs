@@ -99,15 +99,15 @@ impl<'a> Scope<'a> {
     }
 
     fn factor(&self, factor: &'a FactorId) -> Vec<Way<'a>> {
-        let counts = !self.banned.contains(&factor)
-            && !(self.resistant && !is_phishing_resistant(factor))
-            && !(self.not_first && self.is_firsts(factor));
+        let barred = self.banned.contains(&factor)
+            || self.resistant && !is_phishing_resistant(factor)
+            || self.not_first && self.is_firsts(factor);
         let done = match self.age {
             Some(age) if !self.ageless => self.done.within(factor, age, self.now),
             _ => self.done.contains(factor),
         };
         match () {
-            () if !counts => Vec::new(),
+            () if barred => Vec::new(),
             () if done => vec![Way::default()],
             () if self.usable.is_some_and(|usable| !usable.contains(factor)) => Vec::new(),
             () => {

@@ -497,7 +497,7 @@ mod tests {
             picked in proptest::sample::subsequence(&crate::policy::algebra::tests::FACTORS[..], 0..=8),
         ) {
             let now = Timestamp::from_secs(1_702_877_939);
-            let old = |n: usize| now - Duration::from_secs(if n % 2 == 0 { 0 } else { 61 });
+            let old = |n: usize| now - Duration::from_secs(if n.is_multiple_of(2) { 0 } else { 61 });
             let entry = |(n, text): (usize, &&str)| (FactorId::parse(text).unwrap(), old(n));
             let done: CompletedFactors = picked.iter().enumerate().map(entry).collect();
             let met = |list: &Requirements| list.next(&done, now).is_none();

@@ -281,9 +281,9 @@ mod tests {
         }
         let channels =
             everyone(json!([{"distinctChannels": {"allOfInAnyOrder": ["otp-email", "link-email"]}}]));
-        assert!(check_reachable(&channels, &ids("otp-email link-email"), &[], None).is_err());
+        check_reachable(&channels, &ids("otp-email link-email"), &[], None).unwrap_err();
         let aged = Everyone::new(Requirements::from(FactorId::TOTP).max_age(Duration::from_millis(999)));
-        assert!(check_reachable(&aged, &usable, &first, None).is_err());
+        check_reachable(&aged, &usable, &first, None).unwrap_err();
     }
 
     #[test]
@@ -308,7 +308,7 @@ mod tests {
         assert!(check("otp-email").unwrap_err().to_string().contains("who signs in with otp-email"));
         let default = |tenant| check_reachable(&UserOrTenant::new(), &usable, &first, Some(&ids(tenant)));
         assert_eq!(default("otp-email"), Ok(Reach::Partly));
-        assert!(default("totp otp-email").is_err());
+        default("totp otp-email").unwrap_err();
     }
 
     #[test]
@@ -350,7 +350,7 @@ mod tests {
             let mut done = CompletedFactors::new();
             done.insert(start.get(&usable).clone(), now - Duration::from_secs(100));
             for (n, factor) in picked.iter().enumerate().filter(|(_, id)| usable.contains(&ids(id)[0])) {
-                done.insert(ids(factor)[0].clone(), now - Duration::from_secs(if n % 2 == 0 { 0 } else { 90 }));
+                done.insert(ids(factor)[0].clone(), now - Duration::from_secs(if n.is_multiple_of(2) { 0 } else { 90 }));
             }
             for choice in choices {
                 let Some(next) = list.next_set(&done, now) else {
