@@ -401,7 +401,10 @@ pub(crate) mod tests {
     /// Any requirement over these factors.
     pub(crate) fn requirement() -> impl Strategy<Value = Requirement> {
         let factor = prop::sample::select(&FACTORS[..]).prop_map(|text| Requirement::Factor(id(text)));
-        factor.prop_recursive(3, 12, 4, |inner| {
+        // Two over different channels: rare by chance.
+        let two = prop::sample::subsequence(&FACTORS[..], 2..=4)
+            .prop_map(|picked| Requirement::k_of(2, picked.into_iter().map(id)).distinct_channels());
+        prop_oneof![8 => factor, 1 => two].prop_recursive(3, 12, 4, |inner| {
             let items = prop::collection::vec(inner.clone(), 0..4);
             prop_oneof![
                 3 => items.clone().prop_map(Requirement::OneOf),
@@ -456,7 +459,7 @@ pub(crate) mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig { cases: 4096, ..ProptestConfig::default() })]
 
         #[test]
         fn met_means_what_it_says(item in requirement(), picked in prop::sample::subsequence(&FACTORS[..], 0..=8)) {

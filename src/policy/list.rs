@@ -487,7 +487,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        #![proptest_config(proptest::prelude::ProptestConfig { cases: 512, ..Default::default() })]
+        #![proptest_config(proptest::prelude::ProptestConfig { cases: 2048, ..Default::default() })]
 
         /// Each way of putting lists together means what it says, whatever was completed.
         #[test]

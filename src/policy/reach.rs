@@ -326,7 +326,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 1024, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig { cases: 4096, ..ProptestConfig::default() })]
 
         /// Under a policy that is accepted there is no dead end: whatever was completed, and however long
         /// ago, any choice among what comes next leads to the end.
