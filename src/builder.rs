@@ -18,7 +18,7 @@ use crate::{
         Factors,
         otp::{Otp, Peppers},
     },
-    flow::Desk,
+    flow::{Desk, shadow::Shadow},
     model::{Db, seal::Sealer},
     policy::{AnyLinkPolicy, AnyPolicy, LinkPolicy, MfaPolicy, SecondFactorsOnly, UserOrTenant},
     session::{
@@ -43,6 +43,7 @@ pub struct MfaBuilder {
     clock: Arc<dyn Clock>,
     own_clock: bool,
     policy: AnyPolicy,
+    shadow: Option<AnyPolicy>,
     linking: AnyLinkPolicy,
     delivery: Option<AnyDelivery>,
     claims: Vec<ClaimRef>,
@@ -80,6 +81,7 @@ impl Mfa {
             clock: Arc::new(SystemClock::new()),
             own_clock: false,
             policy: AnyPolicy::new(UserOrTenant::new()),
+            shadow: None,
             linking: AnyLinkPolicy::new(SecondFactorsOnly),
             delivery: None,
             claims: Vec::new(),
@@ -107,6 +109,14 @@ impl MfaBuilder {
     /// Who must complete what. Default: [`UserOrTenant`], any *one* of what user and tenant ask for.
     pub fn policy(mut self, policy: impl MfaPolicy) -> Self {
         self.policy = AnyPolicy::new(policy);
+        self
+    }
+
+    /// A policy on trial: it is asked after the live one, about the same session, and changes nothing. Whom
+    /// it would stop is logged, and counted in [`Counters`](crate::account::Counters). It costs the facts
+    /// that it reads and the live policy didn't; it may take half a second, and its failure is only counted.
+    pub fn shadow(mut self, policy: impl MfaPolicy) -> Self {
+        self.shadow = Some(AnyPolicy::new(policy));
         self
     }
 
@@ -282,7 +292,9 @@ impl MfaBuilder {
     /// Everything that contradicts itself, in one error.
     pub fn build(self) -> Result<Mfa, ConfigError> {
         let installed = self.installed();
-        let problems = self.problems(&installed);
+        let factors = Factors::new(installed.clone(), self.config.custom_factors.clone());
+        let mut problems = self.problems(&installed);
+        problems.extend(self.unreachable(&factors));
         ConfigError::all(problems)?;
         let wrong = |e: crate::Error| ConfigError::one(e.to_string());
         let config = Arc::new(self.config);
@@ -304,10 +316,12 @@ impl MfaBuilder {
         let desk = Desk {
             kit: Arc::new(kit),
             policy: self.policy,
+            shadow: self.shadow.map(Shadow::new),
+            told_impossible: std::sync::atomic::AtomicBool::new(false),
             linking: self.linking,
             claims: self.claims,
             validators: validators.into(),
-            factors: Arc::new(Factors::new(installed, config.custom_factors.clone())),
+            factors: Arc::new(factors),
             otp: Otp::new(check::otp_settings(&config), peppers),
             courier: Arc::new(Courier::new(db, sealer, delivery).map_err(wrong)?),
             peer: self.peer,
@@ -457,7 +471,7 @@ mod tests {
             let (now, tenant) = (tx.now(), TenantId::PUBLIC);
             let (mut payload, mut claim) = (Payload::new(), MfaClaim { v: true, ..MfaClaim::default() });
             claim.mark(FactorId::PASSWORD, now);
-            claim.write(&mut payload);
+            claim.write(&mut payload, None);
             let row = SessionRecord {
                 user: user.clone(),
                 login: login.clone(),

@@ -16,9 +16,10 @@ pub use self::{
     tenants::Tenants,
     users::Users,
 };
+pub use crate::flow::shadow::ShadowCounts;
 use crate::{
     base::{error::Error, time},
-    flow::Desk,
+    flow::{Desk, shadow::Shadow},
     model::{Db, change::Change},
     session::feed::Freshness,
 };
@@ -101,6 +102,7 @@ impl Mfa {
             password_hashes: 0,
             code_comparisons: self.desk.otp.comparisons(),
             refresh_grace_hits: self.desk.kit.grace_hits.load(Ordering::Relaxed),
+            shadow: self.desk.shadow.as_ref().map(Shadow::counts).unwrap_or_default(),
         }
     }
 
@@ -151,4 +153,6 @@ pub struct Counters {
     /// How often a refresh token that was just used got the same successor again: lost answers, and tabs that
     /// refresh at once.
     pub refresh_grace_hits: u64,
+    /// What the policy on trial would have done.
+    pub shadow: ShadowCounts,
 }

@@ -46,9 +46,9 @@ impl RequireFactors {
             (Some(only), true) => Requirement::Factor(only),
             (Some(last), false) => {
                 factors.push(last);
-                Requirement::OneOf(factors)
+                Requirement::one_of(factors)
             }
-            (None, _) => Requirement::OneOf(factors),
+            (None, _) => Requirement::one_of(factors),
         };
         Self { list: item.into() }
     }

@@ -134,8 +134,8 @@ const TELLERS: [(&str, &str); 11] = [
     ("base/payload.rs", "new"),
     ("base/payload.rs", "from_json"),
     // Lists of factors to put into a policy's test, and a claim out of a payload at hand.
-    ("policy/requirement.rs", "new"),
-    ("policy/requirement.rs", "from_json"),
+    ("policy/completed.rs", "new"),
+    ("policy/completed.rs", "from_json"),
     ("claim/mfa.rs", "from_payload"),
 ];
 /// What a public name may not promise: claims of a token that nobody checked.

@@ -30,6 +30,8 @@ async fn answer(call: &Call<'_>) -> Result<Reply, Refusal> {
         "factors": { "next": next, "alreadySetup": set_up, "allowedToSetup": allowed },
         "emails": emails,
         "phoneNumbers": {},
+        // Beyond the wire: clients that don't know it pass over it.
+        "explanation": info.explanation.to_json(),
     }));
     Ok(with_change(reply, session))
 }

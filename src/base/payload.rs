@@ -97,6 +97,11 @@ impl Payload {
     pub(crate) fn set(&mut self, name: &str, value: Value) {
         self.0.insert(name.to_owned(), value);
     }
+
+    /// Removes one member.
+    pub(crate) fn remove(&mut self, name: &str) {
+        self.0.remove(name);
+    }
 }
 
 fn check(members: &Map<String, Value>) -> Result<(), Error> {

@@ -4,7 +4,11 @@ use std::{collections::BTreeSet, time::Duration};
 
 use super::MfaBuilder;
 use crate::{
-    base::ident::FactorId, claim::free_key, config::Config, factor::otp::OtpSettings, policy::FirstFactors,
+    base::ident::FactorId,
+    claim::free_key,
+    config::Config,
+    factor::{Factors, otp::OtpSettings},
+    policy::{AnyPolicy, FirstFactors, MfaPolicy as _, check_reachable},
 };
 
 impl MfaBuilder {
@@ -18,6 +22,22 @@ impl MfaBuilder {
             installed.push(FactorId::OTP_EMAIL);
         }
         installed
+    }
+
+    /// What the policy demands, of what it says of itself, that nobody can complete (rows P10, P11).
+    pub(super) fn unreachable(&self, factors: &Factors) -> Vec<String> {
+        let first = FirstFactors::new(&factors.first(), self.config.first_factors.as_deref(), None);
+        let check = |policy: &AnyPolicy| check_reachable(policy, &factors.usable(), first.listed(), None);
+        #[cfg(feature = "tracing")]
+        {
+            for warning in self.policy.declares(None).warnings() {
+                tracing::warn!("{warning}");
+            }
+            if let Some(Err(problems)) = self.shadow.as_ref().map(check) {
+                tracing::warn!(%problems, "the shadow policy demands what can't be met");
+            }
+        }
+        check(&self.policy).err().map(|wrong| wrong.problems().to_vec()).unwrap_or_default()
     }
 
     /// One sentence for each contradiction.

@@ -7,11 +7,17 @@ use super::{
 };
 use crate::{
     base::{ident::FactorId, payload::Payload, time::Timestamp},
-    policy::{Requirement, Requirements},
+    policy::{NextSet, NextStep, Requirement, Requirements},
 };
 
 /// The key of the claim in the payload.
 pub(crate) const KEY: &str = "st-mfa";
+/// Beside it, the factor that made the session, where the stamps would say another.
+const FIRST: &str = "st-mfa-first";
+/// Beside it while it says no: what comes next, so that a refusal can tell without asking anybody.
+const NEXT: &str = "st-mfa-next";
+/// What no claim of an app's may be called.
+pub(super) const OWN: [&str; 3] = [KEY, FIRST, NEXT];
 
 /// What the claim says.
 ///
@@ -39,7 +45,9 @@ impl MfaClaim {
     /// Reads the claim. Whatever isn't exactly `{"c": {…}, "v": bool}` is no claim, and is fetched anew
     /// (row P05).
     pub fn from_payload(payload: &Payload) -> Option<Self> {
-        members(payload).map(|(c, v)| Self { c: CompletedFactors::from_json(c), v })
+        let (c, v) = members(payload)?;
+        let first = payload.member(FIRST).and_then(|id| FactorId::parse(id.as_str()?).ok());
+        Some(Self { c: CompletedFactors::from_json(c).begun_with(first), v })
     }
 
     /// The claim as it stands in the payload.
@@ -47,8 +55,18 @@ impl MfaClaim {
         json!({ "c": self.c.to_json(), "v": self.v })
     }
 
-    pub(crate) fn write(&self, payload: &mut Payload) {
+    /// Writes the claim, and beside it what it can't say itself: what comes next, by the requirements it
+    /// was evaluated by, and the first factor if need be.
+    pub(crate) fn write(&self, payload: &mut Payload, next: Option<&NextStep>) {
         payload.set(KEY, self.to_json());
+        match self.c.first_beyond_stamps() {
+            Some(first) => payload.set(FIRST, json!(first.as_str())),
+            None => payload.remove(FIRST),
+        }
+        match next {
+            Some(next) => payload.set(NEXT, next.to_json()),
+            None => payload.remove(NEXT),
+        }
     }
 
     /// Stamps a factor as completed now.
@@ -84,6 +102,33 @@ impl SessionClaim for Missing {
 
     async fn fetch(&self, _ctx: &ClaimContext<'_>) -> Result<Option<Value>, ClaimError> {
         Ok(None)
+    }
+}
+
+/// Why a list isn't met, in the wire's words for its flat forms. For others the wire has no word; there any
+/// one of the factors brings the user further, which is what its `oneOf` says.
+fn reason(next: &NextSet<'_>) -> Value {
+    let ids: Vec<&str> = next.factors.iter().map(FactorId::as_str).collect();
+    let listed = ids.join(", ");
+    let flat = |items: &[Requirement]| items.iter().all(|item| matches!(item, Requirement::Factor(_)));
+    match next.requirement.bare() {
+        _ if next.is_impossible() => json!({ "message": UNSATISFIABLE }),
+        Requirement::Factor(factor) => json!({
+            "message": format!("Factor validation failed: {factor} not completed"),
+            "factorId": factor.as_str(),
+        }),
+        Requirement::OneOf(items) if flat(items) => json!({
+            "message": format!("None of these factors are complete in the session: {listed}"),
+            "oneOf": ids,
+        }),
+        Requirement::AllOf(items) if flat(items) => json!({
+            "message": format!("Some of the factors are not complete in the session: {listed}"),
+            "allOfInAnyOrder": ids,
+        }),
+        _ => json!({
+            "message": format!("More factors must be complete in the session, next one of: {listed}"),
+            "oneOf": ids,
+        }),
     }
 }
 
@@ -125,10 +170,14 @@ impl ClaimValidator for MfaSatisfied {
     fn validate(&self, payload: &Payload, _now: Timestamp) -> Result<(), InvalidClaim> {
         match members(payload) {
             Some((_, true)) => Ok(()),
-            _ => Err(InvalidClaim::new(
-                &self.id,
-                json!({ "message": "MFA requirement for auth is not satisfied" }),
-            )),
+            _ => {
+                let next = payload.member(NEXT).and_then(NextStep::from_json);
+                let message = match &next {
+                    Some(next) if next.is_impossible() => UNSATISFIABLE,
+                    _ => "MFA requirement for auth is not satisfied",
+                };
+                Err(InvalidClaim::new(&self.id, json!({ "message": message })).with_next(next))
+            }
         }
     }
 
@@ -140,6 +189,10 @@ impl ClaimValidator for MfaSatisfied {
         members(payload).is_some_and(|(_, met)| met)
     }
 }
+
+/// What a user is told of whom the impossible is demanded (row P11).
+const UNSATISFIABLE: &str =
+    "MFA requirement for auth can't be satisfied: none of the factors that are required is available";
 
 /// This list is met by what was completed in the session, whatever `v` says: step-up for a route.
 #[derive(Clone, Debug)]
@@ -177,23 +230,8 @@ impl ClaimValidator for FactorsMet {
         }
         let done = MfaClaim::from_payload(payload).map(|claim| claim.c).unwrap_or_default();
         let Some(next) = self.list.next_set(&done, now) else { return Ok(()) };
-        let ids: Vec<&str> = next.factors.iter().map(FactorId::as_str).collect();
-        let listed = ids.join(", ");
-        let reason = match next.requirement {
-            Requirement::Factor(factor) => json!({
-                "message": format!("Factor validation failed: {factor} not completed"),
-                "factorId": factor.as_str(),
-            }),
-            Requirement::OneOf(_) => json!({
-                "message": format!("None of these factors are complete in the session: {listed}"),
-                "oneOf": ids,
-            }),
-            Requirement::AllOf(_) => json!({
-                "message": format!("Some of the factors are not complete in the session: {listed}"),
-                "allOfInAnyOrder": ids,
-            }),
-        };
-        Err(InvalidClaim::new(&self.id, reason))
+        let step = self.list.next_step(&done, now);
+        Err(InvalidClaim::new(&self.id, reason(&next)).with_next(step))
     }
 
     fn refetch(&self, payload: &Payload, _now: Timestamp) -> Option<ClaimRef> {

@@ -92,7 +92,7 @@ impl<T: DeserializeOwned> Stamped<T> {
 /// # Errors
 /// `Invalid` if not.
 pub(crate) fn free_key(key: &str) -> Result<(), Error> {
-    match PROTECTED.contains(&key) || key == mfa::KEY {
+    match PROTECTED.contains(&key) || mfa::OWN.contains(&key) {
         true => Err(Error::invalid("a claim has the key of something that only the crate writes")),
         false => Ok(()),
     }

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::ClaimRef;
-use crate::base::{payload::Payload, time::Timestamp};
+use crate::{
+    base::{payload::Payload, time::Timestamp},
+    policy::NextStep,
+};
 
 /// Judges a session's payload.
 pub trait ClaimValidator: Send + Sync + 'static {
@@ -40,12 +43,20 @@ pub struct InvalidClaim {
     pub id: String,
     /// What the client is told: any JSON, no user data (row P15).
     pub reason: Option<Value>,
+    /// What the user is to do next, where a factor is missing.
+    pub next: Option<NextStep>,
 }
 
 impl InvalidClaim {
     /// A refusal by the validator `id`.
     pub fn new(id: impl Into<String>, reason: impl Into<Option<Value>>) -> Self {
-        Self { id: id.into(), reason: reason.into() }
+        Self { id: id.into(), reason: reason.into(), next: None }
+    }
+
+    /// With what the user is to do next: a refusal tells it beside the reason.
+    pub fn with_next(mut self, next: impl Into<Option<NextStep>>) -> Self {
+        self.next = next.into();
+        self
     }
 }
 

@@ -10,6 +10,7 @@ use crate::{
         Tx, keys,
         tenant::{self, Tenant},
     },
+    policy::{AnyPolicy, Everyone, Requirement, check_reachable},
     store::Scan,
 };
 
@@ -70,14 +71,32 @@ impl Tenants<'_> {
     /// Says which factors the tenant asks for. Live sessions are judged anew.
     ///
     /// # Errors
-    /// `NotFound` without the tenant.
+    /// `NotFound` without the tenant. `Invalid` if nobody there could do what is asked: a factor isn't
+    /// installed (row P10), or the policy makes a demand of it that can't be met; the cause says which.
     pub async fn require(
         &self,
         tenant: &TenantId,
         factors: impl IntoIterator<Item = FactorId>,
     ) -> Result<(), Error> {
         let factors: Vec<FactorId> = factors.into_iter().collect();
+        self.check(tenant, &factors).await?;
         self.edit(tenant, move |tenant| tenant.required.clone_from(&factors)).await
+    }
+
+    /// Whether what a tenant is about to ask for can be done there. Nothing asked is always fine.
+    async fn check(&self, tenant: &TenantId, asked: &[FactorId]) -> Result<(), Error> {
+        if asked.is_empty() {
+            return Ok(());
+        }
+        let desk = &self.mfa.desk;
+        desk.kit.ready().await?;
+        let tenant = self.load(tenant).await?.ok_or_else(no_tenant)?;
+        let (usable, first) = (desk.factors.usable(), desk.first_factors(&tenant));
+        let reach = |policy: &AnyPolicy| check_reachable(policy, &usable, first.listed(), Some(asked));
+        // Whatever the policy makes of the rule, a factor that nobody has is a slip.
+        let named = AnyPolicy::new(Everyone::new(Requirement::one_of(asked.to_vec())));
+        let wrong = |e| Error::with(ErrorKind::Invalid, "what the tenant asks for can't be done", e);
+        reach(&named).and_then(|_| reach(&desk.policy)).map(drop).map_err(wrong)
     }
 
     async fn edit(

@@ -37,6 +37,11 @@ impl Factors {
         &self.installed
     }
 
+    /// The ids that can be completed at all: what is installed, and the app's own.
+    pub(crate) fn usable(&self) -> Vec<FactorId> {
+        self.installed.iter().chain(&self.custom).cloned().collect()
+    }
+
     pub(crate) fn has(&self, factor: &FactorId) -> bool {
         self.installed.contains(factor)
     }

@@ -1,6 +1,6 @@
 //! Asks the policy and the claims, and writes what they say into the session.
 
-use std::{future::Future, panic::AssertUnwindSafe, time::Duration};
+use std::{future::Future, panic::AssertUnwindSafe, sync::atomic::Ordering, time::Duration};
 
 use futures_util::FutureExt as _;
 use serde_json::Value;
@@ -24,7 +24,7 @@ use crate::{
     },
     policy::{
         CompletedFactors, Known, Lazy, MfaPolicy as _, PolicyContext, PolicyError, PolicyErrorKind,
-        RequestFacts, Requirements, SessionFacts, requirement,
+        RequestFacts, Requirements, SessionFacts, list,
     },
     session::{AccessClaims, Opened, refresh, transport::Tokens},
 };
@@ -67,14 +67,32 @@ pub(crate) struct Verdicts {
 }
 
 impl Desk {
-    /// Asks the policy; what fails, hangs or panics fails the request (rows P01 to P03, P10).
+    /// Asks the policy; what fails, hangs or panics fails the request (rows P01 to P03, P10). Where
+    /// something is open, what the user has set up is read too: it decides what they are told to do next.
     pub(crate) async fn requirements(&self, subject: &Subject<'_>) -> Result<Requirements, Error> {
         let ctx = subject.context(self.kit.db.now());
         let requirements = guarded(self.policy.requirements(&ctx)).await?;
-        match requirement::unknown(&requirements, |factor| self.factors.knows(factor)) {
-            None => Ok(requirements),
-            Some(_) => Err(Error::internal("the policy names a factor that nobody knows")),
+        let knows = |factor: &FactorId| self.factors.knows(factor);
+        if list::unknown(&requirements, knows).is_some() {
+            return Err(Error::internal("the policy names a factor that nobody knows"));
         }
+        let usable = self.factors.usable();
+        let requirements = requirements.among(usable.iter().cloned());
+        if let Some(shadow) = &self.shadow {
+            shadow.compare(&requirements, &ctx, &usable, knows).await;
+        }
+        let Some(next) = requirements.next_set(subject.completed, ctx.now()) else {
+            return Ok(requirements);
+        };
+        if next.is_impossible() && !self.told_impossible.swap(true, Ordering::Relaxed) {
+            #[cfg(feature = "tracing")]
+            tracing::error!(
+                demand = %requirements.explain(subject.completed, ctx.now()),
+                "a session must complete factors that nobody here can complete: check the policy"
+            );
+        }
+        let set_up = ctx.factors_set_up().await.map_err(|e| translate(e.into()))?;
+        Ok(requirements.for_user_with(set_up))
     }
 
     /// Fetches claims.
@@ -246,7 +264,7 @@ pub(crate) fn apply(
     now: Timestamp,
 ) {
     claim.evaluate(requirements, now);
-    claim.write(&mut row.payload);
+    claim.write(&mut row.payload, requirements.next_step(&claim.c, now).as_ref());
     row.epochs = Epochs { session: row.epochs.session, ..numbers };
     row.ask_at = requirements.holds_until(&claim.c, now);
     if claim.v {
@@ -287,8 +305,15 @@ pub(crate) fn session_facts_of(
 
 /// Runs an app's callback: bounded, panic-proof, and with its failure told apart.
 pub(super) async fn guarded<T>(callback: impl Future<Output = Result<T, PolicyError>>) -> Result<T, Error> {
+    bounded(callback, PATIENCE).await
+}
+
+pub(super) async fn bounded<T>(
+    callback: impl Future<Output = Result<T, PolicyError>>,
+    patience: Duration,
+) -> Result<T, Error> {
     let caught = AssertUnwindSafe(callback).catch_unwind();
-    match tokio::time::timeout(PATIENCE, caught).await {
+    match tokio::time::timeout(patience, caught).await {
         Err(_) => Err(Error::unavailable("a callback of the app took too long")),
         Ok(Err(_)) => Err(Error::internal("a callback of the app panicked")),
         Ok(Ok(Ok(value))) => Ok(value),

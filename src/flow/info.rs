@@ -4,7 +4,7 @@ use super::{Caller, Desk, second::Standpoint};
 use crate::{
     base::{contact::Email, error::Error, ident::FactorId},
     factor::contacts,
-    policy::may_set_up,
+    policy::{Explanation, may_set_up},
     session::Session,
 };
 
@@ -15,6 +15,8 @@ pub(crate) struct Info {
     pub(crate) set_up: Vec<FactorId>,
     pub(crate) allowed: Vec<FactorId>,
     pub(crate) emails: Vec<(FactorId, Vec<String>)>,
+    /// Why, item by item.
+    pub(crate) explanation: Explanation,
 }
 
 impl Desk {
@@ -31,17 +33,12 @@ impl Desk {
             .filter(|factor| may_set_up(at.claim.v, &at.next, &at.set_up, factor).is_ok())
             .cloned()
             .collect();
-        let reachable = |factor: &&FactorId| allowed.contains(factor) || at.set_up.contains(factor);
-        let next: Vec<FactorId> = at.next.iter().filter(reachable).cloned().collect();
-        if next.is_empty() && !at.next.is_empty() {
-            #[cfg(feature = "tracing")]
-            tracing::error!(
-                "a session must complete factors that nobody here can complete: check the policy"
-            );
-        }
+        // What every refusal says as well: the payload has it from the same evaluation.
+        let explanation = at.requirements.explain(&at.claim.c, self.kit.db.now());
+        let next = explanation.next.as_ref().map(|next| next.factors.clone()).unwrap_or_default();
         let emails = available.iter().map(|factor| (factor.clone(), emails(&at, factor))).collect();
         let set_up = at.set_up.iter().filter(|factor| self.factors.has(factor)).cloned().collect();
-        Ok(Info { next, set_up, allowed, emails })
+        Ok(Info { next, set_up, allowed, emails, explanation })
     }
 }
 

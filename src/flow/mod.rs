@@ -1,7 +1,11 @@
 //! Floor 4: the only place where several subjects meet. Async code gathers facts, calls a pure decision,
 //! and writes the plan in one batch.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use self::link::NotLinked;
 use crate::{
@@ -28,12 +32,17 @@ pub(crate) mod link;
 pub(crate) mod password;
 pub(crate) mod rotate;
 pub(crate) mod second;
+pub(crate) mod shadow;
 pub(crate) mod sign_in;
 
 /// The parts every step needs. Behind one `Arc`, so that a step may outlive its caller.
 pub(crate) struct Desk {
     pub(crate) kit: Arc<Kit>,
     pub(crate) policy: AnyPolicy,
+    /// A policy on trial.
+    pub(crate) shadow: Option<shadow::Shadow>,
+    /// Whether the log says that the policy demands the impossible: once is enough (row P11).
+    pub(crate) told_impossible: AtomicBool,
     pub(crate) linking: AnyLinkPolicy,
     /// Fetched when a session is made.
     pub(crate) claims: Vec<ClaimRef>,

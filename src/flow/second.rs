@@ -40,6 +40,7 @@ pub(crate) struct Standpoint {
     pub(crate) user: User,
     /// Evaluated just now.
     pub(crate) claim: MfaClaim,
+    pub(crate) requirements: Requirements,
     pub(crate) next: Vec<FactorId>,
     pub(crate) set_up: Vec<FactorId>,
 }
@@ -75,7 +76,7 @@ impl Desk {
         claim.evaluate(&requirements, now);
         let next = requirements.next_set(&claim.c, now).map(|next| next.factors).unwrap_or_default();
         let set_up = self.factors.set_up(&user);
-        Ok(Standpoint { row, standing, user, claim, next, set_up })
+        Ok(Standpoint { row, standing, user, claim, requirements, next, set_up })
     }
 
     /// Asks the policy about a session.

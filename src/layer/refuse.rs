@@ -13,9 +13,11 @@ use super::MfaBody;
 use crate::{
     base::{
         error::{Error, ErrorKind},
+        ident::FactorId,
         random,
     },
     claim::InvalidClaim,
+    policy::NextStep,
     session::{
         Kit, SessionDenied,
         transport::{self, TokenChange},
@@ -60,13 +62,33 @@ fn invalid(claims: &[InvalidClaim]) -> Value {
         Some(reason) => json!({ "id": claim.id, "reason": reason }),
         None => json!({ "id": claim.id }),
     });
-    json!({
+    let mut body = json!({
         "message": "invalid claim",
         "type": "urn:tower-mfa:invalid-claim",
         "title": "The session lacks what is asked here",
         "status": StatusCode::FORBIDDEN.as_u16(),
         "claimValidationErrors": errors.collect::<Value>(),
-    })
+    });
+    if let (Some(members), Some(next)) =
+        (body.as_object_mut(), claims.iter().find_map(|claim| claim.next.as_ref()))
+    {
+        members.extend(problem(next));
+    }
+    body
+}
+
+/// What the user is to do next, as members of RFC 9457: `detail` for people; for programs `next`, and where
+/// they apply `expired` (what of it was done too long ago) and `max_age` (seconds).
+fn problem(next: &NextStep) -> Vec<(String, Value)> {
+    let ids = |factors: &[FactorId]| factors.iter().map(FactorId::as_str).collect::<Value>();
+    let mut members = vec![("detail", json!(next.label())), ("next", ids(&next.factors))];
+    if !next.expired.is_empty() {
+        members.push(("expired", ids(&next.expired)));
+    }
+    if let Some(age) = next.max_age {
+        members.push(("max_age", json!(age.as_secs())));
+    }
+    members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// Something failed: 503 or 500, logged once, and it clears no cookie (decision of the house 17).

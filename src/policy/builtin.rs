@@ -1,6 +1,6 @@
 //! The policies that come with the crate.
 
-use super::{MfaPolicy, PolicyContext, PolicyError, Requirement, Requirements};
+use super::{Declared, MfaPolicy, PolicyContext, PolicyError, Requirement, Requirements};
 use crate::base::ident::FactorId;
 
 /// The default: any *one* of what the user opted into and what the tenant asks for.
@@ -24,6 +24,10 @@ impl UserOrTenant {
         self.all = true;
         self
     }
+
+    fn list(&self, factors: Vec<FactorId>) -> Requirements {
+        if self.all { Requirement::all_of(factors) } else { Requirement::one_of(factors) }.into()
+    }
 }
 
 impl MfaPolicy for UserOrTenant {
@@ -35,12 +39,29 @@ impl MfaPolicy for UserOrTenant {
                 union.push(factor.clone());
             }
         }
-        Ok(if self.all { Requirement::AllOf(union) } else { Requirement::OneOf(union) }.into())
+        Ok(self.list(union))
+    }
+
+    fn declares(&self, tenant: Option<&[FactorId]>) -> Declared {
+        match tenant {
+            Some(asked) if !asked.is_empty() => Declared::at_least(self.list(asked.to_vec())),
+            _ => Declared::unknown(),
+        }
+        .hearing_opt_ins()
     }
 }
 
-/// Asks of users in a role, in the session's tenant, and of nobody else. It replaces the default: what
-/// users opted into and tenants ask for isn't looked at.
+/// Asks of users in a role, in the session's tenant, and of nobody else.
+///
+/// **Alone it is the whole policy**: what users opted into and what tenants ask for isn't looked at, not
+/// even for users without the role. `build()` logs a warning then. Where users may switch a factor on for
+/// themselves, say so:
+///
+/// ```
+/// use tower_mfa::{FactorId, policy::{Compose as _, ForRole, OptIn, UserOrTenant}};
+/// let admins_and_opt_ins = ForRole::new("admin", FactorId::TOTP).and(OptIn);
+/// let admins_and_the_default = ForRole::new("admin", FactorId::TOTP).and(UserOrTenant::new());
+/// ```
 #[derive(Clone, Debug)]
 pub struct ForRole {
     role: String,
@@ -64,6 +85,10 @@ impl MfaPolicy for ForRole {
         let holds = ctx.roles().await?.iter().any(|role| role.as_str() == self.role);
         Ok(if holds { self.demand.clone() } else { Requirements::none() })
     }
+
+    fn declares(&self, _tenant: Option<&[FactorId]>) -> Declared {
+        Declared::only(self.demand.clone()).not_hearing_opt_ins()
+    }
 }
 
 /// Asks what the user opted into: any one of it.
@@ -73,13 +98,19 @@ pub struct OptIn;
 impl MfaPolicy for OptIn {
     async fn requirements(&self, ctx: &PolicyContext<'_>) -> Result<Requirements, PolicyError> {
         let mine = ctx.required_for_user().await?;
-        Ok(if mine.is_empty() { Requirements::none() } else { Requirement::OneOf(mine.to_vec()).into() })
+        Ok(if mine.is_empty() { Requirements::none() } else { Requirement::one_of(mine.to_vec()).into() })
+    }
+
+    fn declares(&self, _tenant: Option<&[FactorId]>) -> Declared {
+        Declared::unknown().hearing_opt_ins()
     }
 }
 
 /// Another policy, narrowed to what the session's tenant asks for as well.
 ///
 /// Of each demand only the factors stay that the tenant lists; a demand of which none stays is dropped.
+/// An alternative that would lose a part is dropped for one that stays whole, and of *so many of several*
+/// no more are asked than stay.
 /// The tenant is only read if there is a demand at all.
 ///
 /// ```
@@ -102,18 +133,19 @@ impl<P: MfaPolicy> TenantScoped<P> {
 impl<P: MfaPolicy> MfaPolicy for TenantScoped<P> {
     async fn requirements(&self, ctx: &PolicyContext<'_>) -> Result<Requirements, PolicyError> {
         let demand = self.inner.requirements(ctx).await?;
-        if demand.items().is_empty() {
+        if demand.demands_nothing() {
             return Ok(demand);
         }
         let asked = ctx.required_for_tenant().await?;
-        let keep =
-            |factors: Vec<FactorId>| factors.into_iter().filter(|f| asked.contains(f)).collect::<Vec<_>>();
-        let some = |factors: Vec<FactorId>| Some(factors).filter(|factors| !factors.is_empty());
-        Ok(demand.map(|item| match item {
-            Requirement::Factor(factor) => asked.contains(&factor).then_some(Requirement::Factor(factor)),
-            Requirement::OneOf(factors) => some(keep(factors)).map(Requirement::OneOf),
-            Requirement::AllOf(factors) => some(keep(factors)).map(Requirement::AllOf),
-        }))
+        Ok(demand.keep(&|factor| asked.contains(factor)))
+    }
+
+    fn declares(&self, tenant: Option<&[FactorId]>) -> Declared {
+        let declared = self.inner.declares(tenant);
+        match tenant {
+            Some(asked) => declared.map(|list| list.keep(&|factor| asked.contains(factor))),
+            None => declared,
+        }
     }
 }
 
@@ -132,6 +164,10 @@ impl MfaPolicy for Everyone {
     async fn requirements(&self, _ctx: &PolicyContext<'_>) -> Result<Requirements, PolicyError> {
         Ok(self.0.clone())
     }
+
+    fn declares(&self, _tenant: Option<&[FactorId]>) -> Declared {
+        Declared::only(self.0.clone())
+    }
 }
 
 /// Asks nothing of anybody.
@@ -141,6 +177,10 @@ pub struct Nobody;
 impl MfaPolicy for Nobody {
     async fn requirements(&self, _ctx: &PolicyContext<'_>) -> Result<Requirements, PolicyError> {
         Ok(Requirements::none())
+    }
+
+    fn declares(&self, _tenant: Option<&[FactorId]>) -> Declared {
+        Declared::nothing()
     }
 }
 

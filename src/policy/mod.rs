@@ -4,6 +4,10 @@
 //! what a session has completed. Facts are lazy: a policy that looks at the tenant alone loads no user.
 //! A policy that fails, fails the request; it never means "nothing is required".
 //!
+//! Requirements nest ([`Requirement`]), policies are put together ([`Compose`]), and how a session stands is
+//! explained item by item ([`Requirements::explain`]). What a policy can say of itself without a user is
+//! checked at the start ([`check_reachable`]).
+//!
 //! ```
 //! use futures_util::FutureExt as _;
 //! use tower_mfa::{
@@ -40,19 +44,30 @@ use crate::model::user::User;
 pub(crate) use self::link::AnyLinkPolicy;
 pub use self::{
     builtin::{Everyone, ForRole, Nobody, OptIn, TenantScoped, UserOrTenant},
+    completed::CompletedFactors,
+    compose::{And, Compose, Condition, EveryRequest, ForTenant, OnlySetUp, Or, Strictest, When},
+    explain::{Explained, Explanation, NextStep, State},
     first::FirstFactors,
     fixed::FixedFacts,
     link::{Link, LinkContext, LinkPolicy, NewAccount, SecondFactorsOnly},
-    requirement::{CompletedFactors, NextSet, Requirement, Requirements},
+    list::{NextSet, Requirements},
+    reach::{Declared, Reach, Unreachable, check_reachable},
+    requirement::{Limit, Requirement},
     setup::{SetUpRefused, may_set_up},
 };
 
+mod algebra;
 mod builtin;
+mod completed;
+mod compose;
+mod explain;
 mod first;
 mod fixed;
 mod link;
-pub(crate) mod requirement;
-mod setup;
+pub(crate) mod list;
+mod reach;
+mod requirement;
+pub(crate) mod setup;
 
 /// Decides, per user and tenant, which factors must be complete before a session is fully signed in.
 pub trait MfaPolicy: Send + Sync + 'static {
@@ -64,6 +79,13 @@ pub trait MfaPolicy: Send + Sync + 'static {
         &self,
         ctx: &PolicyContext<'_>,
     ) -> impl Future<Output = Result<Requirements, PolicyError>> + Send;
+
+    /// What it may demand, as far as it can say without a user: checked by `build()`, and with the factors
+    /// that a tenant asks for (`tenant`) when a tenant's rule is set. The default knows nothing; then a
+    /// user of whom the impossible is demanded is told so at run time (row P11).
+    fn declares(&self, _tenant: Option<&[FactorId]>) -> Declared {
+        Declared::unknown()
+    }
 }
 
 /// What a policy may look at. A context and not a list of parameters, so that facts can be added.
@@ -313,6 +335,10 @@ impl MfaPolicy for AnyPolicy {
     async fn requirements(&self, ctx: &PolicyContext<'_>) -> Result<Requirements, PolicyError> {
         self.0.requirements_boxed(ctx).await
     }
+
+    fn declares(&self, tenant: Option<&[FactorId]>) -> Declared {
+        self.0.declared(tenant)
+    }
 }
 
 impl fmt::Debug for AnyPolicy {
@@ -326,10 +352,15 @@ type Answer<'a> = Pin<Box<dyn Future<Output = Result<Requirements, PolicyError>>
 /// The twin of [`MfaPolicy`] that can be `dyn`; another name, because the same would be ambiguous.
 trait Erased: Send + Sync {
     fn requirements_boxed<'a>(&'a self, ctx: &'a PolicyContext<'_>) -> Answer<'a>;
+    fn declared(&self, tenant: Option<&[FactorId]>) -> Declared;
 }
 
 impl<P: MfaPolicy> Erased for P {
     fn requirements_boxed<'a>(&'a self, ctx: &'a PolicyContext<'_>) -> Answer<'a> {
         Box::pin(self.requirements(ctx))
+    }
+
+    fn declared(&self, tenant: Option<&[FactorId]>) -> Declared {
+        self.declares(tenant)
     }
 }

@@ -1,305 +1,248 @@
-//! Requirement lists and their evaluation: pure.
+//! One requirement: a factor, or others put together. Its shape, its builders, and how it is written.
 //!
-//! A list is walked in order; the first item that leaves something to do decides what comes next. An item
-//! is a factor, one of several, or all of several; empty groups demand nothing (`spec`: vectors).
+//! What a requirement still needs is worked out in `algebra.rs`; lists of them are in `list.rs`.
+//!
+//! # Written as JSON
+//! The wire knows three forms, flat: a factor id, `{"oneOf": […]}` and `{"allOfInAnyOrder": […]}`. The
+//! other forms are this crate's own, each an object of one member, so that nothing can say two things:
+//!
+//! | form | is |
+//! |---|---|
+//! | `{"oneOf": [item, …]}`, `{"allOfInAnyOrder": [item, …]}` | as on the wire, with items in items |
+//! | `{"inOrder": [item, …]}` | all of them, one after the other |
+//! | `{"kOf": {"k": 2, "of": [item, …]}}` | any two of them |
+//! | `{"maxAge": {"seconds": 300, "of": item}}` | completed at most so long ago |
+//! | `{"excludingFirstFactor": item}` | the factor that made the session doesn't count |
+//! | `{"distinctChannels": item}` | of the factors over one channel one counts |
+//! | `{"phishingResistant": item}` | only factors count that can't be phished |
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use crate::base::{error::ParseError, ident::FactorId, time::Timestamp};
+use crate::base::{error::ParseError, ident::FactorId};
 
-/// The factors completed in a session, each with the time, in whole seconds.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CompletedFactors(BTreeMap<FactorId, Timestamp>);
-
-/// Stamps above this are milliseconds, as the reference writes them in one place.
-const MILLIS: i64 = 100_000_000_000;
-/// A stamp may be this far ahead of the clock before it fails every age check (row P12).
-const AHEAD: Duration = Duration::from_secs(30);
-
-impl CompletedFactors {
-    /// Nothing completed.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Reads the member `c` of the claim. Only a non-negative integer is a completion (rows P05, P12);
-    /// anything else is as if it weren't there.
-    pub fn from_json(value: &Value) -> Self {
-        let entries = value.as_object().into_iter().flatten().filter_map(|(id, stamp)| {
-            let stamp = stamp.as_u64().and_then(|stamp| i64::try_from(stamp).ok())?;
-            let at =
-                if stamp > MILLIS { Timestamp::from_secs(stamp / 1000) } else { Timestamp::from_secs(stamp) };
-            Some((FactorId::parse(id).ok()?, at))
-        });
-        Self(entries.collect())
-    }
-
-    /// The member `c` of the claim: whole seconds.
-    pub fn to_json(&self) -> Value {
-        Value::Object(
-            self.0.iter().map(|(id, at)| (id.to_string(), json!(at.as_secs()))).collect::<Map<_, _>>(),
-        )
-    }
-
-    /// Stamps a factor as completed now, in whole seconds.
-    pub fn insert(&mut self, factor: FactorId, now: Timestamp) {
-        self.0.insert(factor, Timestamp::from_secs(now.as_secs()));
-    }
-
-    /// Whether the factor was completed, whenever.
-    pub fn contains(&self, factor: &FactorId) -> bool {
-        self.0.contains_key(factor)
-    }
-
-    /// When the factor was completed last.
-    pub fn at(&self, factor: &FactorId) -> Option<Timestamp> {
-        self.0.get(factor).copied()
-    }
-
-    /// Whether the factor was completed within the last `age` (row P13).
-    pub fn within(&self, factor: &FactorId, age: Duration, now: Timestamp) -> bool {
-        self.at(factor).is_some_and(|at| at <= now + AHEAD && now.since(at) <= age)
-    }
-
-    /// The factors and their times.
-    pub fn iter(&self) -> impl Iterator<Item = (&FactorId, Timestamp)> {
-        self.0.iter().map(|(factor, at)| (factor, *at))
-    }
-
-    /// The factor that was completed first: the one that made the session.
-    pub(crate) fn first(&self) -> Option<&FactorId> {
-        self.0.iter().min_by_key(|(_, at)| **at).map(|(factor, _)| factor)
-    }
-}
-
-impl FromIterator<(FactorId, Timestamp)> for CompletedFactors {
-    fn from_iter<I: IntoIterator<Item = (FactorId, Timestamp)>>(entries: I) -> Self {
-        let mut completed = Self::new();
-        for (factor, at) in entries {
-            completed.insert(factor, at);
-        }
-        completed
-    }
-}
-
-/// One item of a list.
+/// What must be completed: a factor, or requirements put together.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_mfa::{FactorId, Requirement, Requirements, ident::Timestamp, policy::CompletedFactors};
+/// // A passkey, or any two of three within the hour, of which no two go to the same mailbox.
+/// let two = Requirement::k_of(2, [FactorId::TOTP, FactorId::OTP_EMAIL, FactorId::LINK_EMAIL]);
+/// let strong = Requirement::one_of([
+///     Requirement::from(FactorId::WEBAUTHN),
+///     two.distinct_channels().max_age(Duration::from_secs(3600)),
+/// ]);
+/// let (list, now) = (Requirements::from(strong), Timestamp::from_secs(1_702_877_939));
+/// let mut done = CompletedFactors::new();
+/// done.insert(FactorId::OTP_EMAIL, now);
+/// // A link to the mailbox that just got a code brings nothing.
+/// assert_eq!(list.next_set(&done, now).unwrap().factors, [FactorId::WEBAUTHN, FactorId::TOTP]);
+/// done.insert(FactorId::TOTP, now);
+/// assert!(list.next_set(&done, now).is_none());
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Requirement {
     /// This factor.
     Factor(FactorId),
     /// Any one of these; none demand nothing.
-    OneOf(Vec<FactorId>),
-    /// All of these, in any order.
-    AllOf(Vec<FactorId>),
+    OneOf(Vec<Requirement>),
+    /// All of these, in any order; none demand nothing.
+    AllOf(Vec<Requirement>),
+    /// All of these, one after the other: the order in which they are asked for, not one in which they must
+    /// have been completed.
+    InOrder(Vec<Requirement>),
+    /// So many of these. Fewer alternatives than that can't be met.
+    KOf(usize, Vec<Requirement>),
+    /// A requirement that looks at part of what was completed.
+    Limited(Limit, Box<Requirement>),
+}
+
+/// What counts for the requirement it stands around, and for all within.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Limit {
+    /// Only what was completed at most so long ago.
+    MaxAge(Duration),
+    /// Not the factor that made the session; under [`Limit::DistinctChannels`] nothing over its channel.
+    ExcludingFirstFactor,
+    /// Of the factors over one channel (a code and a link to one mailbox, or to one phone), one.
+    DistinctChannels,
+    /// Only factors that can't be phished: `webauthn`.
+    PhishingResistant,
 }
 
 impl Requirement {
     /// Any one of these.
-    pub fn one_of(factors: impl IntoIterator<Item = FactorId>) -> Self {
-        Self::OneOf(factors.into_iter().collect())
+    pub fn one_of(items: impl IntoIterator<Item = impl Into<Requirement>>) -> Self {
+        Self::OneOf(items.into_iter().map(Into::into).collect())
     }
 
     /// All of these, in any order.
-    pub fn all_of(factors: impl IntoIterator<Item = FactorId>) -> Self {
-        Self::AllOf(factors.into_iter().collect())
+    pub fn all_of(items: impl IntoIterator<Item = impl Into<Requirement>>) -> Self {
+        Self::AllOf(items.into_iter().map(Into::into).collect())
     }
 
-    /// The factors it names.
-    pub fn factors(&self) -> &[FactorId] {
+    /// All of these, one after the other.
+    pub fn in_order(items: impl IntoIterator<Item = impl Into<Requirement>>) -> Self {
+        Self::InOrder(items.into_iter().map(Into::into).collect())
+    }
+
+    /// Any `k` of these.
+    pub fn k_of(k: usize, items: impl IntoIterator<Item = impl Into<Requirement>>) -> Self {
+        Self::KOf(k, items.into_iter().map(Into::into).collect())
+    }
+
+    /// Only completions of at most this age count. Within another, the shorter one holds.
+    pub fn max_age(self, age: Duration) -> Self {
+        self.limited(Limit::MaxAge(age))
+    }
+
+    /// The factor that made the session doesn't count.
+    pub fn excluding_first_factor(self) -> Self {
+        self.limited(Limit::ExcludingFirstFactor)
+    }
+
+    /// Of the factors over one channel one counts: `otp-email` and `link-email`, `otp-phone` and
+    /// `link-phone`. With [`Requirement::excluding_first_factor`] the first factor's channel is used up.
+    pub fn distinct_channels(self) -> Self {
+        self.limited(Limit::DistinctChannels)
+    }
+
+    /// Only factors count that can't be phished: passkeys.
+    pub fn phishing_resistant(self) -> Self {
+        self.limited(Limit::PhishingResistant)
+    }
+
+    pub(crate) fn limited(self, limit: Limit) -> Self {
+        Self::Limited(limit, Box::new(self))
+    }
+
+    /// The factors it names, each once, in order.
+    pub fn factors(&self) -> Vec<&FactorId> {
+        let mut named: Vec<&FactorId> = Vec::new();
+        self.leaves(None, &mut |factor, _| {
+            if !named.contains(&factor) {
+                named.push(factor);
+            }
+        });
+        named
+    }
+
+    /// Every factor that is named, with the age that holds for it.
+    pub(crate) fn leaves<'a>(
+        &'a self,
+        age: Option<Duration>,
+        visit: &mut dyn FnMut(&'a FactorId, Option<Duration>),
+    ) {
         match self {
-            Self::Factor(factor) => std::slice::from_ref(factor),
-            Self::OneOf(factors) | Self::AllOf(factors) => factors,
-        }
-    }
-
-    /// What is left to do, each factor once; empty when it is met.
-    fn open(&self, met: impl Fn(&FactorId) -> bool) -> Vec<FactorId> {
-        let open: Vec<&FactorId> = match self {
-            Self::OneOf(factors) if factors.iter().any(&met) => Vec::new(),
-            Self::OneOf(factors) => factors.iter().collect(),
-            Self::Factor(_) | Self::AllOf(_) => self.factors().iter().filter(|factor| !met(factor)).collect(),
-        };
-        let mut once: Vec<FactorId> = Vec::with_capacity(open.len());
-        for factor in open {
-            if !once.contains(factor) {
-                once.push(factor.clone());
+            Self::Factor(factor) => visit(factor, age),
+            Self::Limited(Limit::MaxAge(own), inner) => inner.leaves(Some(shorter(age, *own)), visit),
+            Self::Limited(_, inner) => inner.leaves(age, visit),
+            Self::OneOf(items) | Self::AllOf(items) | Self::InOrder(items) | Self::KOf(_, items) => {
+                items.iter().for_each(|item| item.leaves(age, visit));
             }
         }
-        once
     }
 
-    /// Reads an item of the wire: a factor id, `{"oneOf": […]}` or `{"allOfInAnyOrder": […]}`.
+    /// The requirement without its limits.
+    pub(crate) fn bare(&self) -> &Self {
+        match self {
+            Self::Limited(_, inner) => inner.bare(),
+            other => other,
+        }
+    }
+
+    /// What stays of it when only some factors may be asked for; `None` if nothing does.
+    ///
+    /// All of several becomes all of those that stay. Where there is a choice, alternatives that stay whole
+    /// are the choice; only if none does (or fewer than are asked for) those count that lost a part.
+    pub(crate) fn keep(self, wanted: &dyn Fn(&FactorId) -> bool) -> Option<Self> {
+        self.kept(wanted).map(|(kept, _)| kept)
+    }
+
+    /// What stays, and whether it asks for less than before.
+    fn kept(self, wanted: &dyn Fn(&FactorId) -> bool) -> Option<(Self, bool)> {
+        let every = |items: Vec<Self>| {
+            let before = items.len();
+            let kept: Vec<(Self, bool)> = items.into_iter().filter_map(|item| item.kept(wanted)).collect();
+            let less = kept.len() < before || kept.iter().any(|(_, less)| *less);
+            (!kept.is_empty()).then(|| (kept.into_iter().map(|(item, _)| item).collect::<Vec<_>>(), less))
+        };
+        let some = |k: usize, items: Vec<Self>| {
+            let kept: Vec<(Self, bool)> = items.into_iter().filter_map(|item| item.kept(wanted)).collect();
+            let whole: Vec<Self> =
+                kept.iter().filter(|(_, less)| !less).map(|(item, _)| item.clone()).collect();
+            let less = whole.len() < k;
+            let items = if less { kept.into_iter().map(|(item, _)| item).collect() } else { whole };
+            (!items.is_empty()).then_some((items, less))
+        };
+        match self {
+            Self::Factor(factor) => wanted(&factor).then_some((Self::Factor(factor), false)),
+            Self::OneOf(items) => some(1, items).map(|(items, less)| (Self::OneOf(items), less)),
+            Self::KOf(k, items) => {
+                some(k, items).map(|(items, less)| (Self::KOf(k.min(items.len()), items), less))
+            }
+            Self::AllOf(items) => every(items).map(|(items, less)| (Self::AllOf(items), less)),
+            Self::InOrder(items) => every(items).map(|(items, less)| (Self::InOrder(items), less)),
+            Self::Limited(limit, inner) => inner.kept(wanted).map(|(it, less)| (it.limited(limit), less)),
+        }
+    }
+
+    /// Reads an item: a form of the wire or one of this crate's own, see the module `requirement`.
     ///
     /// # Errors
     /// If it says two things at once, nothing known, or names something that is no factor id (row P09).
     pub fn from_json(value: &Value) -> Result<Self, ParseError> {
-        const WRONG: ParseError = ParseError::new("requirement");
         match value {
             Value::String(id) => FactorId::parse(id).map(Self::Factor),
             Value::Object(members) => {
                 let mut members = members.iter();
-                let (Some((name, Value::Array(ids))), None) = (members.next(), members.next()) else {
+                let (Some((name, value)), None) = (members.next(), members.next()) else {
                     return Err(WRONG);
                 };
-                let ids = ids
-                    .iter()
-                    .map(|id| id.as_str().ok_or(WRONG).and_then(FactorId::parse))
-                    .collect::<Result<_, _>>()?;
-                match name.as_str() {
-                    "oneOf" => Ok(Self::OneOf(ids)),
-                    "allOfInAnyOrder" => Ok(Self::AllOf(ids)),
-                    _ => Err(WRONG),
-                }
+                Ok(match name.as_str() {
+                    "oneOf" => Self::OneOf(items(value)?),
+                    "allOfInAnyOrder" => Self::AllOf(items(value)?),
+                    "inOrder" => Self::InOrder(items(value)?),
+                    "kOf" => {
+                        let (k, of) = pair(value, "k")?;
+                        Self::KOf(usize::try_from(k).map_err(|_| WRONG)?, items(of)?)
+                    }
+                    "maxAge" => {
+                        let (seconds, of) = pair(value, "seconds")?;
+                        Self::from_json(of)?.max_age(Duration::from_secs(seconds))
+                    }
+                    "excludingFirstFactor" => Self::from_json(value)?.excluding_first_factor(),
+                    "distinctChannels" => Self::from_json(value)?.distinct_channels(),
+                    "phishingResistant" => Self::from_json(value)?.phishing_resistant(),
+                    _ => return Err(WRONG),
+                })
             }
             _ => Err(WRONG),
         }
     }
 
-    /// The item as the wire writes it.
+    /// The item in writing; ages in whole seconds, rounded down.
     pub fn to_json(&self) -> Value {
-        fn ids(factors: &[FactorId]) -> Vec<&str> {
-            factors.iter().map(FactorId::as_str).collect()
-        }
+        let all = |items: &[Self]| -> Value { items.iter().map(Self::to_json).collect() };
         match self {
             Self::Factor(factor) => json!(factor.as_str()),
-            Self::OneOf(factors) => json!({ "oneOf": ids(factors) }),
-            Self::AllOf(factors) => json!({ "allOfInAnyOrder": ids(factors) }),
-        }
-    }
-}
-
-/// An ordered list of what must be completed, and how long the answer holds.
-///
-/// ```
-/// use tower_mfa::{FactorId, Requirement, Requirements, ident::Timestamp};
-/// let list = Requirements::from_iter([
-///     Requirement::one_of([FactorId::TOTP, FactorId::OTP_EMAIL]),
-///     Requirement::Factor(FactorId::OTP_PHONE),
-/// ]);
-/// let now = Timestamp::from_secs(1_702_877_939);
-/// let mut done = tower_mfa::policy::CompletedFactors::new();
-/// done.insert(FactorId::TOTP, now);
-/// assert_eq!(list.next(&done, now), Some(&Requirement::Factor(FactorId::OTP_PHONE)));
-/// done.insert(FactorId::OTP_PHONE, now);
-/// assert_eq!(list.next(&done, now), None);
-/// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Requirements {
-    items: Vec<Requirement>,
-    max_age: Option<Duration>,
-    until: Option<Timestamp>,
-}
-
-/// What comes next: the item that decides, and the factors of it that are still open.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NextSet<'a> {
-    /// The first item that isn't met.
-    pub requirement: &'a Requirement,
-    /// What is left of it, in its order, each once.
-    pub factors: Vec<FactorId>,
-}
-
-impl Requirements {
-    /// Nothing is required.
-    pub fn none() -> Self {
-        Self::default()
-    }
-
-    /// Only completions of at most this age count.
-    pub fn max_age(mut self, age: Duration) -> Self {
-        self.max_age = Some(age);
-        self
-    }
-
-    /// The answer holds until then: the policy is asked again by the first request after it.
-    pub fn until(mut self, at: Timestamp) -> Self {
-        self.until = Some(self.until.map_or(at, |until| until.min(at)));
-        self
-    }
-
-    /// The answer holds for one request: the policy is asked at each, which costs the session's row and
-    /// the facts it reads.
-    pub fn every_request(self) -> Self {
-        self.until(Timestamp::EPOCH)
-    }
-
-    /// Until when the answer holds; `None` until something changes. With a maximum age that is at the
-    /// latest when the next completion that counts now grows too old.
-    pub(crate) fn holds_until(&self, done: &CompletedFactors, now: Timestamp) -> Option<Timestamp> {
-        let lapses = self.max_age.and_then(|age| {
-            let counted = self.factors().into_iter().filter_map(|factor| done.at(factor));
-            counted.map(|at| at + age).filter(|lapse| *lapse >= now).min()
-        });
-        let lapses = lapses.map(|at| at + Duration::from_millis(1));
-        self.until.into_iter().chain(lapses).min()
-    }
-
-    /// The items in order.
-    pub fn items(&self) -> &[Requirement] {
-        &self.items
-    }
-
-    /// Every factor that is named, each once.
-    pub fn factors(&self) -> Vec<&FactorId> {
-        let mut named: Vec<&FactorId> = Vec::new();
-        for factor in self.items.iter().flat_map(Requirement::factors) {
-            if !named.contains(&factor) {
-                named.push(factor);
+            Self::OneOf(items) => json!({ "oneOf": all(items) }),
+            Self::AllOf(items) => json!({ "allOfInAnyOrder": all(items) }),
+            Self::InOrder(items) => json!({ "inOrder": all(items) }),
+            Self::KOf(k, items) => json!({ "kOf": { "k": k, "of": all(items) } }),
+            Self::Limited(limit, inner) => {
+                let inner = inner.to_json();
+                match limit {
+                    Limit::MaxAge(age) => json!({ "maxAge": { "seconds": age.as_secs(), "of": inner } }),
+                    Limit::ExcludingFirstFactor => json!({ "excludingFirstFactor": inner }),
+                    Limit::DistinctChannels => json!({ "distinctChannels": inner }),
+                    Limit::PhishingResistant => json!({ "phishingResistant": inner }),
+                }
             }
         }
-        named
-    }
-
-    /// The first item that isn't met; `None` when all are.
-    pub fn next<'a>(&'a self, done: &CompletedFactors, now: Timestamp) -> Option<&'a Requirement> {
-        self.next_set(done, now).map(|next| next.requirement)
-    }
-
-    /// The first item that isn't met, and what is left of it.
-    pub fn next_set<'a>(&'a self, done: &CompletedFactors, now: Timestamp) -> Option<NextSet<'a>> {
-        let met = |factor: &FactorId| match self.max_age {
-            Some(age) => done.within(factor, age, now),
-            None => done.contains(factor),
-        };
-        self.items.iter().find_map(|requirement| {
-            let factors = requirement.open(met);
-            (!factors.is_empty()).then_some(NextSet { requirement, factors })
-        })
-    }
-
-    /// Reads a list of the wire.
-    ///
-    /// # Errors
-    /// As [`Requirement::from_json`], and if it is no array.
-    pub fn from_json(value: &Value) -> Result<Self, ParseError> {
-        let items = value.as_array().ok_or(ParseError::new("requirement list"))?;
-        items.iter().map(Requirement::from_json).collect()
-    }
-
-    /// The list as the wire writes it.
-    pub fn to_json(&self) -> Value {
-        self.items.iter().map(Requirement::to_json).collect()
-    }
-
-    /// The list with each item changed, or left out.
-    pub(crate) fn map(mut self, change: impl Fn(Requirement) -> Option<Requirement>) -> Self {
-        self.items = self.items.into_iter().filter_map(change).collect();
-        self
-    }
-}
-
-impl FromIterator<Requirement> for Requirements {
-    fn from_iter<I: IntoIterator<Item = Requirement>>(items: I) -> Self {
-        Self { items: items.into_iter().collect(), max_age: None, until: None }
-    }
-}
-
-impl From<Requirement> for Requirements {
-    fn from(item: Requirement) -> Self {
-        Self::from_iter([item])
     }
 }
 
@@ -309,36 +252,27 @@ impl From<FactorId> for Requirement {
     }
 }
 
-impl From<FactorId> for Requirements {
-    fn from(factor: FactorId) -> Self {
-        Requirement::Factor(factor).into()
-    }
+/// The shorter of two ages, where one may be missing.
+pub(crate) fn shorter(age: Option<Duration>, other: Duration) -> Duration {
+    age.map_or(other, |age| age.min(other))
 }
 
-/// The first factor of a list that nobody knows: a typo, or a method that isn't enabled (row P10).
-pub(crate) fn unknown(requirements: &Requirements, known: impl Fn(&FactorId) -> bool) -> Option<FactorId> {
-    requirements.factors().into_iter().find(|factor| !known(factor)).cloned()
+const WRONG: ParseError = ParseError::new("requirement");
+
+fn items(value: &Value) -> Result<Vec<Requirement>, ParseError> {
+    value.as_array().ok_or(WRONG)?.iter().map(Requirement::from_json).collect()
+}
+
+/// A number by this name, and what it is about: two members, no more.
+fn pair<'a>(value: &'a Value, number: &str) -> Result<(u64, &'a Value), ParseError> {
+    let members: &Map<String, Value> = value.as_object().filter(|members| members.len() == 2).ok_or(WRONG)?;
+    let number = members.get(number).and_then(Value::as_u64).ok_or(WRONG)?;
+    Ok((number, members.get("of").ok_or(WRONG)?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sec_p10_unknown_factors_are_named() {
-        let known = |factor: &FactorId| [FactorId::TOTP, FactorId::OTP_EMAIL].contains(factor);
-        for (list, first) in [
-            (json!([]), None),
-            (json!(["totp", {"oneOf": ["otp-email", "totp"]}, {"allOfInAnyOrder": []}]), None),
-            (json!(["otp_email"]), Some("otp_email")),
-            (json!(["TOTP"]), Some("TOTP")),
-            (json!(["totp", {"oneOf": ["totp", "webauthn"]}, "x"]), Some("webauthn")),
-            (json!([{"allOfInAnyOrder": ["totp", " totp"]}]), Some(" totp")),
-        ] {
-            let found = unknown(&Requirements::from_json(&list).unwrap(), known);
-            assert_eq!(found.as_ref().map(FactorId::as_str), first, "{list}");
-        }
-    }
 
     #[test]
     fn sec_p09_odd_items_are_refused() {
@@ -348,6 +282,17 @@ mod tests {
             json!({"oneOf": ["totp"], "allOfInAnyOrder": []}),
             json!({"oneOf": "totp"}),
             json!({"oneOf": [1]}),
+            json!({"oneOf": [{}]}),
+            json!({"oneOf": [{"oneOf": [], "inOrder": []}]}),
+            json!({"kOf": ["totp"]}),
+            json!({"kOf": {"k": 1}}),
+            json!({"kOf": {"k": -1, "of": []}}),
+            json!({"kOf": {"k": 1.5, "of": []}}),
+            json!({"kOf": {"k": 1, "of": [], "max": 2}}),
+            json!({"k": 1, "of": ["totp"]}),
+            json!({"maxAge": {"seconds": "300", "of": "totp"}}),
+            json!({"maxAge": 300, "oneOf": ["totp"]}),
+            json!({"distinctChannels": ["totp"]}),
             json!(["totp"]),
             json!(null),
             json!("totp\n"),
@@ -355,25 +300,54 @@ mod tests {
         ] {
             assert!(Requirement::from_json(&bad).is_err(), "{bad}");
         }
-        let list = json!(["totp", {"oneOf": []}, {"allOfInAnyOrder": ["a", "b"]}]);
-        assert_eq!(Requirements::from_json(&list).unwrap().to_json(), list);
     }
 
     #[test]
-    fn sec_p12_only_whole_seconds_complete() {
-        let odd = json!({"a": null, "b": "1", "c": -1, "d": 1.5, "e": true, "f": [], "g": 0, "h": 1_702_877_939_342_u64});
-        let read = CompletedFactors::from_json(&odd);
-        assert_eq!(read.to_json(), json!({"g": 0, "h": 1_702_877_939}));
-        assert_eq!(CompletedFactors::from_json(&json!([1])), CompletedFactors::new());
+    fn what_is_read_is_written() {
+        for item in [
+            json!("totp"),
+            json!({"oneOf": []}),
+            json!({"allOfInAnyOrder": ["a", "b"]}),
+            json!({"oneOf": ["a", {"allOfInAnyOrder": ["b", {"inOrder": ["c", "d"]}]}]}),
+            json!({"kOf": {"k": 2, "of": ["a", "b", {"oneOf": ["c"]}]}}),
+            json!({"maxAge": {"seconds": 300, "of": {"excludingFirstFactor": {"oneOf": ["a"]}}}}),
+            json!({"distinctChannels": {"phishingResistant": "webauthn"}}),
+        ] {
+            assert_eq!(Requirement::from_json(&item).unwrap().to_json(), item);
+        }
     }
 
+    /// What may be asked for is `a`, `b`, `c`.
     #[test]
-    fn sec_p13_age_at_the_boundary() {
-        let at = Timestamp::from_secs(1_000_000);
-        let done = CompletedFactors::from_iter([(FactorId::TOTP, at)]);
-        let list = Requirements::from(FactorId::TOTP).max_age(Duration::from_secs(300));
-        let met = |offset: i64| list.next(&done, Timestamp::from_millis(at.as_millis() + offset)).is_none();
-        assert!(met(0) && met(300_000) && met(-30_000));
-        assert!(!met(300_001) && !met(-30_001));
+    fn what_stays_of_a_requirement() {
+        let wanted = |factor: &FactorId| ["a", "b", "c"].contains(&factor.as_str());
+        for (before, after) in [
+            (json!("a"), json!("a")),
+            (json!("x"), json!(null)),
+            (json!({"oneOf": []}), json!(null)),
+            (json!({"oneOf": ["x", "a"]}), json!({"oneOf": ["a"]})),
+            (json!({"allOfInAnyOrder": ["x", "a"]}), json!({"allOfInAnyOrder": ["a"]})),
+            (json!({"inOrder": ["x", {"oneOf": ["y"]}]}), json!(null)),
+            // Whole alternatives before those that lost something: `a` alone isn't enough.
+            (json!({"oneOf": [{"allOfInAnyOrder": ["a", "x"]}, "b"]}), json!({"oneOf": ["b"]})),
+            (
+                json!({"oneOf": [{"allOfInAnyOrder": ["a", "x"]}, "y"]}),
+                json!({"oneOf": [{"allOfInAnyOrder": ["a"]}]}),
+            ),
+            // A smaller choice is no less.
+            (
+                json!({"oneOf": [{"oneOf": ["a", "x"]}, {"inOrder": ["b", "x"]}]}),
+                json!({"oneOf": [{"oneOf": ["a"]}]}),
+            ),
+            (json!({"kOf": {"k": 2, "of": ["a", "x", "b"]}}), json!({"kOf": {"k": 2, "of": ["a", "b"]}})),
+            (json!({"kOf": {"k": 2, "of": ["a", "x", "y"]}}), json!({"kOf": {"k": 1, "of": ["a"]}})),
+            (
+                json!({"maxAge": {"seconds": 9, "of": {"oneOf": ["a", "x"]}}}),
+                json!({"maxAge": {"seconds": 9, "of": {"oneOf": ["a"]}}}),
+            ),
+        ] {
+            let kept = Requirement::from_json(&before).unwrap().keep(&wanted);
+            assert_eq!(kept.map_or(Value::Null, |kept| kept.to_json()), after, "{before}");
+        }
     }
 }

@@ -65,7 +65,8 @@ fn requests(browser: &Browser, flow: &Value) -> Vec<(String, Request<axum::body:
 
 #[tokio::test]
 async fn sec_c10_whatever_the_credential_no_failing_answer_takes_a_cookie_away() {
-    let app = TestApp::with(|b| b.policy(Everyone::new(FactorId::TOTP))).await;
+    let gate = FactorId::parse("gate").unwrap();
+    let app = TestApp::with(|b| b.custom_factor(gate.clone()).policy(Everyone::new(gate))).await;
     let mut failing = 0;
     for (n, state) in
         ["none", "garbage", "forged", "expired", "revoked", "deleted", "unproven", "two", "stale", "half"]
@@ -132,7 +133,8 @@ impl MfaPolicy for Panicking {
 
 #[tokio::test]
 async fn sec_c10_every_other_refusal_too() {
-    let app = TestApp::new().await;
+    let gate = FactorId::parse("gate").unwrap();
+    let app = TestApp::with(|b| b.custom_factor(gate.clone())).await;
     app.mfa.tenants().create(&TenantId::parse("closed").unwrap(), Some(Vec::new())).await.unwrap();
     let mut alice = signed_up(&app, Mode::Cookie, ALICE).await;
     let json = |body: Value| Some(body);
@@ -202,7 +204,7 @@ async fn sec_c10_every_other_refusal_too() {
     taken.status("SIGN_IN_UP_NOT_ALLOWED");
     check(taken, 200, "somebody else's");
     // 403, from a mount and from a route; 500, from a policy that panics; too many tries.
-    app.mfa.tenants().require(&public, [FactorId::TOTP]).await.unwrap();
+    app.mfa.tenants().require(&public, [gate]).await.unwrap();
     let half = signed_in(&app).await;
     check(app.send(half.request(Method::GET, "/api/me", None)).await, 403, "a mount");
     let enrol = json(json!({ "email": "c@shop.example", "shouldTryLinkingWithSessionUser": true }));

@@ -349,26 +349,37 @@ async fn sec_c10_refusals_say_exactly_this_and_touch_no_cookie() {
                 .layer(MfaLayer::required(app.mfa.clone()).without_mfa()),
         );
     let problem = |status: u16, kind: &str, title: &str, message: &str| json!({ "message": message, "type": format!("urn:tower-mfa:{kind}"), "title": title, "status": status });
-    let claim = |errors: Value| {
+    let claim = |errors: Value, next: Option<(&str, &str)>| {
         let title = "The session lacks what is asked here";
         let mut body = problem(403, "invalid-claim", title, "invalid claim");
         body["claimValidationErrors"] = errors;
+        if let Some((factor, label)) = next {
+            body["next"] = json!([factor]);
+            body["detail"] = json!(format!("needed next: {label}"));
+        }
         body
     };
     let mut unproven = alice.request(Method::POST, "/user", None);
     unproven.headers_mut().remove("rid");
     let none = problem(401, "unauthorised", "There is no session", "unauthorised");
     let again = problem(401, "try-refresh", "The access token must be refreshed", "try refresh token");
-    let mfa = claim(json!([
-        { "id": "st-mfa", "reason": { "message": "MFA requirement for auth is not satisfied" } }
-    ]));
-    let totp = claim(json!([{
-        "id": "st-mfa",
-        "reason": { "message": "Factor validation failed: totp not completed", "factorId": "totp" },
-    }]));
-    let silver = claim(json!([{
-        "id": "plan", "reason": { "message": "value does not exist", "expectedValue": "silver" },
-    }]));
+    let mfa = claim(
+        json!([{ "id": "st-mfa", "reason": { "message": "MFA requirement for auth is not satisfied" } }]),
+        Some(("otp-email", "a code by e-mail")),
+    );
+    let totp = claim(
+        json!([{
+            "id": "st-mfa",
+            "reason": { "message": "Factor validation failed: totp not completed", "factorId": "totp" },
+        }]),
+        Some(("totp", "a code from an authenticator app")),
+    );
+    let silver = claim(
+        json!([{
+            "id": "plan", "reason": { "message": "value does not exist", "expectedValue": "silver" },
+        }]),
+        None,
+    );
     for (request, body) in [
         (bare(Method::GET, "/user"), none),
         (unproven, again),
@@ -475,7 +486,7 @@ async fn what_changed_is_judged_anew_once_and_reaches_the_client() {
     assert!(alice.get("/api/me").await.cookies().is_empty());
     assert_eq!(app.store.calls(), before);
     // A refusal that was found out just now tells the client what its claim is.
-    app.mfa.tenants().require(&Default::default(), [FactorId::TOTP]).await.unwrap();
+    app.mfa.tenants().require(&Default::default(), [FactorId::OTP_EMAIL]).await.unwrap();
     let refused = alice.get("/api/me").await;
     refused.is(403);
     assert_eq!(alice.claim()["v"], false);

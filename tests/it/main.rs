@@ -30,6 +30,7 @@ mod mount;
 mod races;
 mod readiness;
 mod refresh;
+mod requirements;
 mod roles;
 mod rotation;
 mod schedules;
