@@ -292,7 +292,7 @@ impl MfaBuilder {
     /// Everything that contradicts itself, in one error.
     pub fn build(self) -> Result<Mfa, ConfigError> {
         let installed = self.installed();
-        let factors = Factors::new(installed.clone(), self.config.custom_factors.clone());
+        let factors = Factors::new(installed.clone()).with_custom(self.config.custom_factors.clone());
         let mut problems = self.problems(&installed);
         problems.extend(self.unreachable(&factors));
         ConfigError::all(problems)?;

@@ -121,7 +121,7 @@ const SAYS: [&str; 10] = [
     "Opened",
     "Stamped",
 ];
-const TELLERS: [(&str, &str); 11] = [
+const TELLERS: [(&str, &str); 12] = [
     // What a policy is told of the session that it judges.
     ("policy/mod.rs", "completed"),
     ("policy/mod.rs", "payload"),
@@ -137,6 +137,7 @@ const TELLERS: [(&str, &str); 11] = [
     ("policy/completed.rs", "new"),
     ("policy/completed.rs", "from_json"),
     ("claim/mfa.rs", "from_payload"),
+    ("claim/mfa.rs", "derive"),
 ];
 /// What a public name may not promise: claims of a token that nobody checked.
 const UNCHECKED: [&str; 4] = ["unverified", "decode", "insecure_token", "without_verif"];

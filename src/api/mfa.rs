@@ -21,15 +21,20 @@ async fn answer(call: &Call<'_>) -> Result<Reply, Refusal> {
     let Some(session) = &caller.session else { return Err(Refusal::BadInput("a session is needed")) };
     let info = call.desk.info(&caller, session).await?;
     let ids = |factors: &[FactorId]| factors.iter().map(FactorId::as_str).collect::<Vec<&str>>().into();
-    let emails: Map<String, Value> =
-        info.emails.iter().map(|(factor, emails)| (factor.to_string(), json!(emails))).collect();
+    let by_factor = |contacts: &[(FactorId, Vec<String>)]| -> Value {
+        contacts
+            .iter()
+            .map(|(factor, listed)| (factor.to_string(), json!(listed)))
+            .collect::<Map<_, _>>()
+            .into()
+    };
     let (next, set_up, allowed): (Value, Value, Value) =
         (ids(&info.next), ids(&info.set_up), ids(&info.allowed));
     let reply = Reply::ok(json!({
         "status": "OK",
         "factors": { "next": next, "alreadySetup": set_up, "allowedToSetup": allowed },
-        "emails": emails,
-        "phoneNumbers": {},
+        "emails": by_factor(&info.emails),
+        "phoneNumbers": by_factor(&info.phones),
         // Beyond the wire: clients that don't know it pass over it.
         "explanation": info.explanation.to_json(),
     }));

@@ -6,8 +6,13 @@ use super::{
     ClaimContext, ClaimError, ClaimRef, ClaimValidator, CompletedFactors, InvalidClaim, SessionClaim,
 };
 use crate::{
-    base::{ident::FactorId, payload::Payload, time::Timestamp},
-    policy::{NextSet, NextStep, Requirement, Requirements},
+    base::{
+        ident::{FactorId, LoginId},
+        payload::Payload,
+        time::Timestamp,
+    },
+    model::user::{LoginKind, User},
+    policy::{FirstFactors, NextSet, NextStep, Requirement, Requirements},
 };
 
 /// The key of the claim in the payload.
@@ -48,6 +53,25 @@ impl MfaClaim {
         let (c, v) = members(payload)?;
         let first = payload.member(FIRST).and_then(|id| FactorId::parse(id.as_str()?).ok());
         Some(Self { c: CompletedFactors::from_json(c).begun_with(first), v })
+    }
+
+    /// The claim of a session that has none, because it is from before MFA: the factor by which its login
+    /// method signs in, at the time at which it was made (row P04). Where that leaves a choice, a link is
+    /// taken before a code. `None` if the login method is the user's no more, or may not start a session
+    /// any more: then the session is over.
+    pub fn derive(user: &User, login: &LoginId, first: &FirstFactors, made_at: Timestamp) -> Option<Self> {
+        let login = user.login(login)?;
+        let candidates: &[FactorId] = match (login.kind, &login.email) {
+            (LoginKind::EmailPassword, _) => &[FactorId::PASSWORD],
+            (LoginKind::ThirdParty, _) => &[FactorId::THIRD_PARTY],
+            (LoginKind::WebAuthn, _) => &[FactorId::WEBAUTHN],
+            (LoginKind::Passwordless, Some(_)) => &[FactorId::LINK_EMAIL, FactorId::OTP_EMAIL],
+            (LoginKind::Passwordless, None) => &[FactorId::LINK_PHONE, FactorId::OTP_PHONE],
+            (LoginKind::External, _) => &[],
+        };
+        let mut claim = Self::default();
+        claim.mark(candidates.iter().find(|factor| first.accepts(factor))?.clone(), made_at);
+        Some(claim)
     }
 
     /// The claim as it stands in the payload.

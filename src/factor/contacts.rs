@@ -1,32 +1,54 @@
-//! To which addresses a user may have a code sent, the likeliest first (`spec/mfa.md` §12.1): pure.
+//! To which addresses and numbers a user may have a code sent, the likeliest first (`spec/mfa.md` §12): pure.
 
-use super::proves;
+use super::{Factors, proves};
 use crate::{
     base::{
-        contact::{self, Email},
+        contact::{self, Email, Phone},
         ident::{FactorId, LoginId},
     },
     model::user::{LoginMethod, User},
 };
 
-/// The e-mail addresses suggested for a factor; element 0 is where screens send without asking.
-pub(crate) fn emails(user: &User, session_login: &LoginId, factor: &FactorId) -> Vec<Email> {
-    let mut logins: Vec<&LoginMethod> = user.logins.iter().collect();
-    logins.sort_by_key(|login| login.joined_at);
-    let real = |login: &&&LoginMethod| login.email.as_ref().is_some_and(|email| !contact::is_fake(email));
-    let session = user.login(session_login).and_then(|login| login.email.clone());
-    let own: Vec<&LoginMethod> = logins.iter().filter(|login| proves(login, factor)).copied().collect();
-    if *factor == FactorId::OTP_EMAIL || *factor == FactorId::LINK_EMAIL {
-        let bound = once(own.iter().filter_map(|login| login.email.clone()));
-        return match bound.len() {
-            0 => {
-                let known = logins.iter().filter(real).filter_map(|login| login.email.clone());
-                let first = session.into_iter().filter(|email| !contact::is_fake(email));
-                once(first.chain(known))
+/// What is suggested for each available factor; element 0 is where screens send without asking.
+///
+/// In full: for whom it may be shown is decided by [`Overview`](super::Overview).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Contacts {
+    /// E-mail addresses, by factor.
+    pub emails: Vec<(FactorId, Vec<Email>)>,
+    /// Phone numbers, by factor.
+    pub phones: Vec<(FactorId, Vec<Phone>)>,
+}
+
+impl Factors {
+    /// What is suggested to a user whose session was made by `login`. `None` if that login method is the
+    /// user's no more: then the session is over.
+    pub fn contacts(&self, user: &User, login: &LoginId) -> Option<Contacts> {
+        let session = user.login(login)?;
+        let mut contacts = Contacts::default();
+        for factor in self.available() {
+            if [FactorId::OTP_PHONE, FactorId::LINK_PHONE].contains(&factor) {
+                let phones = phones(user, session, &factor);
+                contacts.phones.push((factor, phones));
+            } else if factor != FactorId::TOTP {
+                let emails = emails(user, session, &factor);
+                contacts.emails.push((factor, emails));
             }
-            1 => bound,
-            _ => to_front(bound, session),
-        };
+        }
+        Some(contacts)
+    }
+}
+
+fn emails(user: &User, session: &LoginMethod, factor: &FactorId) -> Vec<Email> {
+    let logins = oldest_first(user);
+    let real = |login: &&&LoginMethod| login.email.as_ref().is_some_and(|email| !contact::is_fake(email));
+    let own: Vec<&LoginMethod> = logins.iter().filter(|login| proves(login, factor)).copied().collect();
+    if [FactorId::OTP_EMAIL, FactorId::LINK_EMAIL].contains(factor) {
+        let bound = own.iter().filter_map(|login| login.email.clone());
+        let known = logins.iter().filter(real).filter_map(|login| login.email.clone());
+        let sessions = session.email.clone().filter(|email| !contact::is_fake(email));
+        return destinations(bound, known, sessions);
     }
     let pick = |wanted: fn(&LoginMethod, &Email) -> bool, from: &[&LoginMethod]| -> Vec<Email> {
         let fits = |login: &&&LoginMethod| login.email.as_ref().is_some_and(|email| wanted(login, email));
@@ -41,27 +63,54 @@ pub(crate) fn emails(user: &User, session_login: &LoginId, factor: &FactorId) ->
         let fake = pick(|_, email| contact::is_fake(email), &own);
         [verified, unverified, fake].concat()
     };
-    let listed = to_front(once(listed.into_iter()), session);
+    let listed = to_front(once(listed.into_iter()), session.email.as_ref());
     if listed.is_empty() && *factor == FactorId::PASSWORD {
-        return Email::parse(&format!("{session_login}@stfakeemail.supertokens.com")).into_iter().collect();
+        return Email::parse(&format!("{}@stfakeemail.supertokens.com", session.id)).into_iter().collect();
     }
     listed
 }
 
-fn once(emails: impl Iterator<Item = Email>) -> Vec<Email> {
-    let mut seen: Vec<Email> = Vec::new();
-    for email in emails {
-        if !seen.contains(&email) {
-            seen.push(email);
+fn phones(user: &User, session: &LoginMethod, factor: &FactorId) -> Vec<Phone> {
+    let logins = oldest_first(user);
+    let bound = logins.iter().filter(|login| proves(login, factor)).filter_map(|login| login.phone.clone());
+    let known = logins.iter().filter_map(|login| login.phone.clone());
+    destinations(bound, known, session.phone.clone())
+}
+
+/// Where something is sent: what is bound, so that no second login method is made; else what is known.
+fn destinations<T: PartialEq>(
+    bound: impl Iterator<Item = T>,
+    known: impl Iterator<Item = T>,
+    session: Option<T>,
+) -> Vec<T> {
+    let bound = once(bound);
+    match bound.is_empty() {
+        true => once(session.into_iter().chain(known)),
+        false => to_front(bound, session.as_ref()),
+    }
+}
+
+/// Those that joined at once stay in their order.
+fn oldest_first(user: &User) -> Vec<&LoginMethod> {
+    let mut logins: Vec<&LoginMethod> = user.logins.iter().collect();
+    logins.sort_by_key(|login| login.joined_at);
+    logins
+}
+
+fn once<T: PartialEq>(contacts: impl Iterator<Item = T>) -> Vec<T> {
+    let mut seen: Vec<T> = Vec::new();
+    for contact in contacts {
+        if !seen.contains(&contact) {
+            seen.push(contact);
         }
     }
     seen
 }
 
-fn to_front(mut emails: Vec<Email>, first: Option<Email>) -> Vec<Email> {
-    if let Some(at) = first.and_then(|first| emails.iter().position(|email| *email == first)) {
-        let first = emails.remove(at);
-        emails.insert(0, first);
+fn to_front<T: PartialEq>(mut contacts: Vec<T>, first: Option<&T>) -> Vec<T> {
+    if let Some(at) = first.and_then(|first| contacts.iter().position(|contact| contact == first)) {
+        let first = contacts.remove(at);
+        contacts.insert(0, first);
     }
-    emails
+    contacts
 }

@@ -20,7 +20,7 @@ use crate::{
         keys, role,
         session::{self, SessionRecord},
         tenant::Tenant,
-        user::{LoginKind, User},
+        user::User,
     },
     policy::{
         CompletedFactors, Known, Lazy, MfaPolicy as _, PolicyContext, PolicyError, PolicyErrorKind,
@@ -126,20 +126,7 @@ impl Desk {
         let ended = || Error::new(ErrorKind::SessionEnded, "the session's first factor can't be told");
         let user: User = self.kit.db.get(&keys::user(&row.user)).await?.ok_or_else(ended)?;
         let tenant: Tenant = self.kit.db.get(&keys::tenant(&row.tenant)).await?.ok_or_else(ended)?;
-        let login = user.login(&row.login).ok_or_else(ended)?;
-        let candidates: &[FactorId] = match (login.kind, &login.email) {
-            (LoginKind::EmailPassword, _) => &[FactorId::PASSWORD],
-            (LoginKind::ThirdParty, _) => &[FactorId::THIRD_PARTY],
-            (LoginKind::WebAuthn, _) => &[FactorId::WEBAUTHN],
-            (LoginKind::Passwordless, Some(_)) => &[FactorId::LINK_EMAIL, FactorId::OTP_EMAIL],
-            (LoginKind::Passwordless, None) => &[FactorId::LINK_PHONE, FactorId::OTP_PHONE],
-            (LoginKind::External, _) => &[],
-        };
-        let allowed = self.first_factors(&tenant);
-        let factor = candidates.iter().find(|factor| allowed.accepts(factor)).ok_or_else(ended)?;
-        let mut claim = MfaClaim::default();
-        claim.mark(factor.clone(), row.created_at);
-        Ok(claim)
+        MfaClaim::derive(&user, &row.login, &self.first_factors(&tenant), row.created_at).ok_or_else(ended)
     }
 
     /// Reads a session's row, judges again what was called in, and mints a token if that changed

@@ -92,7 +92,7 @@ impl Facts for StoredFacts {
         Box::pin(async {
             let set_up = self
                 .set_up
-                .get_or_try_init(|| async { Ok(self.factors.set_up(self.load_user().await?)) })
+                .get_or_try_init(|| async { Ok(self.factors.bound(self.load_user().await?.into())) })
                 .await?;
             Ok(set_up.as_slice())
         })

@@ -75,7 +75,7 @@ impl Desk {
         let now = self.kit.db.now();
         claim.evaluate(&requirements, now);
         let next = requirements.next_set(&claim.c, now).map(|next| next.factors).unwrap_or_default();
-        let set_up = self.factors.set_up(&user);
+        let set_up = self.factors.bound((&user).into());
         Ok(Standpoint { row, standing, user, claim, requirements, next, set_up })
     }
 

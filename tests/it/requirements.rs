@@ -26,7 +26,7 @@ const PASSWORD: FactorId = FactorId::PASSWORD;
 const TOTP: FactorId = FactorId::TOTP;
 
 /// A policy of an app's own, which says nothing of itself at the start.
-struct Own(Requirements);
+pub struct Own(Requirements);
 
 impl MfaPolicy for Own {
     async fn requirements(&self, _ctx: &PolicyContext<'_>) -> Result<Requirements, PolicyError> {
@@ -34,7 +34,7 @@ impl MfaPolicy for Own {
     }
 }
 
-fn own(items: Value) -> Own {
+pub fn own(items: Value) -> Own {
     Own(Requirements::from_json(&items).unwrap())
 }
 

@@ -7,8 +7,13 @@
 //! |---|---|
 //! | `stamp-unit` | stamps are whole seconds: `floor(ms / 1000)` |
 //! | `stale-v` | `v` is judged anew before a factor is set up: the `resync` twin of the case holds |
+//! | `unsatisfiable` | nothing comes next, at once (row P11), and it is said which factors are in the way |
 //!
-//! One difference has no tag: a negative stamp completes nothing (row P12). See [`requirement_lists`].
+//! Differences without a tag: a negative stamp completes nothing (row P12, see [`requirement_lists`]). Who is
+//! asked for the impossible is told so and not answered with 500 (row P11), and contacts are shown only as far
+//! as they are needed until all requirements are met (row P18, see [`session::mfa_info`]).
+//!
+//! What waits for something that isn't there yet is listed in [`WAITING`], by file or area.
 //!
 //! The folder is `tests/vectors`, or the one that the environment variable `MFA_VECTORS` names.
 
@@ -34,10 +39,83 @@ use tower_mfa::{
 
 use crate::support::TestApp;
 
+mod divergences;
+mod session;
+
+/// The files that run, each by the test of its name.
+const RUNNING: [&str; 14] = [
+    "allowed_to_setup",
+    "completion_sequences",
+    "contacts",
+    "default_requirements",
+    "divergences",
+    "factors_set_up",
+    "first_factors",
+    "mark_complete",
+    "mfa_info",
+    "missing_claim",
+    "policies",
+    "requirement_lists",
+    "required_factors_storage",
+    "validators",
+];
+/// What waits, as `file` or `file/area`, how many cases that is, and for what.
+const WAITING: [(&str, usize, &str); 6] = [
+    ("divergences/send-code", 2, "Codes"),
+    ("divergences/totp", 2, "Factors"),
+    ("legacy_2fa", 20, "Codes"),
+    ("linking_and_session", 43, "Accounts"),
+    ("send_code", 21, "Codes"),
+    ("totp_endpoints", 27, "Factors"),
+];
+
 /// The time of every evaluation; no list of the vectors has an age.
 const NOW: Timestamp = Timestamp::from_secs(1_702_877_939);
 /// The claim's key.
 const CLAIM: &str = "st-mfa";
+
+/// All cases there are.
+const CASES: usize = 666;
+
+/// Nothing is left out unsaid: each file runs or waits, each area of the divergences too, and what waits is as
+/// much as the list says.
+#[test]
+fn what_runs_and_what_waits_is_everything() {
+    let tests = [
+        include_str!("vectors.rs"),
+        include_str!("vectors/session.rs"),
+        include_str!("vectors/divergences.rs"),
+    ]
+    .concat();
+    for file in RUNNING {
+        let test = format!("fn {file}() {{");
+        assert!(tests.contains(&test) && tests.contains(&format!("(\"{file}\"")), "{file} has no test");
+    }
+    let is_vectors = |path: &PathBuf| path.extension().is_some_and(|end| end == "json");
+    let names = fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path()).filter(is_vectors);
+    let files: BTreeSet<String> =
+        names.map(|path| path.file_stem().unwrap().to_string_lossy().into_owned()).collect();
+    let whole = |(name, ..): &(&str, usize, &str)| (!name.contains('/')).then(|| (*name).to_owned());
+    let listed: Vec<String> =
+        RUNNING.map(String::from).into_iter().chain(WAITING.iter().filter_map(whole)).collect();
+    assert_eq!(listed.len(), RUNNING.len() + 4, "four files wait");
+    assert_eq!(BTreeSet::from_iter(listed), files);
+
+    let area = |case: &Value| case["area"].as_str().unwrap().to_owned();
+    let areas: BTreeSet<String> = cases("divergences").iter().map(area).collect();
+    let waiting = WAITING.iter().filter_map(|(name, ..)| name.strip_prefix("divergences/"));
+    assert_eq!(areas, divergences::AREAS.into_iter().chain(waiting).map(String::from).collect());
+
+    for (name, count, capability) in WAITING {
+        let (file, area) = name.split_once('/').map_or((name, None), |(file, area)| (file, Some(area)));
+        let waits = |case: &&Value| area.is_none_or(|area| case["area"] == area);
+        assert_eq!(cases(file).iter().filter(waits).count(), count, "{name} waits for {capability}");
+        assert!(["Codes", "Accounts", "Factors"].contains(&capability), "{name}");
+    }
+    let all: usize = files.iter().map(|file| cases(file).len()).sum();
+    let waiting: usize = WAITING.iter().map(|(_, count, _)| count).sum();
+    assert_eq!((all, waiting), (CASES, 115));
+}
 
 #[test]
 fn requirement_lists() {
@@ -417,12 +495,17 @@ fn offered(recipe: &Value) -> Vec<FactorId> {
 
 /// Runs every case of a file and then names all that failed.
 fn each(file: &str, run: impl Fn(&Value)) {
-    let cases = cases(file);
+    each_of(file, |_| true, run);
+}
+
+/// Those cases of a file that are `wanted`.
+fn each_of(file: &str, wanted: impl Fn(&Value) -> bool, run: impl Fn(&Value)) {
+    let cases: Vec<Value> = cases(file).into_iter().filter(|case| wanted(case)).collect();
     let mut failed = Vec::new();
     let mut ran = 0;
     for case in &cases {
         let name = case["name"].as_str().expect("a case has a name");
-        let decided = ["stamp-unit", "stale-v"].map(Value::from);
+        let decided = ["stamp-unit", "stale-v", "unsatisfiable"].map(Value::from);
         let known = case.get("divergence").is_none_or(|tag| decided.contains(tag));
         if !known || catch_unwind(AssertUnwindSafe(|| run(case))).is_err() {
             failed.push(name);
@@ -434,9 +517,13 @@ fn each(file: &str, run: impl Fn(&Value)) {
     assert!(ran > 0, "{file}: no cases");
 }
 
-fn cases(file: &str) -> Vec<Value> {
+fn folder() -> PathBuf {
     let here = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vectors");
-    let path = env::var_os("MFA_VECTORS").map_or_else(here, PathBuf::from).join(file).with_extension("json");
+    env::var_os("MFA_VECTORS").map_or_else(here, PathBuf::from)
+}
+
+fn cases(file: &str) -> Vec<Value> {
+    let path = folder().join(file).with_extension("json");
     let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let vectors: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     vectors["cases"].as_array().expect("cases").clone()
