@@ -105,45 +105,70 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
 
 /// The system's clock, guarded (row J28): it follows the wall clock forward; when that falls more
 /// than 5 s behind, it goes on from its own maximum at the speed of the monotonic clock.
+///
+/// The wall clock is looked at ten times a second at most; in between, the monotonic clock counts.
 pub struct SystemClock {
-    anchor: Mutex<Anchor>,
+    start: Instant,
+    /// What this clock is ahead of the monotonic one, which counts the milliseconds since the start.
+    lead: AtomicI64,
+    /// The last look at the wall clock.
+    looked: AtomicI64,
+    guard: Mutex<Guard>,
     offset: AtomicI64,
     held: AtomicI64,
 }
 
-struct Anchor {
-    wall: i64,
-    at: Instant,
+/// What the wall clock is expected to be ahead of the monotonic one, and when that was settled.
+struct Guard {
+    lead: i64,
+    at: i64,
 }
 
-/// How far the wall clock may fall behind before the guard takes over.
+/// How far the wall clock may fall behind before the guard takes over, in milliseconds.
 const SLACK: i64 = 5_000;
+/// How long the monotonic clock counts alone, in milliseconds.
+const ALONE: i64 = 100;
 
 impl SystemClock {
     /// Starts from the wall clock as it is.
     pub fn new() -> Self {
+        Self::starting(wall(), Instant::now())
+    }
+
+    fn starting(wall: i64, start: Instant) -> Self {
         Self {
-            anchor: Mutex::new(Anchor { wall: wall(), at: Instant::now() }),
+            start,
+            lead: AtomicI64::new(wall),
+            looked: AtomicI64::new(0),
+            guard: Mutex::new(Guard { lead: wall, at: 0 }),
             offset: AtomicI64::new(0),
             held: AtomicI64::new(0),
         }
     }
 
-    fn guarded(&self, wall: i64, at: Instant) -> i64 {
-        let mut anchor = self.anchor.lock().unwrap_or_else(PoisonError::into_inner);
-        let elapsed = millis(at.saturating_duration_since(anchor.at));
-        let expected = anchor.wall.saturating_add(elapsed);
+    #[inline]
+    fn guarded(&self, at: Instant, wall: impl FnOnce() -> i64) -> i64 {
+        let elapsed = millis(at.saturating_duration_since(self.start));
+        if elapsed.saturating_sub(self.looked.load(Ordering::Relaxed)) >= ALONE {
+            self.look(wall(), elapsed);
+        }
+        self.lead.load(Ordering::Relaxed).saturating_add(elapsed)
+    }
+
+    fn look(&self, wall: i64, elapsed: i64) {
+        let mut guard = self.guard.lock().unwrap_or_else(PoisonError::into_inner);
+        let expected = guard.lead.saturating_add(elapsed);
         let behind = expected.saturating_sub(wall);
         // Slow drift is forgiven at 0.1 %, so that two honest clocks never part for good.
-        let forgiven = behind.clamp(0, elapsed / 1000);
-        if behind <= 0 {
-            *anchor = Anchor { wall, at };
-        } else if forgiven > 0 {
-            *anchor = Anchor { wall: expected - forgiven, at };
+        let forgiven = behind.clamp(0, elapsed.saturating_sub(guard.at).max(0) / 1000);
+        if behind <= 0 || forgiven > 0 {
+            *guard = Guard { lead: guard.lead.saturating_sub(behind.min(forgiven)), at: elapsed };
         }
         let held = if behind > SLACK { behind } else { 0 };
+        let shown = if held > 0 { expected } else { wall };
         self.held.store(held, Ordering::Relaxed);
-        if held > 0 { expected } else { wall }
+        self.lead.store(shown.saturating_sub(elapsed), Ordering::Relaxed);
+        self.looked.store(elapsed, Ordering::Relaxed);
     }
 }
 
@@ -161,7 +186,8 @@ impl fmt::Debug for SystemClock {
 
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
-        Timestamp(self.guarded(wall(), Instant::now()).saturating_add(self.offset.load(Ordering::Relaxed)))
+        let guarded = self.guarded(monotonic(), wall);
+        Timestamp(guarded.saturating_add(self.offset.load(Ordering::Relaxed)))
     }
 
     fn follow(&self, offset_millis: i64) {
@@ -193,7 +219,8 @@ fn wall() -> i64 {
 }
 
 fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+    let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+    seconds.saturating_mul(1000).saturating_add(i64::from(duration.subsec_millis()))
 }
 
 #[cfg(test)]
@@ -202,20 +229,33 @@ mod tests {
 
     #[test]
     fn sec_j28_the_guard_never_stands_still_and_never_goes_back() {
-        let clock = SystemClock::new();
         let start = Instant::now();
         let at = |secs: u64| start + Duration::from_secs(secs);
         let base = 1_700_000_000_000;
-        *clock.anchor.lock().unwrap() = Anchor { wall: base, at: start };
-        assert_eq!(clock.guarded(base + 10_000, at(10)), base + 10_000);
+        let clock = SystemClock::starting(base, start);
+        assert_eq!(clock.guarded(at(10), || base + 10_000), base + 10_000);
         // An hour back: from here on the monotonic clock counts.
-        assert_eq!(clock.guarded(base + 20_000 - 3_600_000, at(20)), base + 20_000);
+        assert_eq!(clock.guarded(at(20), || base + 20_000 - 3_600_000), base + 20_000);
         assert!(clock.held() > Duration::from_secs(3500));
-        assert!(clock.guarded(base + 30_000 - 3_600_000, at(30)) >= base + 29_990);
+        assert!(clock.guarded(at(30), || base + 30_000 - 3_600_000) >= base + 29_990);
         // Forward is followed, and small steps back are the wall clock's own business.
-        assert_eq!(clock.guarded(base + 90_000, at(40)), base + 90_000);
-        assert_eq!(clock.guarded(base + 88_000, at(40)), base + 88_000);
+        assert_eq!(clock.guarded(at(40), || base + 90_000), base + 90_000);
+        assert_eq!(clock.guarded(at(41), || base + 89_000), base + 89_000);
         assert_eq!(clock.held(), Duration::ZERO);
+    }
+
+    /// Between two looks the clock goes on; a jump of the wall clock, either way, is seen at the next one.
+    #[test]
+    fn sec_j28_a_jump_is_seen_within_a_tenth_of_a_second() {
+        let (start, base) = (Instant::now(), 1_700_000_000_000);
+        let at = |millis: u64| start + Duration::from_millis(millis);
+        for (jump, seen, after) in [(3_600_000, 3_600_000, 3_600_000), (-2_000, -2_000, 0), (-6_000, 0, 0)] {
+            let clock = SystemClock::starting(base, start);
+            assert_eq!(clock.guarded(at(99), || unreachable!()), base + 99);
+            assert_eq!(clock.guarded(at(100), || base + 100 + jump), base + 100 + seen, "{jump}");
+            assert_eq!(clock.guarded(at(150), || unreachable!()), base + 150 + seen, "{jump}");
+            assert_eq!(clock.guarded(at(200), || base + 200), base + 200 + after, "{jump}");
+        }
     }
 
     #[test]

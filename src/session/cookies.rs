@@ -1,12 +1,12 @@
 //! The session cookies: names, attributes, and what a configuration may say about them.
 
-use std::{fmt, sync::LazyLock};
+use std::fmt;
 
 use cookie::{
     Cookie,
     time::{Duration as Span, OffsetDateTime},
 };
-use memchr::{memchr, memmem::Finder};
+use memchr::memchr;
 
 use super::{
     csrf::AntiCsrf,
@@ -149,13 +149,6 @@ impl CookieConfig {
 
     pub(crate) fn name(&self, jar: Jar) -> &'static str {
         jar.of::<&str>(if self.host_prefix { &HOST_NAMES } else { &NAMES })
-    }
-
-    /// Finds a jar's name in a request.
-    pub(crate) fn finder(&self, jar: Jar) -> &'static Finder<'static> {
-        static FINDERS: LazyLock<[Finder<'static>; 2]> = LazyLock::new(|| NAMES.map(finder));
-        static HOST_FINDERS: LazyLock<[Finder<'static>; 2]> = LazyLock::new(|| HOST_NAMES.map(finder));
-        jar.of(if self.host_prefix { &HOST_FINDERS } else { &FINDERS })
     }
 
     /// The `Path` in force.
@@ -318,31 +311,17 @@ pub(crate) fn pairs(field: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     })
 }
 
-/// Finds the values of the pairs by one name in a `Cookie` field: names compare as bytes, without the blanks
-/// around them (row C03). It looks for the name, not at every pair: most fields hold many and are ours once.
-/// Each comes with the place in the field where its pair ends.
-pub(crate) fn values<'a>(
-    finder: &'a Finder<'static>,
-    field: &'a [u8],
-) -> impl Iterator<Item = (usize, &'a [u8])> {
-    let mut from = 0;
+/// The pairs of a `Cookie` field, each with its value if it goes by this name: names compare as bytes, without
+/// the blanks around them (row C03).
+#[inline]
+pub(crate) fn by_name<'a>(name: &'a str, field: &'a [u8]) -> impl Iterator<Item = Option<&'a [u8]>> {
+    let mut rest = Some(field);
     std::iter::from_fn(move || {
-        loop {
-            let at = from + finder.find(field.get(from..)?)?;
-            from = at + finder.needle().len();
-            let begins = trim_end(field.get(..at)?).last().is_none_or(|byte| *byte == b';');
-            // What follows is looked at only where a pair by this name is sure: a field may be full of the name.
-            if begins && let Some(rest) = trim_start(field.get(from..)?).strip_prefix(b"=") {
-                let (value, _) = cut(rest, b';');
-                from = field.len() - rest.len() + value.len();
-                return Some((from, trim(value)));
-            }
-        }
+        let (pair, tail) = cut(rest?, b';');
+        rest = tail;
+        let after = trim_start(pair).strip_prefix(name.as_bytes());
+        Some(after.and_then(|after| trim_start(after).strip_prefix(b"=")).map(trim))
     })
-}
-
-fn finder(name: &'static str) -> Finder<'static> {
-    Finder::new(name.as_bytes())
 }
 
 /// What comes before the first such byte, and what comes after it, if there is one.

@@ -79,7 +79,8 @@ struct Known {
     ends: BTreeSet<(Timestamp, Subject)>,
     /// Changes that found no room concern tokens until then.
     lost_until: Option<Timestamp>,
-    read: Option<(Instant, Timestamp)>,
+    /// Until when the last complete read can be relied on.
+    relied: Option<(Instant, Timestamp)>,
 }
 
 /// Tokens with a number lower than these are concerned.
@@ -111,7 +112,7 @@ impl Feed {
             anew.fold(change, token_life, now);
         }
         let mut known = self.write();
-        anew.read = known.read;
+        anew.relied = known.relied;
         *known = anew;
     }
 
@@ -132,8 +133,9 @@ impl Feed {
         let mut known = self.write();
         known.forget(began_at);
         // Two reads may overlap and end in any order: the later beginning counts.
-        if known.read.is_none_or(|(last, _)| last <= began) {
-            known.read = Some((began, began_at));
+        let until = (began + STALE_AFTER, began_at + STALE_AFTER);
+        if known.relied.is_none_or(|(last, _)| last <= until.0) {
+            known.relied = Some(until);
         }
     }
 
@@ -173,14 +175,16 @@ impl Known {
             (self.users.get(token.user), numbers.user),
             (self.sessions.get(token.session), numbers.session),
         ];
-        let concerned = |by: fn(&Marks) -> u64| {
-            marks.iter().any(|(marks, number)| marks.is_some_and(|marks| *number < by(marks)))
-        };
-        if concerned(|marks| marks.revoked) {
+        let (mut revoked, mut anew) = (false, false);
+        for (marks, number) in marks {
+            revoked |= marks.is_some_and(|marks| number < marks.revoked);
+            anew |= marks.is_some_and(|marks| number < marks.anew);
+        }
+        if revoked {
             Verdict::Revoked
         } else if self.lost_until.is_some_and(|until| now <= until) {
             Verdict::AskStore
-        } else if concerned(|marks| marks.anew) {
+        } else if anew {
             Verdict::JudgeAnew
         } else {
             Verdict::Current
@@ -190,11 +194,9 @@ impl Known {
     /// The monotonic clock may have slept with the machine and the wall clock may have been set: whichever
     /// says more counts.
     fn freshness(&self, instant: Instant, now: Timestamp) -> Freshness {
-        match self.read {
+        match self.relied {
             None => Freshness::Never,
-            Some((began, began_at)) if instant > began + STALE_AFTER || now > began_at + STALE_AFTER => {
-                Freshness::Stale
-            }
+            Some((until, until_at)) if instant > until || now > until_at => Freshness::Stale,
             Some(_) => Freshness::Fresh,
         }
     }

@@ -6,15 +6,13 @@
 
 use std::str;
 
+use super::{
+    cookies::{CookieConfig, Jar, TransferMethod, by_name, cut, trim},
+    token,
+};
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, ORIGIN},
-};
-use memchr::memchr_iter;
-
-use super::{
-    cookies::{CookieConfig, Jar, TransferMethod, cut, trim, values},
-    token,
 };
 
 pub(crate) use self::write::{
@@ -35,8 +33,6 @@ pub(crate) struct Presented<'a> {
     pub(crate) access: Access<'a>,
     /// The bearer token as it came, whatever it is. `None` where the server takes no header tokens.
     bearer: Option<&'a [u8]>,
-    /// Whether a cookie by the access token's name came along.
-    access_cookie: bool,
     headers: &'a HeaderMap,
     config: &'a CookieConfig,
 }
@@ -96,27 +92,28 @@ impl<'a> Presented<'a> {
     pub(crate) fn read(headers: &'a HeaderMap, config: &'a CookieConfig) -> Result<Self, TooLarge> {
         let (bearer, ambiguous) = authorization(headers);
         let bearer = bearer.filter(|_| config.methods.allow(TransferMethod::Header));
-        let cookie = Cookies::named(Jar::Access, headers, config)?;
-        let by_cookie = config.methods.allow(TransferMethod::Cookie);
         let access = match bearer.filter(|bearer| token::shaped(bearer)) {
             _ if ambiguous => Access::Ambiguous,
+            // It decides alone: what else came isn't looked at (row J23).
             Some(text) => Access::Token { text, method: TransferMethod::Header },
-            None if by_cookie && cookie.differ => Access::Duplicate,
-            None => match cookie.first.filter(|text| by_cookie && token::shaped(text)) {
-                Some(text) => Access::Token { text, method: TransferMethod::Cookie },
-                None => Access::Absent,
-            },
+            None => Self::by_cookie(headers, config)?,
         };
-        Ok(Self { access, bearer, access_cookie: cookie.first.is_some(), headers, config })
+        Ok(Self { access, bearer, headers, config })
     }
 
-    /// Every value that came under the refresh cookie's name (row C04).
-    fn refresh_cookies(&self) -> Vec<&'a [u8]> {
+    fn by_cookie(headers: &'a HeaderMap, config: &'a CookieConfig) -> Result<Access<'a>, TooLarge> {
+        let cookie = Cookies::named(Jar::Access, headers, config)?;
+        Ok(match cookie.first.filter(|_| config.methods.allow(TransferMethod::Cookie)) {
+            Some(_) if cookie.differ => Access::Duplicate,
+            Some(text) if token::shaped(text) => Access::Token { text, method: TransferMethod::Cookie },
+            _ => Access::Absent,
+        })
+    }
+
+    /// Every value that came under a cookie's name (row C04).
+    fn cookies(&self, jar: Jar) -> Vec<&'a [u8]> {
         let fields = self.headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
-        fields
-            .flat_map(|field| values(self.config.finder(Jar::Refresh), field))
-            .map(|(_, value)| value)
-            .collect()
+        fields.flat_map(|field| by_name(self.config.name(jar), field)).flatten().collect()
     }
 
     /// Reads the rest of what the request says: only where it matters.
@@ -133,7 +130,7 @@ impl<'a> Presented<'a> {
             return None;
         }
         // What is no text is none of ours.
-        let values = self.refresh_cookies().into_iter().filter_map(|value| str::from_utf8(value).ok());
+        let values = self.cookies(Jar::Refresh).into_iter().filter_map(|value| str::from_utf8(value).ok());
         let values: Vec<&str> = values.collect();
         (!values.is_empty()).then_some((values, TransferMethod::Cookie))
     }
@@ -142,7 +139,9 @@ impl<'a> Presented<'a> {
     /// goes on by the other.
     pub(crate) fn carries(&self, method: TransferMethod) -> bool {
         match method {
-            TransferMethod::Cookie => self.access_cookie || !self.refresh_cookies().is_empty(),
+            TransferMethod::Cookie => {
+                [Jar::Access, Jar::Refresh].iter().any(|jar| !self.cookies(*jar).is_empty())
+            }
             TransferMethod::Header => {
                 matches!(self.access, Access::Token { method: TransferMethod::Header, .. })
             }
@@ -201,22 +200,18 @@ impl<'a> Cookies<'a> {
         if self.bytes > MOST_BYTES {
             return Err(TooLarge);
         }
-        // A value holds no semicolon, and ours is most of the field: what is left of it is counted.
-        let mut counted = 0;
-        self.count += 1;
-        for (end, value) in values(config.finder(jar), field) {
-            self.differ |= self.first.is_some_and(|other| other != value);
-            self.first = Some(value);
-            self.count += semicolons(field.get(counted..end.saturating_sub(value.len())));
-            counted = end;
+        for value in by_name(config.name(jar), field) {
+            self.count += 1;
+            if self.count > MOST_COOKIES {
+                return Err(TooLarge);
+            }
+            if let Some(value) = value {
+                self.differ |= self.first.is_some_and(|other| other != value);
+                self.first = Some(value);
+            }
         }
-        self.count += semicolons(field.get(counted..));
-        if self.count > MOST_COOKIES { Err(TooLarge) } else { Ok(()) }
+        Ok(())
     }
-}
-
-fn semicolons(piece: Option<&[u8]>) -> usize {
-    memchr_iter(b';', piece.unwrap_or_default()).count()
 }
 
 /// Whether some name has several fields: most requests have none, and then one look a name is enough.

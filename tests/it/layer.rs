@@ -132,10 +132,8 @@ async fn sec_m04_x10_methods_and_preflights() {
     );
     get.is(200);
     head.is(200);
-    for name in [header::CACHE_CONTROL, header::VARY] {
-        assert_eq!(get.headers.get_all(&name).iter().count(), 1, "{name}");
-        assert_eq!(get.headers[&name], head.headers[&name], "{name}");
-    }
+    assert_eq!(get.headers.get_all(header::CACHE_CONTROL).iter().count(), 1);
+    assert_eq!(get.headers[header::CACHE_CONTROL], head.headers[header::CACHE_CONTROL]);
     for method in ["GET", "HEAD", "OPTIONS", "POST", "FOO"] {
         send(&router, bare(method.parse().unwrap(), "/user")).await.is(401);
     }
@@ -455,15 +453,15 @@ async fn sec_c11_c12_the_handlers_own_headers() {
             answer.headers.get_all(header::VARY).iter().map(|value| value.to_str().unwrap().to_owned());
         (answer.headers[header::CACHE_CONTROL].to_str().unwrap().to_owned(), vary.collect::<Vec<_>>())
     };
-    let vary = || vec!["Cookie, Authorization".to_owned()];
-    for (request, control) in [
-        (bare(Method::GET, "/page"), "public, max-age=3600"),
-        (alice.request(Method::GET, "/page", None), "private, no-store"),
-        (alice.request(Method::GET, "/strict", None), "no-store, max-age=0"),
-        (alice.request(Method::GET, "/noted", None), "no-store"),
+    for (request, control, varies) in [
+        (bare(Method::GET, "/page"), "public, max-age=3600", true),
+        (alice.request(Method::GET, "/page", None), "private, no-store", false),
+        (alice.request(Method::GET, "/strict", None), "no-store, max-age=0", false),
+        (alice.request(Method::GET, "/noted", None), "no-store", true),
     ] {
         let path = request.uri().to_string();
-        assert_eq!(cached(&send(&router, request).await), (control.to_owned(), vary()), "{path}");
+        let vary = if varies { vec!["Cookie, Authorization".to_owned()] } else { Vec::new() };
+        assert_eq!(cached(&send(&router, request).await), (control.to_owned(), vary), "{path}");
     }
     let noted = send(&router, alice.request(Method::GET, "/noted", None)).await;
     let names: Vec<&str> = noted.cookies().iter().map(|cookie| cookie.split('=').next().unwrap()).collect();

@@ -150,6 +150,7 @@ pub(crate) fn no_store(headers: &mut HeaderMap) {
 }
 
 /// A protected answer is nobody else's and nobody keeps it (row C11), unless the handler is stricter still.
+/// What isn't stored needn't say what it varies with (RFC 9111, section 4.1).
 pub(crate) fn private(headers: &mut HeaderMap) {
     let strict = headers
         .get(CACHE_CONTROL)
@@ -157,18 +158,16 @@ pub(crate) fn private(headers: &mut HeaderMap) {
     if !strict {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
     }
-    vary(headers);
 }
 
 /// The same for an answer in which the handler said nothing about cookies or caching: most of them. One look
 /// at its few names is cheaper than a search for each of ours. Says whether it was such an answer.
 #[inline]
 pub(crate) fn private_if_plain(headers: &mut HeaderMap) -> bool {
-    let ours = |name: &HeaderName| *name == SET_COOKIE || *name == CACHE_CONTROL || *name == VARY;
+    let ours = |name: &HeaderName| *name == SET_COOKIE || *name == CACHE_CONTROL;
     let plain = !headers.keys().any(ours);
     if plain {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
-        headers.insert(VARY, VARIES);
     }
     plain
 }
