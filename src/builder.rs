@@ -379,11 +379,13 @@ mod tests {
         truth: Arc<AtomicI64>,
         wrong_by: i64,
         set_by: Arc<AtomicI64>,
+        /// How far the guard holds it up, in seconds.
+        held: u64,
     }
 
     impl Node {
         fn wrong_by(seconds: i64, truth: &Arc<AtomicI64>) -> Self {
-            Self { truth: Arc::clone(truth), wrong_by: seconds * 1000, set_by: Arc::default() }
+            Self { truth: Arc::clone(truth), wrong_by: seconds * 1000, set_by: Arc::default(), held: 0 }
         }
     }
 
@@ -395,6 +397,10 @@ mod tests {
 
         fn follow(&self, offset: i64) {
             self.set_by.fetch_add(offset, Ordering::SeqCst);
+        }
+
+        fn held(&self) -> Duration {
+            Duration::from_secs(self.held)
         }
     }
 
@@ -442,11 +448,15 @@ mod tests {
 
         /// A node that has just started.
         fn node(&self, wrong_by: i64) -> Mfa {
+            self.by(Node::wrong_by(wrong_by, &self.truth))
+        }
+
+        fn by(&self, clock: Node) -> Mfa {
             let app = AppInfo::new("Shop", "https://api.shop.test", "https://shop.test").unwrap();
             let mut builder =
                 Mfa::builder(app, self.secrets.clone(), self.store.clone()).without_email_codes();
             // As the system's clock is: set by the store's.
-            builder.clock = Arc::new(Node::wrong_by(wrong_by, &self.truth));
+            builder.clock = Arc::new(clock);
             builder.build().unwrap()
         }
 
@@ -549,6 +559,18 @@ mod tests {
             let row =
                 right.desk.kit.db.get::<SessionRecord>(&keys::session(&handle_of(&first))).await.unwrap();
             assert!(row.is_none());
+        }
+    }
+
+    /// Row J28: the wall clock fell back, and the guard goes on alone. A minute is too much for that.
+    #[tokio::test]
+    async fn sec_j28_a_node_whose_clock_is_held_for_over_a_minute_is_not_ready() {
+        let nodes = Nodes::new();
+        for (held, ready) in [(0, true), (60, true), (61, false)] {
+            let mfa = nodes.by(Node { held, ..Node::wrong_by(0, &nodes.truth) });
+            mfa.desk.kit.ready().await.unwrap();
+            mfa.desk.kit.poll_feed().await.unwrap();
+            assert_eq!(mfa.is_ready(), ready, "{held}");
         }
     }
 

@@ -61,7 +61,8 @@ pub enum KeyState {
 }
 
 impl Keys<'_> {
-    /// The keys as they are stored, the oldest first.
+    /// The keys as they are stored, the oldest first. The first one is made when a new app is first used, so
+    /// right after `build()` there may be none; `Mfa::is_ready` says when there is.
     ///
     /// # Errors
     /// If the store failed.
@@ -99,7 +100,7 @@ impl Keys<'_> {
     }
 
     /// Publishes a key that takes over in a minute, once every process knows it; live tokens stay good. If
-    /// one waits to take over already, that will do. Answers its id.
+    /// one waits to take over already, that will do. Where no key signs yet, it takes over at once. Answers its id.
     ///
     /// # Errors
     /// If the store failed, or the stored keys can't be opened.
@@ -110,7 +111,7 @@ impl Keys<'_> {
 
     /// Takes a key out for ever, because somebody else may have it: every process stops accepting what it
     /// signed within 2 s (row J08). Its tokens are answered `try refresh token`; a refresh gives one by
-    /// another key, which is made at once if there is none. A second call changes nothing.
+    /// another key, which is made at once if none may sign yet. A second call changes nothing.
     ///
     /// Services elsewhere that verify by the JWK set go on until they fetch it again: tell them.
     ///

@@ -1,7 +1,7 @@
 //! CORS for the configured origins: outermost, so that refusals are readable too (rows X09, X11).
 
 use http::{HeaderName, HeaderValue, Method, Request, header};
-use tower_http::cors::{AllowOrigin, CorsLayer};
+use tower_http::cors::{AllowCredentials, AllowOrigin, CorsLayer};
 
 use crate::{
     engine::Mfa,
@@ -49,9 +49,12 @@ impl Mfa {
     pub fn cors_with(&self, headers: impl IntoIterator<Item = HeaderName>) -> CorsLayer {
         let websites = &self.desk.kit.config.app.websites;
         let origins = websites.iter().filter_map(|origin| HeaderValue::from_str(origin.as_str()).ok());
+        let origins: Vec<HeaderValue> = origins.collect();
+        let listed = origins.clone();
         CorsLayer::new()
             .allow_origin(AllowOrigin::list(origins))
-            .allow_credentials(true)
+            // Said to nobody else: the public keys are for any origin, and never with credentials (row X09).
+            .allow_credentials(AllowCredentials::predicate(move |origin, _| listed.contains(origin)))
             .allow_methods([
                 Method::GET,
                 Method::POST,

@@ -153,7 +153,8 @@ impl Kit {
             clock.follow(ahead);
             *moved = moved.saturating_add(ahead);
         }
-        self.clock_set.store(true, Ordering::Relaxed);
+        // Whoever sees that it was set sees what it was set to.
+        self.clock_set.store(true, Ordering::Release);
         let skewed = moved.unsigned_abs() > SKEW || clock.held() > HELD;
         if !self.skewed.swap(skewed, Ordering::Relaxed) && skewed {
             #[cfg(feature = "tracing")]
@@ -196,7 +197,7 @@ impl Kit {
 
     /// A node whose clock was never set judges nothing: its feed stays unread.
     async fn ensure_clock(&self) -> Result<(), Error> {
-        if self.clock_set.load(Ordering::Relaxed) { Ok(()) } else { self.set_clock().await }
+        if self.clock_set.load(Ordering::Acquire) { Ok(()) } else { self.set_clock().await }
     }
 
     async fn read_news(&self, cursor: &mut Cursor) -> Result<(), Error> {

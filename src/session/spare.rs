@@ -19,7 +19,8 @@ thread_local! {
 /// A piece that holds this state and belongs to the caller alone.
 #[inline]
 pub(super) fn take(state: State) -> Arc<Mutex<State>> {
-    let spare = SPARE.with_borrow_mut(Vec::pop);
+    // A thread that ends has none any more.
+    let spare = SPARE.try_with(|spare| spare.borrow_mut().pop()).ok().flatten();
     if let Some(mut piece) = spare
         && let Some(free) = Arc::get_mut(&mut piece)
     {
@@ -32,7 +33,8 @@ pub(super) fn take(state: State) -> Arc<Mutex<State>> {
 /// Gives back a piece that the caller alone holds.
 #[inline]
 pub(super) fn put(piece: Arc<Mutex<State>>) {
-    SPARE.with_borrow_mut(|spare| {
+    let _ = SPARE.try_with(|spare| {
+        let mut spare = spare.borrow_mut();
         if spare.len() < MOST {
             spare.push(piece);
         }

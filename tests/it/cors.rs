@@ -58,6 +58,8 @@ async fn sec_x09_credentials_are_for_the_listed_origins_alone() {
             assert!(list(&answer, "vary").contains("origin"), "{origin} {:?}", answer.headers);
             if listed {
                 assert_eq!(answer.headers["access-control-allow-credentials"], "true");
+            } else {
+                assert!(!answer.headers.contains_key("access-control-allow-credentials"), "{origin}");
             }
             for (name, value) in &answer.headers {
                 assert!(!name.as_str().starts_with("access-control-") || value != "*", "{name}");
@@ -65,8 +67,14 @@ async fn sec_x09_credentials_are_for_the_listed_origins_alone() {
         }
     }
     // The public keys alone are for everybody, and without credentials they are.
-    let keys = app.send(bare("GET", "/auth/jwt/jwks.json")).await;
-    keys.is(200);
+    let keys = |origin| with(bare("GET", "/auth/jwt/jwks.json"), &[("origin", origin)]);
+    for request in [bare("GET", "/auth/jwt/jwks.json"), keys("https://evil.test"), keys("null")] {
+        let answer = app.send(request).await;
+        answer.is(200);
+        assert_eq!(answer.headers[ORIGIN], "*");
+        assert!(!answer.headers.contains_key("access-control-allow-credentials"), "{:?}", answer.headers);
+    }
+    assert_eq!(app.send(keys(SITE)).await.headers[ORIGIN], SITE);
 }
 
 #[tokio::test]

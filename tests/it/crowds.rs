@@ -248,6 +248,7 @@ async fn sec_s06_an_old_token_writes_nothing_back() {
         let router: Router =
             Router::new().route("/put/{name}/{value}", post(put)).layer(MfaLayer::required(app.mfa.clone()));
         let old = alice.clone();
+        app.clock.advance(Duration::from_secs(60));
         alice.keep(&send(&router, posted(&alice, "/put/a/1", None)).await);
         alice.keep(&send(&router, posted(&alice, "/put/b/2", None)).await);
         // The old token knows neither, and says that `c` is what is new.
@@ -258,6 +259,9 @@ async fn sec_s06_an_old_token_writes_nothing_back() {
             ["a", "b", "c"].map(|name| up[name].as_i64())
         };
         assert_eq!(members(&late), [Some(1), Some(2), Some(3)]);
+        // However often it is written anew, it ends when it would have: only a refresh gives a later end.
+        let end = |browser: &Browser| browser.front.as_ref().unwrap()["ate"].as_i64().unwrap();
+        assert_eq!((end(&alice), end(&late)), (end(&old), end(&old)));
         alice.refresh().await.is(200);
         assert_eq!(members(&alice), [Some(1), Some(2), Some(3)]);
         // What the old token says of the factors is no input either.

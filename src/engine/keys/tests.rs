@@ -7,7 +7,7 @@ use std::{
 use super::*;
 use crate::{
     Clock,
-    base::{error::ErrorKind, hash},
+    base::{error::ErrorKind, hash, time},
     config::{AppInfo, Lifetimes, Secrets},
     model::{
         keys,
@@ -16,6 +16,7 @@ use crate::{
     session::{
         Kit,
         claims::tests::somebody,
+        feed::Freshness,
         signing::SigningKey,
         token::{self, OpenError, Room},
     },
@@ -424,6 +425,22 @@ async fn sec_j08_a_read_of_the_feed_that_is_cut_off_loses_no_revocation() {
     tokio::time::timeout(Duration::from_millis(50), kit(&two).read_feed()).await.unwrap_err();
     kit(&two).poll_feed().await.unwrap();
     assert!(opens(kit(&two), &token).is_err());
+}
+
+#[tokio::test]
+async fn sec_r18_the_feed_stays_unread_until_the_clock_is_set() {
+    let store = Slow::new(&MemoryStore::new());
+    let mfa = slow_node(&store, None);
+    let soon = Duration::from_millis(200);
+    // By a request that asks first, and by the background.
+    store.clock.store(3000, Ordering::SeqCst);
+    tokio::time::timeout(soon, kit(&mfa).read_feed()).await.unwrap_err();
+    store.clock.store(3000, Ordering::SeqCst);
+    tokio::time::timeout(soon, kit(&mfa).poll_feed()).await.unwrap_err();
+    let freshness = || kit(&mfa).feed.freshness(time::monotonic(), kit(&mfa).db.now());
+    assert_eq!(freshness(), Freshness::Never);
+    kit(&mfa).read_feed().await.unwrap();
+    assert_eq!(freshness(), Freshness::Fresh);
 }
 
 #[tokio::test]
