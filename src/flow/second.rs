@@ -1,6 +1,8 @@
 //! A factor was proved within a session: one batch with the credential spent, the login linked, `c` and
 //! `v`, a new refresh token, and the audit (design, part 5, "The completion of a second factor").
 
+use std::net::IpAddr;
+
 use super::{
     Caller, Desk, Refusal,
     admit::{self, Admission, NotAdmitted, Second},
@@ -17,12 +19,13 @@ use crate::{
     },
     claim::MfaClaim,
     factor::{Credential, Proof},
+    hooks::{FactorCompleted, Happened},
     model::{
         Staged, Tx,
-        audit::{self, Event, What},
+        audit::{self, Audited, Cause, Event},
         change::Change,
         epoch::Standing,
-        keys,
+        keys, metadata,
         session::{self, SessionRecord},
         user::{self, NewLogin, Owner, User},
     },
@@ -32,6 +35,14 @@ use crate::{
         refresh::{self, Completing, Elevation},
     },
 };
+
+/// What comes with a completion beside its proof.
+#[derive(Clone, Copy)]
+struct By {
+    peer: Option<IpAddr>,
+    /// Whether the factor is asked of the user from now on: the app's answer.
+    opts_in: bool,
+}
 
 /// A session as a second factor's steps see it: read anew, never taken from the token.
 pub(crate) struct Standpoint {
@@ -147,24 +158,56 @@ impl Desk {
                 _ => self.owner_for(&at.user, &resolved),
             };
             // Not only at the start: what was allowed then may be no longer (rows F01, O15).
-            self.admit_second(&at, &proof.factor, owner.as_ref())?;
+            let admission = match self.admit_second(&at, &proof.factor, owner.as_ref()) {
+                Ok(admission) => admission,
+                Err(refusal) => {
+                    let event = Event::new(Audited::FactorRefused, &claims.tenant).user(&claims.user);
+                    let event = event.session(&claims.handle).factor(&proof.factor);
+                    audit::note(&self.kit.db, event.peer(caller.request.peer)).await?;
+                    return Err(refusal);
+                }
+            };
             let linking = self.linking(caller, &at.user, &resolved).await?;
             let mut after = at.claim.clone();
             after.mark(proof.factor.clone(), proof.at);
             let will_be = would_be(&at.user, owner.as_ref(), &resolved, &claims, self.kit.db.now())?;
             let requirements = self.asked(caller, &claims, &at.row, &will_be, &after).await?;
+            let completed = |user| FactorCompleted {
+                user,
+                tenant: &claims.tenant,
+                session: &claims.handle,
+                factor: &proof.factor,
+                first_factor: false,
+                enrolled: admission == Admission::Enrol,
+            };
+            let opts_in = self.hooks.opts_in(&completed(&at.user)).await?;
             let (at, resolved, requirements, proof_ref, claims_ref) =
                 (&at, &resolved, &requirements, &proof, &*claims);
+            let by = By { peer: caller.request.peer, opts_in };
             let round = self
                 .kit
                 .db
                 .transact(&claims.handle, |tx| async move {
-                    self.stage_second(tx, session, claims_ref, proof_ref, at, resolved, linking, requirements)
-                        .await
+                    self.stage_second(
+                        tx,
+                        session,
+                        claims_ref,
+                        proof_ref,
+                        at,
+                        resolved,
+                        linking,
+                        requirements,
+                        by,
+                    )
+                    .await
                 })
                 .await?;
             if let Round::Done(outcome, changes) = round {
                 self.kit.learn(&changes);
+                if let Outcome::Done(done) = &outcome {
+                    let happened = [Happened::FactorCompleted(completed(&done.user))];
+                    self.hooks.tell(&happened, &self.kit.db.trail.counts).await;
+                }
                 return Ok(outcome);
             }
         }
@@ -207,6 +250,7 @@ impl Desk {
         resolved: &Resolved,
         linking: Link,
         requirements: &Requirements,
+        by: By,
     ) -> Result<Staged<Round>, Error> {
         let (kit, now, tenant) = (&self.kit, tx.now(), &claims.tenant);
         let alive = kit.alive(&mut tx, &claims.handle).await?;
@@ -231,17 +275,16 @@ impl Desk {
             Ok(linked) => linked,
             Err(not_linked) => {
                 // A right code that can't be linked is spent all the same; nothing else changes.
-                audit::stage(
-                    &mut tx,
-                    Event::new(What::DestinationRefused, tenant).user(&user.id).session(&claims.handle),
-                )?;
+                let event = Event::new(Audited::DestinationRefused, tenant).user(&user.id);
+                audit::stage(&mut tx, event.session(&claims.handle).peer(by.peer))?;
                 return tx.commit(Round::Done(Outcome::NotLinked(not_linked), Vec::new()));
             }
         };
         let (created, mut changes) = linked;
         if created {
             // A factor was added: every other session of the user ends (row S09).
-            changes.push(session::end_of_user(&mut tx, &user.id, Some(&claims.handle)).await?);
+            let (keep, cause) = (Some(&claims.handle), Cause::FactorsChanged);
+            changes.push(session::end_of_user(&mut tx, &user.id, keep, cause).await?);
         }
         let numbers = Standing::read(&mut tx, tenant, &user.id).await?.numbers(row.revision);
         let numbers = numbers.ok_or(Error::new(ErrorKind::SessionEnded, "user or tenant are gone"))?;
@@ -254,18 +297,28 @@ impl Desk {
             let most = kit.config.max_sessions;
             changes.extend(session::list_as_full(&mut tx, &user.id, &claims.handle, most).await?);
         }
-        let by = Completing { handle: &claims.handle, user: &user.id, refresh_hash1: &claims.refresh_hash1 };
+        let from =
+            Completing { handle: &claims.handle, user: &user.id, refresh_hash1: &claims.refresh_hash1 };
         let grace = kit.config.lifetimes.refresh_grace;
-        let (token, line) = refresh::complete(&row.lineage, &kit.refresh, by, now, grace)?;
+        let (token, line) = refresh::complete(&row.lineage, &kit.refresh, from, now, grace)?;
         row.lineage = line;
         row.used_at = now;
         let (_opened, tokens) = kit.issue(&row, &token, session.opened().method, now)?;
         session::put(&mut tx, &claims.handle, &row).await?;
         Standing::check(&mut tx, tenant, &user.id).await?;
-        let what = if created { What::FactorLinked } else { What::FactorCompleted };
+        if by.opts_in {
+            // After the numbers that the row carries: this session is judged by it like any other one.
+            let (_, change) = metadata::edit(&mut tx, &user.id, |list| list.add(&proof.factor)).await?;
+            if let Some(change) = change {
+                changes.push(change);
+                let event = Event::new(Audited::OptedIn, tenant).user(&user.id).factor(&proof.factor);
+                audit::stage(&mut tx, event.session(&claims.handle))?;
+            }
+        }
+        let what = if created { Audited::FactorLinked } else { Audited::FactorCompleted };
         let event = Event::new(what, tenant).user(&user.id).session(&claims.handle).factor(&proof.factor);
-        audit::stage(&mut tx, event)?;
-        let done = Completed { user, created, tokens };
+        audit::stage(&mut tx, event.peer(by.peer))?;
+        let done = Completed { user, created, met: claim.v, tokens };
         tx.commit(Round::Done(Outcome::Done(Box::new(done)), changes))
     }
 

@@ -13,7 +13,7 @@ use std::{
 use super::{
     claims::AccessClaims,
     cookies::TransferMethod,
-    feed::{Feed, Freshness, Numbered, Verdict},
+    feed::{Feed, FeedCounts, Freshness, Numbered, Verdict},
     keyring::{Keys, ReloadGate},
     refresh::{self, Elevation, RefreshKeys, RefreshToken},
     seen::Seen,
@@ -34,6 +34,7 @@ use crate::{
     config::Config,
     model::{
         Db, Staged, Tx,
+        audit::{Audited, Event},
         change::{self, Change, ChangeKind, Cursor},
         epoch::Standing,
         keys,
@@ -57,6 +58,7 @@ pub(crate) struct Kit {
     pub(crate) keys: Keys,
     pub(crate) gate: ReloadGate,
     pub(crate) feed: Feed,
+    pub(crate) feed_counts: FeedCounts,
     /// How far the feed was read; held while it is being read, so that readers share one read.
     cursor: tokio::sync::Mutex<Cursor>,
     /// Newest first.
@@ -101,6 +103,7 @@ impl Kit {
             keys: Keys::new(seen),
             gate: ReloadGate::default(),
             feed: Feed::default(),
+            feed_counts: FeedCounts::default(),
             cursor: tokio::sync::Mutex::default(),
             refresh,
             sealer,
@@ -200,11 +203,19 @@ impl Kit {
     }
 
     async fn read_news(&self, cursor: &mut Cursor) -> Result<(), Error> {
+        let read = self.try_read_news(cursor).await;
+        let counts = &self.feed_counts;
+        let counter = if read.is_ok() { &counts.reads } else { &counts.failures };
+        counter.fetch_add(1, Ordering::Relaxed);
+        read
+    }
+
+    async fn try_read_news(&self, cursor: &mut Cursor) -> Result<(), Error> {
         let (began, began_at) = (time::monotonic(), self.db.now());
         let news = change::news(&self.db, cursor).await?;
         let life = self.config.lifetimes.access_token;
         if news.restart {
-            self.feed.restart(&news.changes, life, began_at);
+            self.note_overrun(self.feed.restart(&news.changes, life, began_at));
         } else {
             self.learn(&news.changes);
         }
@@ -220,9 +231,23 @@ impl Kit {
 
     /// Folds in what this process itself committed, at once.
     pub(crate) fn learn<'a>(&self, changes: impl IntoIterator<Item = &'a Change>) {
-        for change in changes {
-            self.feed.fold(change, self.config.lifetimes.access_token, self.db.now());
+        let (life, now) = (self.config.lifetimes.access_token, self.db.now());
+        self.note_overrun(changes.into_iter().filter(|change| !self.feed.fold(change, life, now)).count());
+    }
+
+    /// Changes that found no room: from now on the store is asked (row K04).
+    fn note_overrun(&self, lost: usize) {
+        if lost > 0 {
+            self.feed_counts.overruns.fetch_add(lost as u64, Ordering::Relaxed);
+            #[cfg(feature = "tracing")]
+            tracing::warn!(lost, "more changed than is kept in memory: the store is asked for every session");
         }
+    }
+
+    /// Tells, and stores nowhere, that a session was kept out of a route for a claim.
+    pub(crate) fn mention_refusal(&self, claims: &AccessClaims) {
+        let event = Event::new(Audited::AccessRefused, &claims.tenant).user(&claims.user);
+        self.db.trail.mention(event.session(&claims.handle), self.db.now());
     }
 
     /// Reads a session's row and the numbers it is measured against.

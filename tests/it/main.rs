@@ -9,6 +9,7 @@
 )]
 
 mod answers;
+mod audit;
 mod bad_input;
 mod caches;
 mod changes;
@@ -23,6 +24,7 @@ mod faults;
 #[cfg(all(unix, feature = "sqlite"))]
 mod feed;
 mod forge;
+mod hooks;
 mod keys;
 mod layer;
 mod mixup;
