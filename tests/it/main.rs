@@ -29,6 +29,10 @@ mod keys;
 mod layer;
 mod mixup;
 mod mount;
+#[cfg(feature = "sqlite")]
+mod news;
+#[cfg(feature = "sqlite")]
+mod processes;
 mod races;
 mod readiness;
 mod refresh;
