@@ -111,7 +111,8 @@ impl Users<'_> {
 
     /// Takes a login method away from a user, with its credential and its codes under way: nobody signs in by it
     /// any more, and the factors that it proved aren't set up any more. Every session of the user ends, as
-    /// whenever what one signs in with changes (row S09).
+    /// whenever what one signs in with changes (row S09). What the user opted into stays: see
+    /// [`FactorsOf::opt_out`](crate::account::FactorsOf::opt_out).
     ///
     /// # Errors
     /// `NotFound` without the user or if the login method isn't theirs, `Invalid` if it is their last one.

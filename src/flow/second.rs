@@ -6,10 +6,9 @@ use std::net::IpAddr;
 use super::{
     Caller, Desk, Refusal,
     admit::{self, Admission, NotAdmitted, Second},
-    complete::{Completed, Outcome, ROUNDS, Resolved, Round, named},
-    evaluate::{Subject, apply, guarded, renew_roles, session_facts},
+    complete::{Completed, Outcome, ROUNDS, Resolved, Round},
+    evaluate::{Subject, apply, renew_roles, session_facts},
     facts::StoredFacts,
-    link::{self, Claimants, LinkPlan, NotLinked},
 };
 use crate::{
     base::{
@@ -23,18 +22,19 @@ use crate::{
     model::{
         Staged, Tx,
         audit::{self, Audited, Cause, Event},
-        change::Change,
         epoch::Standing,
         keys, metadata,
         session::{self, SessionRecord},
-        user::{self, NewLogin, Owner, User},
+        user::{self, Owner, User},
     },
-    policy::{Link, LinkContext, NewAccount, Requirements},
+    policy::{Link, Requirements},
     session::{
         AccessClaims, Session,
         refresh::{self, Completing, Elevation},
     },
 };
+
+mod linking;
 
 /// What comes with a completion beside its proof.
 #[derive(Clone, Copy)]
@@ -214,31 +214,6 @@ impl Desk {
         Err(Error::unavailable("what is required kept changing").into())
     }
 
-    /// Whose the credential is. A contact that the session's user proved in another tenant is theirs here
-    /// as well (`spec/mfa.md` §13.4).
-    fn owner_for(&self, user: &User, resolved: &Resolved) -> Option<UserId> {
-        let elsewhere = resolved.new.as_ref().is_some_and(|new| has_name(user, new));
-        let owner = resolved.owner.as_ref().map(|owner| owner.user.clone());
-        owner.or_else(|| elsewhere.then(|| user.id.clone()))
-    }
-
-    async fn linking(&self, caller: &Caller, user: &User, resolved: &Resolved) -> Result<Link, Error> {
-        let Some(new) = &resolved.new else { return Ok(Link::Yes) };
-        let account = NewAccount {
-            kind: new.kind,
-            email: new.email.clone(),
-            phone: new.phone.clone(),
-            verified: new.verified,
-        };
-        let ctx = LinkContext {
-            tenant: &caller.tenant,
-            session_user: Some(user),
-            account: &account,
-            owner: resolved.owner.as_ref().map(|owner| &owner.user),
-        };
-        guarded(self.linking.ask(&ctx)).await
-    }
-
     #[allow(clippy::too_many_arguments, reason = "the values of one round, each of its own type")]
     async fn stage_second(
         &self,
@@ -321,75 +296,6 @@ impl Desk {
         let done = Completed { user, created, met: claim.v, tokens };
         tx.commit(Round::Done(Outcome::Done(Box::new(done)), changes))
     }
-
-    /// Stages what the plan says about login methods. Says whether one was added.
-    async fn stage_link(
-        &self,
-        tx: &mut Tx,
-        user: &mut User,
-        claims: &AccessClaims,
-        resolved: &Resolved,
-        linking: Link,
-    ) -> Result<Result<(bool, Vec<Change>), NotLinked>, Error> {
-        let tenant = &claims.tenant;
-        let owner = &resolved.owner;
-        let other = match owner.as_ref().filter(|owner| owner.user != user.id) {
-            Some(owner) => user::load(tx, &owner.user).await?,
-            None => None,
-        };
-        let new = match (&resolved.new, &other, owner) {
-            (Some(new), ..) => Some(new.clone()),
-            (None, Some(other), Some(owner)) => named(other, &owner.login),
-            _ => None,
-        };
-        let Some(new) = new else { return Ok(Ok((false, Vec::new()))) };
-        if owner.is_none() && has_name(user, &new) {
-            // Proved in another tenant: from now on it counts here as well.
-            if user::is_taken_in(tx, user, tenant).await? {
-                return Ok(Err(NotLinked::ContactTaken));
-            }
-            user::add_to_tenant(tx, user, tenant).await?;
-            return Ok(Ok((false, Vec::new())));
-        }
-        let contact_of = user::primary_of(tx, tenant, &new).await?;
-        let session_contact_of = self.blocked_by(tx, user, tenant).await?;
-        let owned =
-            owner.as_ref().map(|owner| (&owner.user, other.as_ref().is_some_and(|other| other.primary)));
-        let plan = link::decide(&Claimants {
-            session_user: &user.id,
-            session_user_primary: user.primary,
-            session_contact_of: session_contact_of.as_ref(),
-            owner: owned,
-            contact_of: contact_of.as_ref(),
-            verified: new.verified,
-            answer: linking,
-        });
-        match (plan, other) {
-            (Err(not_linked), _) => Ok(Err(not_linked)),
-            (Ok(LinkPlan::Keep), _) => Ok(Ok((false, Vec::new()))),
-            (Ok(LinkPlan::Absorb), Some(other)) => Ok(Ok((true, user::absorb(tx, user, other).await?))),
-            (Ok(LinkPlan::Add | LinkPlan::Absorb), _) => {
-                user::add_login(tx, tenant, user, &new).await?;
-                Ok(Ok((true, Vec::new())))
-            }
-        }
-    }
-
-    /// The primary user of one of the user's own contacts, if that is somebody else.
-    pub(super) async fn blocked_by(
-        &self,
-        tx: &mut Tx,
-        user: &User,
-        tenant: &TenantId,
-    ) -> Result<Option<UserId>, Error> {
-        for login in user.logins.iter().filter(|_| !user.primary) {
-            let owner = user::primary_of(tx, tenant, &NewLogin::from(login)).await?;
-            if let Some(other) = owner.filter(|owner| *owner != user.id) {
-                return Ok(Some(other));
-            }
-        }
-        Ok(None)
-    }
 }
 
 /// The user as it will be once linked: policies read what is set up then.
@@ -414,10 +320,4 @@ async fn owner_now(tx: &mut Tx, tenant: &TenantId, resolved: &Resolved) -> Resul
         (None, Some(owner)) => tx.get(&keys::login_of(&owner.login)).await,
         (None, None) => Ok(None),
     }
-}
-
-/// Whether one of the user's login methods has this name, in whatever tenant.
-fn has_name(user: &User, new: &NewLogin) -> bool {
-    let tenant = TenantId::PUBLIC;
-    user.logins.iter().any(|login| NewLogin::from(login).key(&tenant) == new.key(&tenant))
 }

@@ -65,7 +65,7 @@ pub trait AuditSink: Send + Sync + 'static {
 }
 
 /// Writes events to `tracing`, under the target `tower_mfa::audit`: what is alarming as a warning, refreshes
-/// for debugging, the rest as information. The default.
+/// and refusals for a claim for debugging, the rest as information. The default.
 #[cfg(feature = "tracing")]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TracingSink;
@@ -92,7 +92,7 @@ impl AuditSink for TracingSink {
         }
         match event.what {
             what if what.is_alarming() => log!(warn),
-            Audited::Refreshed => log!(debug),
+            Audited::Refreshed | Audited::AccessRefused => log!(debug),
             _ => log!(info),
         }
         Ok(())

@@ -129,8 +129,8 @@ pub enum Audited {
 }
 
 impl Audited {
-    /// Whether somebody was refused, caught, or locked out, or something is broken: what an operator wants
-    /// to see first.
+    /// Whether somebody was wrong, caught or locked out, or something is broken: what an operator wants to see
+    /// first. Not that a session lacks a claim, as every other one does between two factors.
     pub fn is_alarming(self) -> bool {
         matches!(
             self,
@@ -139,7 +139,6 @@ impl Audited {
                 | Self::LockedOut
                 | Self::DestinationRefused
                 | Self::FactorRefused
-                | Self::AccessRefused
                 | Self::RefreshReuse
                 | Self::PreElevationReuse
                 | Self::PasswordHashUnreadable

@@ -104,6 +104,17 @@ struct Marks {
     until: Timestamp,
 }
 
+/// The feed as it is read from its beginning.
+#[derive(Default)]
+pub(crate) struct Anew(Known);
+
+impl Anew {
+    /// As [`Feed::fold`].
+    pub(crate) fn fold(&mut self, change: &Change, token_life: Duration, now: Timestamp) -> bool {
+        self.0.fold(change, token_life, now)
+    }
+}
+
 impl Feed {
     /// Takes in one change; again does no harm. `token_life` is that of the longest access token. `false`: it
     /// found no room, and the store is asked instead.
@@ -113,20 +124,11 @@ impl Feed {
         known.fold(change, token_life, now)
     }
 
-    /// Starts over with all changes there are: nothing that was known before is kept. Says how many found no
-    /// room.
-    pub(crate) fn restart<'c>(
-        &self,
-        changes: impl IntoIterator<Item = &'c Change>,
-        token_life: Duration,
-        now: Timestamp,
-    ) -> usize {
-        let mut anew = Known::default();
-        let lost = changes.into_iter().filter(|change| !anew.fold(change, token_life, now)).count();
+    /// Starts over with what was read from the beginning: nothing that was known before is kept.
+    pub(crate) fn take_over(&self, anew: Anew) {
         let mut known = self.write();
-        anew.read = known.read;
-        *known = anew;
-        lost
+        let read = known.read;
+        *known = Known { read, ..anew.0 };
     }
 
     /// What is known against a token with these numbers, and how far silence can be relied on.
@@ -405,7 +407,9 @@ mod tests {
         assert_eq!(feed.freshness(instant + secs(4500), START + secs(4500)), Freshness::Fresh);
         // Starting over forgets changes, not that a read was made.
         feed.fold(&change(Subject::User(user("u")), 5, ChangeKind::Revoked), LIFE, START);
-        feed.restart([&change(Subject::App, 3, ChangeKind::JudgeAnew)], LIFE, START);
+        let mut anew = Anew::default();
+        anew.fold(&change(Subject::App, 3, ChangeKind::JudgeAnew), LIFE, START);
+        feed.take_over(anew);
         assert_eq!(feed.freshness(instant + secs(4500), START + secs(4500)), Freshness::Fresh);
         assert_eq!(verdict(&feed, numbers(2, 0, 0, 0), START), Verdict::JudgeAnew);
         assert_eq!(verdict(&feed, numbers(3, 0, 0, 0), START), Verdict::Current);

@@ -13,7 +13,7 @@ use std::{
 use super::{
     claims::AccessClaims,
     cookies::TransferMethod,
-    feed::{Feed, FeedCounts, Freshness, Numbered, Verdict},
+    feed::{Feed, FeedCounts},
     keyring::{Keys, ReloadGate},
     refresh::{self, Elevation, RefreshKeys, RefreshToken},
     seen::Seen,
@@ -35,7 +35,7 @@ use crate::{
     model::{
         Db, Staged, Tx,
         audit::{Audited, Event},
-        change::{self, Change, ChangeKind, Cursor},
+        change::{self, ChangeKind, Cursor},
         epoch::Standing,
         keys,
         seal::Sealer,
@@ -60,7 +60,7 @@ pub(crate) struct Kit {
     pub(crate) feed: Feed,
     pub(crate) feed_counts: FeedCounts,
     /// How far the feed was read; held while it is being read, so that readers share one read.
-    cursor: tokio::sync::Mutex<Cursor>,
+    pub(super) cursor: tokio::sync::Mutex<Cursor>,
     /// Newest first.
     pub(crate) refresh: Vec<RefreshKeys>,
     pub(crate) sealer: Arc<Sealer>,
@@ -171,77 +171,9 @@ impl Kit {
         self.skewed.load(Ordering::Relaxed)
     }
 
-    /// What the feed says of an opened token, and whether its silence can be relied on.
-    #[inline]
-    pub(crate) fn verdict(&self, claims: &AccessClaims, now: Timestamp) -> (Verdict, Freshness) {
-        let (numbers, session) = (&claims.epochs, &claims.handle);
-        let token = Numbered { numbers, user: &claims.user, tenant: &claims.tenant, session };
-        self.feed.judge(&token, time::monotonic(), now)
-    }
-
-    /// Reads the feed, unless another caller did while this one waited.
-    pub(crate) async fn read_feed(&self) -> Result<(), Error> {
-        let asked = time::monotonic();
-        self.ensure_clock().await?;
-        let mut cursor = self.cursor.lock().await;
-        if self.feed.freshness(asked, self.db.now()) == Freshness::Fresh {
-            return Ok(());
-        }
-        self.read_news(&mut cursor).await
-    }
-
-    /// Reads the feed: what the background does once a second.
-    pub(crate) async fn poll_feed(&self) -> Result<(), Error> {
-        self.ensure_clock().await?;
-        let mut cursor = self.cursor.lock().await;
-        self.read_news(&mut cursor).await
-    }
-
     /// A node whose clock was never set judges nothing: its feed stays unread.
-    async fn ensure_clock(&self) -> Result<(), Error> {
+    pub(super) async fn ensure_clock(&self) -> Result<(), Error> {
         if self.clock_set.load(Ordering::Relaxed) { Ok(()) } else { self.set_clock().await }
-    }
-
-    async fn read_news(&self, cursor: &mut Cursor) -> Result<(), Error> {
-        let read = self.try_read_news(cursor).await;
-        let counts = &self.feed_counts;
-        let counter = if read.is_ok() { &counts.reads } else { &counts.failures };
-        counter.fetch_add(1, Ordering::Relaxed);
-        read
-    }
-
-    async fn try_read_news(&self, cursor: &mut Cursor) -> Result<(), Error> {
-        let (began, began_at) = (time::monotonic(), self.db.now());
-        let news = change::news(&self.db, cursor).await?;
-        let life = self.config.lifetimes.access_token;
-        if news.restart {
-            self.note_overrun(self.feed.restart(&news.changes, life, began_at));
-        } else {
-            self.learn(&news.changes);
-        }
-        // Before the place is moved on: whoever is stopped here reads the same news again (row J08). A new
-        // beginning may have lost what it said of the keys.
-        if news.restart || news.changes.iter().any(|change| change.kind == ChangeKind::Keys) {
-            self.load_keys().await?;
-        }
-        *cursor = news.cursor;
-        self.feed.was_read(began, began_at);
-        Ok(())
-    }
-
-    /// Folds in what this process itself committed, at once.
-    pub(crate) fn learn<'a>(&self, changes: impl IntoIterator<Item = &'a Change>) {
-        let (life, now) = (self.config.lifetimes.access_token, self.db.now());
-        self.note_overrun(changes.into_iter().filter(|change| !self.feed.fold(change, life, now)).count());
-    }
-
-    /// Changes that found no room: from now on the store is asked (row K04).
-    fn note_overrun(&self, lost: usize) {
-        if lost > 0 {
-            self.feed_counts.overruns.fetch_add(lost as u64, Ordering::Relaxed);
-            #[cfg(feature = "tracing")]
-            tracing::warn!(lost, "more changed than is kept in memory: the store is asked for every session");
-        }
     }
 
     /// Tells, and stores nowhere, that a session was kept out of a route for a claim.
