@@ -19,7 +19,8 @@ use crate::{
         otp::{Otp, Peppers},
     },
     flow::{Desk, shadow::Shadow},
-    model::{Db, seal::Sealer},
+    hooks::{AnyHooks, AnySink, AuditSink, Hooks, NoHooks},
+    model::{Db, audit::Trail, seal::Sealer},
     policy::{AnyLinkPolicy, AnyPolicy, LinkPolicy, MfaPolicy, SecondFactorsOnly, UserOrTenant},
     session::{
         Kit,
@@ -49,6 +50,8 @@ pub struct MfaBuilder {
     claims: Vec<ClaimRef>,
     validators: Vec<Arc<dyn ClaimValidator>>,
     peer: Peer,
+    hooks: AnyHooks,
+    sink: AnySink,
     seen: Seen,
     #[cfg(feature = "password")]
     password_rules: crate::factor::PasswordRules,
@@ -87,6 +90,8 @@ impl Mfa {
             claims: Vec::new(),
             validators: Vec::new(),
             peer: Peer::default(),
+            hooks: AnyHooks::new(NoHooks),
+            sink: AnySink::default(),
             seen: Seen::default(),
             #[cfg(feature = "password")]
             password_rules: crate::factor::PasswordRules::default(),
@@ -117,6 +122,19 @@ impl MfaBuilder {
     /// that it reads and the live policy didn't; it may take half a second, and its failure is only counted.
     pub fn shadow(mut self, policy: impl MfaPolicy) -> Self {
         self.shadow = Some(AnyPolicy::new(policy));
+        self
+    }
+
+    /// What the app does when something happened, and whether a completed factor is asked for from then on: see
+    /// [`hooks`](crate::hooks).
+    pub fn hooks(mut self, hooks: impl Hooks) -> Self {
+        self.hooks = AnyHooks::new(hooks);
+        self
+    }
+
+    /// Who hears of every security decision. Default: `tracing`, under the target `tower_mfa::audit`.
+    pub fn audit(mut self, sink: impl AuditSink) -> Self {
+        self.sink = AnySink::new(sink);
         self
     }
 
@@ -306,7 +324,8 @@ impl MfaBuilder {
         let peppers = peppers.fold(Peppers::new(id, key), |all, (id, key)| all.with_old(id, key));
         let refresh =
             self.secrets.derive("refresh").iter().map(|(_, key)| RefreshKeys::derive(key)).collect();
-        let db = Db::new(self.store, Arc::clone(&self.clock), config.lifetimes.access_token);
+        let (trail, inbox) = Trail::new();
+        let db = Db::new(self.store, Arc::clone(&self.clock), config.lifetimes.access_token, trail);
         // Without delivery there are no codes either: nothing is ever staged.
         let delivery = self.delivery.unwrap_or_else(|| AnyDelivery::new(crate::delivery::Outbox::new()));
         let (clock, seals) = (self.own_clock, Arc::clone(&sealer));
@@ -325,12 +344,13 @@ impl MfaBuilder {
             otp: Otp::new(check::otp_settings(&config), peppers),
             courier: Arc::new(Courier::new(db, sealer, delivery).map_err(wrong)?),
             peer: self.peer,
+            hooks: self.hooks,
             #[cfg(feature = "password")]
             passwords: crate::factor::password::PasswordHasher::new(Default::default()).map_err(wrong)?,
             #[cfg(feature = "password")]
             password_rules: self.password_rules,
         };
-        Ok(Mfa::start(Arc::new(desk)))
+        Ok(Mfa::start(Arc::new(desk), inbox, self.sink))
     }
 }
 

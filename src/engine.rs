@@ -2,7 +2,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -18,9 +21,17 @@ pub use self::{
 };
 pub use crate::flow::shadow::ShadowCounts;
 use crate::{
-    base::{error::Error, time},
+    base::{
+        error::Error,
+        time::{self, Timestamp},
+    },
     flow::{Desk, shadow::Shadow},
-    model::{Db, change::Change},
+    hooks::{self, AnySink, AuditEvent},
+    model::{
+        Db,
+        audit::{self, Inbox},
+        change::Change,
+    },
     session::feed::Freshness,
 };
 
@@ -57,10 +68,14 @@ impl fmt::Debug for Mfa {
 }
 
 impl Mfa {
-    pub(crate) fn start(desk: Arc<Desk>) -> Self {
+    pub(crate) fn start(desk: Arc<Desk>, inbox: Inbox, sink: AnySink) -> Self {
         let ticking = tokio::spawn(upkeep::run(Arc::clone(&desk)));
         let sending = tokio::spawn(crate::delivery::worker::run(Arc::clone(&desk.courier)));
-        Self { desk, _background: Arc::new(Background(vec![ticking, sending])) }
+        let counts = || Arc::clone(&desk.kit.db.trail.counts);
+        let listening = tokio::spawn(hooks::listen(sink, counts(), inbox.events));
+        let attending = tokio::spawn(hooks::attend(desk.hooks.clone(), counts(), inbox.endings));
+        let tasks = vec![ticking, sending, listening, attending];
+        Self { desk, _background: Arc::new(Background(tasks)) }
     }
 
     /// Users and their login methods.
@@ -93,16 +108,37 @@ impl Mfa {
         Keys { mfa: self }
     }
 
+    /// The audit trail from a time on, oldest first, at most 1000 events: what every process on the store
+    /// decided, as it was written with its effect, for 90 days. To go on, ask from the last event's time on; events of
+    /// that very time come again.
+    ///
+    /// # Errors
+    /// If the store failed.
+    pub async fn audit_trail(&self, since: Timestamp) -> Result<Vec<AuditEvent>, Error> {
+        audit::since(self.db(), since).await
+    }
+
     /// Counters since the start, for operators.
     pub fn counters(&self) -> Counters {
+        let (kit, count) = (&self.desk.kit, |counter: &AtomicU64| counter.load(Ordering::Relaxed));
+        let told = &kit.db.trail.counts;
         Counters {
             #[cfg(feature = "password")]
             password_hashes: self.desk.passwords.hashes(),
             #[cfg(not(feature = "password"))]
             password_hashes: 0,
             code_comparisons: self.desk.otp.comparisons(),
-            refresh_grace_hits: self.desk.kit.grace_hits.load(Ordering::Relaxed),
             shadow: self.desk.shadow.as_ref().map(Shadow::counts).unwrap_or_default(),
+            refresh_grace_hits: count(&kit.grace_hits),
+            audit_dropped: count(&told.dropped),
+            audit_failed: count(&told.failed),
+            hooks_failed: count(&told.hooks_failed),
+            feed_reads: count(&kit.feed_counts.reads),
+            feed_failures: count(&kit.feed_counts.failures),
+            served_stale: count(&kit.feed_counts.served_stale),
+            refused_stale: count(&kit.feed_counts.refused_stale),
+            feed_overruns: count(&kit.feed_counts.overruns),
+            feed_subjects: kit.feed.len() as u64,
         }
     }
 
@@ -114,9 +150,17 @@ impl Mfa {
         reads && !kit.is_skewed() && kit.keys.current().signing(now).is_some()
     }
 
-    /// Takes no new work, and waits for what is under way, at most 30 s.
+    /// Takes no new work, and waits for what is under way, and for the audit sink and the hooks to hear of it, at
+    /// most 30 s each.
     pub async fn shutdown(&self) {
-        self.desk.kit.tasks.drain(Duration::from_secs(30)).await;
+        let patience = Duration::from_secs(30);
+        self.desk.kit.tasks.drain(patience).await;
+        let told = async {
+            while self.db().trail.counts.waiting.load(Ordering::SeqCst) > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let _late = tokio::time::timeout(patience, told).await;
     }
 
     fn db(&self) -> &Db {
@@ -155,4 +199,25 @@ pub struct Counters {
     pub refresh_grace_hits: u64,
     /// What the policy on trial would have done.
     pub shadow: ShadowCounts,
+    /// How many audit events the sink didn't hear of because too many waited. The store's trail has them.
+    pub audit_dropped: u64,
+    /// How often the audit sink failed, took over 5 s or panicked.
+    pub audit_failed: u64,
+    /// How often a hook did after the commit, or an end of a session found no room among those that waited.
+    pub hooks_failed: u64,
+    /// How often the change feed was read completely.
+    pub feed_reads: u64,
+    /// How often it could not be read.
+    pub feed_failures: u64,
+    /// Requests that were let through while it couldn't be read: mounts that say
+    /// [`Stale::Serve`](crate::config::Stale::Serve), the default.
+    pub served_stale: u64,
+    /// Requests that were answered 503 because it couldn't be read: mounts that say
+    /// [`Stale::Refuse`](crate::config::Stale::Refuse), and all before it was read once.
+    pub refused_stale: u64,
+    /// Changes that found no room in memory: for as long as tokens live that they may concern, the store is asked
+    /// for every session.
+    pub feed_overruns: u64,
+    /// Subjects whose changes are kept in memory now, at most 100000.
+    pub feed_subjects: u64,
 }

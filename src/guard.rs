@@ -166,10 +166,11 @@ fn check<B>(request: &Request<B>, validators: &[Arc<dyn ClaimValidator>]) -> Res
         return Err(Box::new(refuse::denied(&SessionDenied::Unauthorised)));
     };
     let failed = validator::enforce(validators, &session.claims().payload, session.kit().db.now());
-    match failed.is_empty() {
-        true => Ok(()),
-        false => Err(Box::new(refuse::denied(&SessionDenied::InvalidClaims(failed)))),
+    if failed.is_empty() {
+        return Ok(());
     }
+    session.kit().mention_refusal(&session.claims());
+    Err(Box::new(refuse::denied(&SessionDenied::InvalidClaims(failed))))
 }
 
 pin_project! {

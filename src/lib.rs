@@ -16,6 +16,7 @@ pub mod extract;
 pub mod factor;
 mod flow;
 pub mod guard;
+pub mod hooks;
 pub mod layer;
 mod model;
 pub mod policy;

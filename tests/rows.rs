@@ -14,7 +14,7 @@ const GROUPS: [(&str, usize); 5] = [("J", 30), ("C", 15), ("R", 20), ("S", 19), 
 /// What a row can wait for.
 const KINDS: [&str; 6] = ["fp", "kill", "sim", "loom", "fuzz", "capability"];
 /// How many entries wait. The list can't grow unseen: whoever adds one says so here.
-const WAITING: usize = 30;
+const WAITING: usize = 28;
 
 /// A row's line.
 #[derive(Debug, Default, PartialEq)]

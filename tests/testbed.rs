@@ -211,10 +211,26 @@ fn two_processes_share_a_store() {
     within_two_seconds(|| there.get("/api/admin").status == 200);
     assert_eq!(there.get(&format!("/test/otp?contact={EMAIL}")).status, 404);
 
+    // Another one's session isn't concerned: each process judges it by what it has in memory.
+    let mut bob = Client::of(&one);
+    bob.sign_up("bob@shop.example");
+    let handle = |client: &mut Client| {
+        client.get("/test/users/bob@shop.example").ok()["sessions"][0]["sessionHandle"].clone()
+    };
     there.post("/test/sessions/revoke", json!({ "user": EMAIL })).ok();
     assert_eq!(there.get("/api/half").status, 401);
     within_two_seconds(|| alice.get("/api/half").status == 401);
     assert_eq!(alice.refresh().status, 401);
+    for server in [&one, &two] {
+        let mut bob = bob.at(server);
+        assert_eq!(bob.get("/api/me").status, 200);
+        let calls = [0, 1].map(|_| bob.store_calls_of(200));
+        // A process looks after its keys every 30 s: one of two windows may have that one read in it.
+        assert!(calls.contains(&0) && calls[0] + calls[1] <= 1, "{calls:?}");
+    }
+    let session = handle(&mut bob);
+    there.post("/test/sessions/revoke", json!({ "sessionHandle": session })).ok();
+    within_two_seconds(|| bob.get("/api/me").status == 401);
 }
 
 #[test]
@@ -353,6 +369,20 @@ impl Client {
 
     fn refresh(&mut self) -> Answer {
         self.call("POST", "/auth/session/refresh", None)
+    }
+
+    /// Reads and writes that the process's store saw while so many requests were answered.
+    fn store_calls_of(&mut self, requests: usize) -> u64 {
+        let before = self.store_calls();
+        for _ in 0..requests {
+            assert_eq!(self.get("/api/me").status, 200);
+        }
+        self.store_calls() - before
+    }
+
+    fn store_calls(&mut self) -> u64 {
+        let counters = self.get("/test/counters").ok();
+        counters["storeGets"].as_u64().unwrap() + counters["storeCommits"].as_u64().unwrap()
     }
 
     fn call(&mut self, method: &str, path: &str, body: Option<Value>) -> Answer {

@@ -15,10 +15,11 @@ use std::{
 
 /// The floors from the ground up, as paths in `src`. A file belongs to the longest path that begins its
 /// own; it may import from its own place and from those before it, so there is no circle.
-const FLOORS: [&[&str]; 16] = [
+const FLOORS: [&[&str]; 17] = [
     &["base"],
     &["store"],
     &["model"],
+    &["hooks"],
     &["policy"],
     &["claim"],
     // The session's parts, each about one thing: what a request brings, tokens, keys, the feed. None knows
@@ -100,9 +101,9 @@ const ROOT_NAMES: [&str; 16] = [
     "SessionExtractor",
     "Store",
 ];
-const ROOT_MODULES: [&str; 14] = [
-    "_docs", "account", "api", "claim", "config", "delivery", "extract", "factor", "guard", "ident", "layer",
-    "policy", "session", "store",
+const ROOT_MODULES: [&str; 15] = [
+    "_docs", "account", "api", "claim", "config", "delivery", "extract", "factor", "guard", "hooks", "ident",
+    "layer", "policy", "session", "store",
 ];
 /// Where the root's own names live, for code that says `crate::Error`.
 const ROOT_HOMES: [(&str, &str); 5] =

@@ -4,10 +4,12 @@ use super::Mfa;
 use crate::{
     base::{
         error::Error,
-        ident::{FactorId, UserId},
+        ident::{FactorId, TenantId, UserId},
     },
     model::{
-        Tx, keys,
+        Tx,
+        audit::{self, Audited, Event},
+        keys,
         metadata::{self, RequiredFactors},
     },
 };
@@ -33,7 +35,7 @@ impl FactorsOf<'_> {
     /// # Errors
     /// If the store failed.
     pub async fn opt_in(&self, user: &UserId, factor: FactorId) -> Result<Vec<FactorId>, Error> {
-        self.edit(user, move |list| list.add(&factor)).await
+        self.edit(user, Audited::OptedIn, factor, RequiredFactors::add).await
     }
 
     /// Asks a factor of a user no more. Answers the list as it is then; writes nothing if it wasn't there.
@@ -41,20 +43,26 @@ impl FactorsOf<'_> {
     /// # Errors
     /// If the store failed.
     pub async fn opt_out(&self, user: &UserId, factor: FactorId) -> Result<Vec<FactorId>, Error> {
-        self.edit(user, move |list| list.remove(&factor)).await
+        self.edit(user, Audited::OptedOut, factor, RequiredFactors::remove).await
     }
 
     async fn edit(
         &self,
         user: &UserId,
-        edit: impl Fn(&mut RequiredFactors) -> bool + Send + Sync + 'static,
+        what: Audited,
+        factor: FactorId,
+        edit: fn(&mut RequiredFactors, &FactorId) -> bool,
     ) -> Result<Vec<FactorId>, Error> {
         let user = user.clone();
         self.mfa
             .change(|desk| async move {
-                let (user, edit) = (&user, &edit);
+                let (user, factor) = (&user, &factor);
                 let stage = |mut tx: Tx| async move {
-                    let edited = metadata::edit(&mut tx, user, edit).await?;
+                    let edited = metadata::edit(&mut tx, user, |list| edit(list, factor)).await?;
+                    if edited.1.is_some() {
+                        let event = Event::new(what, &TenantId::PUBLIC).user(user).factor(factor);
+                        audit::stage(&mut tx, event)?;
+                    }
                     tx.commit(edited)
                 };
                 let (list, change) = desk.kit.db.transact(user, stage).await?;

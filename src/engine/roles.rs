@@ -7,7 +7,9 @@ use crate::{
         ident::{Role, TenantId, UserId},
     },
     model::{
-        Tx, keys,
+        Tx,
+        audit::{self, Audited, Event},
+        keys,
         role::{self, Roles},
     },
 };
@@ -76,6 +78,9 @@ impl RolesOf<'_> {
                 let (user, tenant, edit) = (&user, &tenant, &edit);
                 let stage = |mut tx: Tx| async move {
                     let change = role::set(&mut tx, tenant, user, edit).await?;
+                    if change.is_some() {
+                        audit::stage(&mut tx, Event::new(Audited::RolesChanged, tenant).user(user))?;
+                    }
                     tx.commit(change)
                 };
                 let change = desk.kit.db.transact(user, stage).await?;

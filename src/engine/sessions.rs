@@ -12,6 +12,7 @@ use crate::{
     },
     model::{
         Tx,
+        audit::{self, Audited, Cause, Event},
         change::{self, ChangeKind, Subject},
         keys,
         session::{SessionRecord, SessionsOf},
@@ -111,6 +112,8 @@ impl Sessions<'_> {
             .change(|desk| async move {
                 let stage = |mut tx: Tx| async move {
                     let change = change::stage(&mut tx, Subject::App, ChangeKind::Revoked).await?;
+                    let event = Event::new(Audited::SessionsRevoked, &TenantId::PUBLIC);
+                    audit::stage(&mut tx, event.cause(Cause::Asked))?;
                     tx.commit(change)
                 };
                 let change = desk.kit.db.transact("app", stage).await?;

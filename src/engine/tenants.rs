@@ -7,7 +7,9 @@ use crate::{
         ident::{FactorId, TenantId},
     },
     model::{
-        Tx, keys,
+        Tx,
+        audit::{self, Audited, Event},
+        keys,
         tenant::{self, Tenant},
     },
     policy::{AnyPolicy, Everyone, Requirement, check_reachable},
@@ -51,6 +53,7 @@ impl Tenants<'_> {
                 let stage = |mut tx: Tx| async move {
                     if tx.get::<Tenant>(&keys::tenant(id)).await?.is_none() {
                         tenant::insert(&mut tx, id, first.clone()).await?;
+                        audit::stage(&mut tx, Event::new(Audited::TenantCreated, id))?;
                     }
                     tx.commit(())
                 };
@@ -110,6 +113,9 @@ impl Tenants<'_> {
                 let (id, edit) = (&id, &edit);
                 let stage = |mut tx: Tx| async move {
                     let change = tenant::edit(&mut tx, id, edit).await?;
+                    if change.is_some() {
+                        audit::stage(&mut tx, Event::new(Audited::TenantChanged, id))?;
+                    }
                     tx.commit(change)
                 };
                 let change = desk.kit.db.transact(id, stage).await?;

@@ -7,10 +7,11 @@ use crate::{
     base::{
         contact::Email,
         error::{Error, ErrorKind},
-        ident::{TenantId, UserId},
+        ident::{LoginId, TenantId, UserId},
     },
     model::{
         Staged, Tx,
+        audit::{self, Audited, Cause, Event},
         change::{self, Change, ChangeKind, Subject},
         keys, session,
         tenant::Tenant,
@@ -73,6 +74,7 @@ impl Users<'_> {
                             }
                             let user = user::prepare(tenant, new, tx.now())?;
                             user::create(&mut tx, tenant, &user, new).await?;
+                            audit::stage(&mut tx, Event::new(Audited::UserCreated, tenant).user(&user.id))?;
                             tx.commit(user)
                         }
                     })
@@ -99,7 +101,30 @@ impl Users<'_> {
                     return Err(Error::invalid("the address is another user's"));
                 }
                 user::add_login(&mut tx, &tenant, &mut user, &new).await?;
-                let change = session::end_of_user(&mut tx, &user.id, None).await?;
+                audit::stage(&mut tx, Event::new(Audited::LoginAdded, &tenant).user(&user.id))?;
+                let change = session::end_of_user(&mut tx, &user.id, None, Cause::FactorsChanged).await?;
+                tx.commit((user, vec![change]))
+            })
+        })
+        .await
+    }
+
+    /// Takes a login method away from a user, with its credential and its codes under way: nobody signs in by it
+    /// any more, and the factors that it proved aren't set up any more. Every session of the user ends, as
+    /// whenever what one signs in with changes (row S09). What the user opted into stays: see
+    /// [`FactorsOf::opt_out`](crate::account::FactorsOf::opt_out).
+    ///
+    /// # Errors
+    /// `NotFound` without the user or if the login method isn't theirs, `Invalid` if it is their last one.
+    pub async fn remove_login(&self, user: &UserId, login: &LoginId) -> Result<User, Error> {
+        let login = login.clone();
+        self.edit(user.clone(), move |mut tx, mut user| {
+            let login = login.clone();
+            Box::pin(async move {
+                user::remove_login(&mut tx, &mut user, &login).await?;
+                let event = Event::new(Audited::LoginRemoved, &TenantId::PUBLIC).user(&user.id);
+                audit::stage(&mut tx, event)?;
+                let change = session::end_of_user(&mut tx, &user.id, None, Cause::FactorsChanged).await?;
                 tx.commit((user, vec![change]))
             })
         })

@@ -17,7 +17,7 @@ use crate::{
     },
     model::{
         Tx,
-        audit::{self, Event, What},
+        audit::{self, Audited, Event},
         code::{Code, Destination, FlowId, Form, Purpose},
         keys,
         limit::{Budget, Quota, RetryAfter, Window},
@@ -178,6 +178,7 @@ impl Desk {
             Err(refused) => return Ok(Checked::Refused(refused)),
         };
         let Some(matched) = self.otp.compare(&charged, presented) else {
+            self.note_wrong_code(caller, &charged, &factor).await?;
             return Ok(Checked::Refused(otp::refuse(Attempt::Compare, &charged, presented)));
         };
         let spend = Spend::Code {
@@ -197,6 +198,17 @@ impl Desk {
             None => self.sign_in(caller, proof).await?,
         };
         Ok(Checked::Completed(outcome))
+    }
+
+    async fn note_wrong_code(&self, caller: &Caller, code: &Code, factor: &FactorId) -> Result<(), Error> {
+        let mut event = Event::new(Audited::WrongCode, &caller.tenant).factor(factor);
+        if let Some(user) = &code.user {
+            event = event.user(user);
+        }
+        if let Some(session) = &code.session {
+            event = event.session(session);
+        }
+        audit::note(&self.kit.db, event.peer(caller.request.peer)).await
     }
 
     /// Charges a guess, in a commit of its own, before it is compared (rows O04, O06). The flow as charged,
@@ -231,6 +243,11 @@ impl Desk {
                         return tx.commit(Err(Refused::Restart));
                     }
                     tx.put(key, &guesses, Some(tx.now() + BUDGET_LIFE)).await?;
+                    if let (Some(user), true) = (&code.user, guesses.is_resting(tx.now())) {
+                        let event = Event::new(Audited::LockedOut, &caller.tenant).user(user);
+                        let event = event.factor(&code.factor).peer(caller.request.peer);
+                        audit::stage(&mut tx, event)?;
+                    }
                 }
                 let answer = match attempt {
                     Attempt::Compare => Ok(code),
@@ -260,18 +277,11 @@ impl Desk {
         // Whether it is somebody else's is told by the code's completion, not before (row O24).
         let mine: Option<&UserId> = owner.as_ref().filter(|owner| **owner == at.user.id);
         if let Err(refusal) = self.admit_second(at, factor, mine) {
-            let event = Event::new(What::DestinationRefused, &caller.tenant)
+            let event = Event::new(Audited::DestinationRefused, &caller.tenant)
                 .user(&claims.user)
                 .session(&claims.handle)
                 .factor(factor);
-            let event = &event;
-            self.kit
-                .db
-                .transact(self.kit.db.now().as_millis(), |mut tx| async move {
-                    audit::stage(&mut tx, event.clone())?;
-                    tx.commit(())
-                })
-                .await?;
+            audit::note(&self.kit.db, event.peer(caller.request.peer)).await?;
             return Err(refusal);
         }
         if mine.is_none() && self.is_blocked(at, &caller.tenant).await? {

@@ -35,6 +35,8 @@ pub(crate) struct Completed {
     pub(crate) user: User,
     /// Whether a login method was made.
     pub(crate) created: bool,
+    /// Whether everything that is required is complete.
+    pub(crate) met: bool,
     pub(crate) tokens: Tokens,
 }
 

@@ -16,6 +16,7 @@ use crate::{
     claim::{ClaimRef, ClaimValidator, InvalidClaim},
     delivery::worker::Courier,
     factor::{Factors, otp::Otp},
+    hooks::AnyHooks,
     model::{keys, tenant::Tenant},
     policy::{AnyLinkPolicy, AnyPolicy, FirstFactors, RequestFacts},
     session::{Kit, Session, SessionDenied, cookies::TransferMethod, peer::Peer},
@@ -52,6 +53,7 @@ pub(crate) struct Desk {
     pub(crate) otp: Otp,
     pub(crate) courier: Arc<Courier>,
     pub(crate) peer: Peer,
+    pub(crate) hooks: AnyHooks,
     #[cfg(feature = "password")]
     pub(crate) passwords: crate::factor::password::PasswordHasher,
     #[cfg(feature = "password")]

@@ -11,7 +11,7 @@ use crate::{
     },
     factor::{self, Bound, Credential, password::Password},
     model::{
-        audit::{self, Event, What},
+        audit::{self, Audited, Event},
         keys,
         limit::{Quota, RetryAfter, Window},
         spend::Spend,
@@ -133,18 +133,11 @@ impl Desk {
     }
 
     async fn note_wrong(&self, caller: &Caller, owner: Option<&Owner>, malformed: bool) -> Result<(), Error> {
-        let what = if malformed { What::PasswordHashUnreadable } else { What::WrongPassword };
+        let what = if malformed { Audited::PasswordHashUnreadable } else { Audited::WrongPassword };
         let mut event = Event::new(what, &caller.tenant).factor(&FactorId::PASSWORD);
         if let Some(owner) = owner {
             event = event.user(&owner.user);
         }
-        let event = &event;
-        self.kit
-            .db
-            .transact(self.kit.db.now().as_millis(), |mut tx| async move {
-                audit::stage(&mut tx, event.clone())?;
-                tx.commit(())
-            })
-            .await
+        audit::note(&self.kit.db, event.peer(caller.request.peer)).await
     }
 }

@@ -9,12 +9,13 @@ use super::{
 use crate::{
     base::{
         error::{Error, ErrorKind},
-        ident::SessionHandle,
+        ident::{SessionHandle, TenantId, UserId},
     },
     claim::MfaClaim,
+    hooks::{Happened, TokenTheft},
     model::{
         Staged, Tx,
-        audit::{self, Event, What},
+        audit::{self, Audited, Cause, Event},
         change::Change,
         epoch::{Epochs, Standing},
         keys,
@@ -24,7 +25,7 @@ use crate::{
     session::{
         SessionDenied,
         cookies::TransferMethod,
-        refresh::{self, End, Refresh, RefreshToken},
+        refresh::{self, End, Refresh, RefreshToken, Reuse},
         transport::Tokens,
     },
 };
@@ -41,8 +42,18 @@ pub(crate) enum Refreshed {
 
 enum Round {
     Done(Refreshed, Vec<Change>),
+    /// A token was used by two, and it is written that the session is over.
+    Stolen(Box<Stolen>, Vec<Change>),
     /// The policy must be asked first.
     Evaluate(Box<SessionRecord>, Standing),
+}
+
+/// What the app is told of a theft.
+struct Stolen {
+    user: UserId,
+    tenant: TenantId,
+    token: Cause,
+    age: Duration,
 }
 
 /// What the app said of a row, and which row and numbers it was asked about.
@@ -80,6 +91,14 @@ impl Desk {
                 Round::Done(refreshed, changes) => {
                     self.kit.learn(&changes);
                     return Ok(refreshed);
+                }
+                Round::Stolen(stolen, changes) => {
+                    self.kit.learn(&changes);
+                    let Stolen { user, tenant, token, age } = &*stolen;
+                    let (token, age, peer) = (*token, *age, request.peer);
+                    let theft = TokenTheft { user, tenant, session: handle, peer, token, age };
+                    self.hooks.tell(&[Happened::TokenTheft(theft)], &self.kit.db.trail.counts).await;
+                    return Ok(Refreshed::Denied(SessionDenied::Theft));
                 }
                 Round::Evaluate(row, standing) => {
                     match self.evaluate_row(handle, &row, request).await {
@@ -143,16 +162,28 @@ impl Desk {
         match decision {
             Refresh::Superseded => tx.abandon(Round::Done(Refreshed::Superseded, Vec::new())),
             Refresh::Ended(End::PreElevation) => {
-                let event = Event::new(What::PreElevationReuse, &row.tenant);
-                self.stage_over(tx, handle, &row, Some(event), SessionDenied::Unauthorised).await
+                let event = Event::new(Audited::PreElevationReuse, &row.tenant).peer(request.peer);
+                self.stage_over(tx, handle, &row, event, SessionDenied::Unauthorised).await
             }
-            Refresh::Ended(_) => self.stage_over(tx, handle, &row, None, SessionDenied::Unauthorised).await,
+            Refresh::Ended(_) => {
+                let event = Event::new(Audited::SessionRevoked, &row.tenant).cause(Cause::Over);
+                self.stage_over(tx, handle, &row, event, SessionDenied::Unauthorised).await
+            }
             Refresh::Theft(reuse) => {
                 let rotated = row.lineage.previous.as_ref().map(|previous| previous.rotated_at);
                 let age = rotated.map_or(Duration::ZERO, |at| now.since(at));
-                let event =
-                    Event::new(What::RefreshReuse, &row.tenant).reuse(reuse.name(), request.peer, age);
-                self.stage_over(tx, handle, &row, Some(event), SessionDenied::Theft).await
+                let token = match reuse {
+                    Reuse::Recent => Cause::Recent,
+                    Reuse::Older => Cause::Older,
+                };
+                let event = Event::new(Audited::RefreshReuse, &row.tenant).cause(token).age(age);
+                let event = event.peer(request.peer);
+                let staged = self.stage_over(tx, handle, &row, event, SessionDenied::Theft).await?;
+                let stolen = Stolen { user: row.user, tenant: row.tenant, token, age };
+                Ok(staged.map(|round| match round {
+                    Round::Done(_, changes) => Round::Stolen(Box::new(stolen), changes),
+                    other => other,
+                }))
             }
             Refresh::Replay => {
                 let next = refresh::replay(&row.lineage, &kit.refresh, token)?;
@@ -184,10 +215,8 @@ impl Desk {
                 let (_, tokens) = kit.issue(&row, &next, method, now)?;
                 session::put(&mut tx, handle, &row).await?;
                 Standing::check(&mut tx, &row.tenant, &row.user).await?;
-                audit::stage(
-                    &mut tx,
-                    Event::new(What::Refreshed, &row.tenant).user(&row.user).session(handle),
-                )?;
+                let event = Event::new(Audited::Refreshed, &row.tenant).user(&row.user).session(handle);
+                audit::stage(&mut tx, event.peer(request.peer))?;
                 tx.commit(Round::Done(Refreshed::Tokens(Box::new(tokens)), changes))
             }
         }
@@ -219,15 +248,12 @@ impl Desk {
         mut tx: Tx,
         handle: &SessionHandle,
         row: &SessionRecord,
-        event: Option<Event>,
+        event: Event,
         denied: SessionDenied,
     ) -> Result<Staged<Round>, Error> {
-        let mut changes = vec![session::end(&mut tx, handle, row).await?];
+        let mut changes = vec![session::end(&mut tx, handle, row, event).await?];
         if denied == SessionDenied::Theft && self.kit.config.revoke_all_on_theft {
-            changes.push(session::end_of_user(&mut tx, &row.user, None).await?);
-        }
-        if let Some(event) = event {
-            audit::stage(&mut tx, event.user(&row.user).session(handle))?;
+            changes.push(session::end_of_user(&mut tx, &row.user, None, Cause::Theft).await?);
         }
         tx.commit(Round::Done(Refreshed::Denied(denied), changes))
     }

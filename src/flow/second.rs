@@ -1,13 +1,14 @@
 //! A factor was proved within a session: one batch with the credential spent, the login linked, `c` and
 //! `v`, a new refresh token, and the audit (design, part 5, "The completion of a second factor").
 
+use std::net::IpAddr;
+
 use super::{
     Caller, Desk, Refusal,
     admit::{self, Admission, NotAdmitted, Second},
-    complete::{Completed, Outcome, ROUNDS, Resolved, Round, named},
-    evaluate::{Subject, apply, guarded, renew_roles, session_facts},
+    complete::{Completed, Outcome, ROUNDS, Resolved, Round},
+    evaluate::{Subject, apply, renew_roles, session_facts},
     facts::StoredFacts,
-    link::{self, Claimants, LinkPlan, NotLinked},
 };
 use crate::{
     base::{
@@ -17,21 +18,31 @@ use crate::{
     },
     claim::MfaClaim,
     factor::{Credential, Proof},
+    hooks::{FactorCompleted, Happened},
     model::{
         Staged, Tx,
-        audit::{self, Event, What},
-        change::Change,
+        audit::{self, Audited, Cause, Event},
         epoch::Standing,
-        keys,
+        keys, metadata,
         session::{self, SessionRecord},
-        user::{self, NewLogin, Owner, User},
+        user::{self, Owner, User},
     },
-    policy::{Link, LinkContext, NewAccount, Requirements},
+    policy::{Link, Requirements},
     session::{
         AccessClaims, Session,
         refresh::{self, Completing, Elevation},
     },
 };
+
+mod linking;
+
+/// What comes with a completion beside its proof.
+#[derive(Clone, Copy)]
+struct By {
+    peer: Option<IpAddr>,
+    /// Whether the factor is asked of the user from now on: the app's answer.
+    opts_in: bool,
+}
 
 /// A session as a second factor's steps see it: read anew, never taken from the token.
 pub(crate) struct Standpoint {
@@ -148,53 +159,60 @@ impl Desk {
                 _ => self.owner_for(&at.user, &resolved),
             };
             // Not only at the start: what was allowed then may be no longer (rows F01, O15).
-            self.admit_second(&at, &proof.factor, owner.as_ref())?;
+            let admission = match self.admit_second(&at, &proof.factor, owner.as_ref()) {
+                Ok(admission) => admission,
+                Err(refusal) => {
+                    let event = Event::new(Audited::FactorRefused, &claims.tenant).user(&claims.user);
+                    let event = event.session(&claims.handle).factor(&proof.factor);
+                    audit::note(&self.kit.db, event.peer(caller.request.peer)).await?;
+                    return Err(refusal);
+                }
+            };
             let linking = self.linking(caller, &at.user, &resolved).await?;
             let mut after = at.claim.clone();
             after.mark(proof.factor.clone(), proof.at);
             let will_be = would_be(&at.user, owner.as_ref(), &resolved, &claims, self.kit.db.now())?;
             let requirements = self.asked(caller, &claims, &at.row, &will_be, &after).await?;
+            let completed = |user| FactorCompleted {
+                user,
+                tenant: &claims.tenant,
+                session: &claims.handle,
+                factor: &proof.factor,
+                first_factor: false,
+                enrolled: admission == Admission::Enrol,
+            };
+            let opts_in = self.hooks.opts_in(&completed(&at.user)).await?;
             let (at, resolved, requirements, proof_ref, claims_ref) =
                 (&at, &resolved, &requirements, &proof, &*claims);
+            let by = By { peer: caller.request.peer, opts_in };
             let round = self
                 .kit
                 .db
                 .transact(&claims.handle, |tx| async move {
-                    self.stage_second(tx, session, claims_ref, proof_ref, at, resolved, linking, requirements)
-                        .await
+                    self.stage_second(
+                        tx,
+                        session,
+                        claims_ref,
+                        proof_ref,
+                        at,
+                        resolved,
+                        linking,
+                        requirements,
+                        by,
+                    )
+                    .await
                 })
                 .await?;
             if let Round::Done(outcome, changes) = round {
                 self.kit.learn(&changes);
+                if let Outcome::Done(done) = &outcome {
+                    let happened = [Happened::FactorCompleted(completed(&done.user))];
+                    self.hooks.tell(&happened, &self.kit.db.trail.counts).await;
+                }
                 return Ok(outcome);
             }
         }
         Err(Error::unavailable("what is required kept changing").into())
-    }
-
-    /// Whose the credential is. A contact that the session's user proved in another tenant is theirs here
-    /// as well (`spec/mfa.md` §13.4).
-    fn owner_for(&self, user: &User, resolved: &Resolved) -> Option<UserId> {
-        let elsewhere = resolved.new.as_ref().is_some_and(|new| has_name(user, new));
-        let owner = resolved.owner.as_ref().map(|owner| owner.user.clone());
-        owner.or_else(|| elsewhere.then(|| user.id.clone()))
-    }
-
-    async fn linking(&self, caller: &Caller, user: &User, resolved: &Resolved) -> Result<Link, Error> {
-        let Some(new) = &resolved.new else { return Ok(Link::Yes) };
-        let account = NewAccount {
-            kind: new.kind,
-            email: new.email.clone(),
-            phone: new.phone.clone(),
-            verified: new.verified,
-        };
-        let ctx = LinkContext {
-            tenant: &caller.tenant,
-            session_user: Some(user),
-            account: &account,
-            owner: resolved.owner.as_ref().map(|owner| &owner.user),
-        };
-        guarded(self.linking.ask(&ctx)).await
     }
 
     #[allow(clippy::too_many_arguments, reason = "the values of one round, each of its own type")]
@@ -208,6 +226,7 @@ impl Desk {
         resolved: &Resolved,
         linking: Link,
         requirements: &Requirements,
+        by: By,
     ) -> Result<Staged<Round>, Error> {
         let (kit, now, tenant) = (&self.kit, tx.now(), &claims.tenant);
         let alive = kit.alive(&mut tx, &claims.handle).await?;
@@ -232,17 +251,16 @@ impl Desk {
             Ok(linked) => linked,
             Err(not_linked) => {
                 // A right code that can't be linked is spent all the same; nothing else changes.
-                audit::stage(
-                    &mut tx,
-                    Event::new(What::DestinationRefused, tenant).user(&user.id).session(&claims.handle),
-                )?;
+                let event = Event::new(Audited::DestinationRefused, tenant).user(&user.id);
+                audit::stage(&mut tx, event.session(&claims.handle).peer(by.peer))?;
                 return tx.commit(Round::Done(Outcome::NotLinked(not_linked), Vec::new()));
             }
         };
         let (created, mut changes) = linked;
         if created {
             // A factor was added: every other session of the user ends (row S09).
-            changes.push(session::end_of_user(&mut tx, &user.id, Some(&claims.handle)).await?);
+            let (keep, cause) = (Some(&claims.handle), Cause::FactorsChanged);
+            changes.push(session::end_of_user(&mut tx, &user.id, keep, cause).await?);
         }
         let numbers = Standing::read(&mut tx, tenant, &user.id).await?.numbers(row.revision);
         let numbers = numbers.ok_or(Error::new(ErrorKind::SessionEnded, "user or tenant are gone"))?;
@@ -255,88 +273,29 @@ impl Desk {
             let most = kit.config.max_sessions;
             changes.extend(session::list_as_full(&mut tx, &user.id, &claims.handle, most).await?);
         }
-        let by = Completing { handle: &claims.handle, user: &user.id, refresh_hash1: &claims.refresh_hash1 };
+        let from =
+            Completing { handle: &claims.handle, user: &user.id, refresh_hash1: &claims.refresh_hash1 };
         let grace = kit.config.lifetimes.refresh_grace;
-        let (token, line) = refresh::complete(&row.lineage, &kit.refresh, by, now, grace)?;
+        let (token, line) = refresh::complete(&row.lineage, &kit.refresh, from, now, grace)?;
         row.lineage = line;
         row.used_at = now;
         let (_opened, tokens) = kit.issue(&row, &token, session.opened().method, now)?;
         session::put(&mut tx, &claims.handle, &row).await?;
         Standing::check(&mut tx, tenant, &user.id).await?;
-        let what = if created { What::FactorLinked } else { What::FactorCompleted };
+        if by.opts_in {
+            // After the numbers that the row carries: this session is judged by it like any other one.
+            let (_, change) = metadata::edit(&mut tx, &user.id, |list| list.add(&proof.factor)).await?;
+            if let Some(change) = change {
+                changes.push(change);
+                let event = Event::new(Audited::OptedIn, tenant).user(&user.id).factor(&proof.factor);
+                audit::stage(&mut tx, event.session(&claims.handle))?;
+            }
+        }
+        let what = if created { Audited::FactorLinked } else { Audited::FactorCompleted };
         let event = Event::new(what, tenant).user(&user.id).session(&claims.handle).factor(&proof.factor);
-        audit::stage(&mut tx, event)?;
-        let done = Completed { user, created, tokens };
+        audit::stage(&mut tx, event.peer(by.peer))?;
+        let done = Completed { user, created, met: claim.v, tokens };
         tx.commit(Round::Done(Outcome::Done(Box::new(done)), changes))
-    }
-
-    /// Stages what the plan says about login methods. Says whether one was added.
-    async fn stage_link(
-        &self,
-        tx: &mut Tx,
-        user: &mut User,
-        claims: &AccessClaims,
-        resolved: &Resolved,
-        linking: Link,
-    ) -> Result<Result<(bool, Vec<Change>), NotLinked>, Error> {
-        let tenant = &claims.tenant;
-        let owner = &resolved.owner;
-        let other = match owner.as_ref().filter(|owner| owner.user != user.id) {
-            Some(owner) => user::load(tx, &owner.user).await?,
-            None => None,
-        };
-        let new = match (&resolved.new, &other, owner) {
-            (Some(new), ..) => Some(new.clone()),
-            (None, Some(other), Some(owner)) => named(other, &owner.login),
-            _ => None,
-        };
-        let Some(new) = new else { return Ok(Ok((false, Vec::new()))) };
-        if owner.is_none() && has_name(user, &new) {
-            // Proved in another tenant: from now on it counts here as well.
-            if user::is_taken_in(tx, user, tenant).await? {
-                return Ok(Err(NotLinked::ContactTaken));
-            }
-            user::add_to_tenant(tx, user, tenant).await?;
-            return Ok(Ok((false, Vec::new())));
-        }
-        let contact_of = user::primary_of(tx, tenant, &new).await?;
-        let session_contact_of = self.blocked_by(tx, user, tenant).await?;
-        let owned =
-            owner.as_ref().map(|owner| (&owner.user, other.as_ref().is_some_and(|other| other.primary)));
-        let plan = link::decide(&Claimants {
-            session_user: &user.id,
-            session_user_primary: user.primary,
-            session_contact_of: session_contact_of.as_ref(),
-            owner: owned,
-            contact_of: contact_of.as_ref(),
-            verified: new.verified,
-            answer: linking,
-        });
-        match (plan, other) {
-            (Err(not_linked), _) => Ok(Err(not_linked)),
-            (Ok(LinkPlan::Keep), _) => Ok(Ok((false, Vec::new()))),
-            (Ok(LinkPlan::Absorb), Some(other)) => Ok(Ok((true, user::absorb(tx, user, other).await?))),
-            (Ok(LinkPlan::Add | LinkPlan::Absorb), _) => {
-                user::add_login(tx, tenant, user, &new).await?;
-                Ok(Ok((true, Vec::new())))
-            }
-        }
-    }
-
-    /// The primary user of one of the user's own contacts, if that is somebody else.
-    pub(super) async fn blocked_by(
-        &self,
-        tx: &mut Tx,
-        user: &User,
-        tenant: &TenantId,
-    ) -> Result<Option<UserId>, Error> {
-        for login in user.logins.iter().filter(|_| !user.primary) {
-            let owner = user::primary_of(tx, tenant, &NewLogin::from(login)).await?;
-            if let Some(other) = owner.filter(|owner| *owner != user.id) {
-                return Ok(Some(other));
-            }
-        }
-        Ok(None)
     }
 }
 
@@ -362,10 +321,4 @@ async fn owner_now(tx: &mut Tx, tenant: &TenantId, resolved: &Resolved) -> Resul
         (None, Some(owner)) => tx.get(&keys::login_of(&owner.login)).await,
         (None, None) => Ok(None),
     }
-}
-
-/// Whether one of the user's login methods has this name, in whatever tenant.
-fn has_name(user: &User, new: &NewLogin) -> bool {
-    let tenant = TenantId::PUBLIC;
-    user.logins.iter().any(|login| NewLogin::from(login).key(&tenant) == new.key(&tenant))
 }

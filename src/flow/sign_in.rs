@@ -15,9 +15,10 @@ use crate::{
     },
     claim::MfaClaim,
     factor::Proof,
+    hooks::{FactorCompleted, Happened, SessionCreated, UserCreated},
     model::{
         Staged, TAKEN, Tx,
-        audit::{self, Event, What},
+        audit::{self, Audited, Cause, Event},
         change::Change,
         epoch::Standing,
         keys,
@@ -114,6 +115,9 @@ impl Desk {
             match round {
                 Ok(Round::Done(outcome, changes)) => {
                     self.kit.learn(&changes);
+                    if let Outcome::Done(done) = &outcome {
+                        self.tell_signed_in(caller, &proof, handle, done).await;
+                    }
                     return Ok(outcome);
                 }
                 Ok(Round::Moved) => moved += 1,
@@ -123,6 +127,32 @@ impl Desk {
             }
         }
         Err(Error::unavailable("what is required kept changing").into())
+    }
+
+    /// Tells the app's hooks, once it is committed.
+    async fn tell_signed_in(
+        &self,
+        caller: &Caller,
+        proof: &Proof,
+        session: &SessionHandle,
+        done: &Completed,
+    ) {
+        let (user, tenant, factor) = (&done.user, &caller.tenant, &proof.factor);
+        let (complete, peer, enrolled) = (done.met, caller.request.peer, done.created);
+        let created = Happened::UserCreated(UserCreated { user, tenant });
+        let happened = [
+            Happened::SessionCreated(SessionCreated { user, tenant, session, factor, complete, peer }),
+            Happened::FactorCompleted(FactorCompleted {
+                user,
+                tenant,
+                session,
+                factor,
+                first_factor: true,
+                enrolled,
+            }),
+        ];
+        let all: Vec<Happened<'_>> = enrolled.then_some(created).into_iter().chain(happened).collect();
+        self.hooks.tell(&all, &self.kit.db.trail.counts).await;
     }
 
     async fn candidate(&self, caller: &Caller, resolved: Resolved) -> Result<Option<Candidate>, Error> {
@@ -175,7 +205,11 @@ impl Desk {
             Some(new) if user::owner(&mut tx, tenant, new).await?.is_some() => {
                 return tx.abandon(Round::Moved);
             }
-            Some(new) => user::create(&mut tx, tenant, user, new).await?,
+            Some(new) => {
+                user::create(&mut tx, tenant, user, new).await?;
+                let event = Event::new(Audited::UserCreated, tenant).user(&user.id).factor(&proof.factor);
+                audit::stage(&mut tx, event.peer(caller.request.peer))?;
+            }
             None if user::load(&mut tx, &user.id).await?.as_ref() != Some(user) => {
                 return tx.abandon(Round::Moved);
             }
@@ -215,11 +249,11 @@ impl Desk {
         let mut changes = session::insert(&mut tx, handle, &row, kit.config.max_sessions).await?;
         changes.extend(end_left_behind(&mut tx, caller).await?);
         Standing::check(&mut tx, tenant, &user.id).await?;
-        let what = if row.is_half() { What::PartlySignedIn } else { What::SignedIn };
+        let what = if row.is_half() { Audited::PartlySignedIn } else { Audited::SignedIn };
         let event = Event::new(what, tenant).user(&user.id).session(handle).factor(&proof.factor);
-        audit::stage(&mut tx, event)?;
-        let created = candidate.new.is_some();
-        let done = Completed { user: user.clone(), created, tokens };
+        audit::stage(&mut tx, event.peer(caller.request.peer))?;
+        let (created, met) = (candidate.new.is_some(), !row.is_half());
+        let done = Completed { user: user.clone(), created, met, tokens };
         tx.commit(Round::Done(Outcome::Done(Box::new(done)), changes))
     }
 }
@@ -229,7 +263,10 @@ async fn end_left_behind(tx: &mut Tx, caller: &Caller) -> Result<Option<Change>,
     let Some(session) = &caller.left_behind else { return Ok(None) };
     let handle = session.handle();
     match tx.get::<SessionRecord>(&keys::session(&handle)).await? {
-        Some(row) => session::end(tx, &handle, &row).await.map(Some),
+        Some(row) => {
+            let event = Event::new(Audited::SessionRevoked, &row.tenant).cause(Cause::SignedInAnew);
+            session::end(tx, &handle, &row, event).await.map(Some)
+        }
         None => Ok(None),
     }
 }

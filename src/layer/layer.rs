@@ -102,7 +102,7 @@ impl MfaLayer {
 
     /// What to do while the change feed is cut off. Default: go on, bounded by the token's life: what was
     /// revoked is refused at the latest [`Lifetimes::access_token`](crate::config::Lifetimes::access_token)
-    /// after that.
+    /// after that. How often that happened is in [`Mfa::counters`].
     pub fn when_stale(self, stale: Stale) -> Self {
         self.demand(|demand| demand.stale = stale)
     }

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll},
     time::Duration,
 };
@@ -31,7 +31,7 @@ use crate::{
         Opened, Session, SessionDenied,
         cookies::TransferMethod,
         csrf,
-        feed::Verdict,
+        feed::{Freshness, Verdict},
         transport::{Presented, TokenChange},
         verify::{self, Demand, Evidence, Judgement, Question},
     },
@@ -183,8 +183,8 @@ impl Head<'_> {
                     return Step::Found(Err(refuse::message(StatusCode::BAD_REQUEST, text).into()));
                 }
                 Judgement::Pass(opened) => {
-                    let (verdict, freshness) = kit.verdict(&opened.claims, now);
-                    verify::judge(self.demand, opened, verdict, freshness, tried, now)
+                    let heard = kit.verdict(&opened.claims, now);
+                    self.weigh(opened, heard, tried, now)
                 }
                 other => other,
             },
@@ -225,7 +225,7 @@ impl Head<'_> {
         }
         let (verdict, freshness) = kit.verdict(&opened.claims, now);
         if !outer.row_read {
-            return verify::judge(demand, opened, verdict, freshness, tried || outer.feed_tried, now);
+            return self.weigh(opened, (verdict, freshness), tried || outer.feed_tried, now);
         }
         // The row was read for this very request: only claims that nobody wanted yet are left to fetch.
         let claims = validator::refetches(&demand.validators, &opened.claims.payload, now);
@@ -235,6 +235,27 @@ impl Head<'_> {
             _ if !claims.is_empty() => Judgement::Ask(Question::Row(opened, claims)),
             _ => verify::enforce(demand, opened, now),
         }
+    }
+
+    /// Judges an opened token by what the feed says. What is decided without a feed to rely on is counted.
+    #[inline]
+    fn weigh(
+        &self,
+        opened: Opened,
+        (verdict, freshness): (Verdict, Freshness),
+        tried: bool,
+        now: Timestamp,
+    ) -> Judgement {
+        let judgement = verify::judge(self.demand, opened, verdict, freshness, tried, now);
+        if tried && freshness != Freshness::Fresh && !self.demand.check_store {
+            let counts = &self.desk.kit.feed_counts;
+            match judgement {
+                Judgement::Unavailable => counts.refused_stale.fetch_add(1, Ordering::Relaxed),
+                Judgement::Deny(_) => 0,
+                _ => counts.served_stale.fetch_add(1, Ordering::Relaxed),
+            };
+        }
+        judgement
     }
 
     /// A foreign page could open a socket with the cookie (row M05).
@@ -255,6 +276,10 @@ impl Head<'_> {
             }),
             Judgement::Anonymous => None,
             Judgement::Deny(denied) => return Err(refuse::denied(&denied).into()),
+            Judgement::Lacks(opened, failed) => {
+                self.desk.kit.mention_refusal(&opened.claims);
+                return Err(refuse::denied(&SessionDenied::InvalidClaims(failed)).into());
+            }
             Judgement::Unavailable | Judgement::Ask(_) => {
                 return Err(refuse::failed(&Error::unavailable("the session can't be judged now")).into());
             }

@@ -1,103 +1,444 @@
 //! The audit trail: one event a security decision, in the batch of its effect (row G07); also the receipt
-//! by which a commit whose answer got lost is looked up.
+//! by which a commit whose answer got lost is looked up. What is committed is told, by [`Trail`].
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
 
-use super::{Tx, keys};
-use crate::base::{
-    error::Error,
-    hash,
-    ident::{FactorId, SessionHandle, TenantId, UserId},
-    random,
-    time::Timestamp,
+use super::{Db, Tx, keys};
+use crate::{
+    base::{
+        error::Error,
+        hash,
+        ident::{FactorId, SessionHandle, TenantId, UserId},
+        random,
+        time::Timestamp,
+    },
+    store::Scan,
 };
 
 /// How long an event is kept.
 const KEPT: Duration = Duration::from_secs(90 * 24 * 3600);
+/// Events that wait for the app's sink, and ends of sessions that wait for its hook.
+const WAITING: usize = 4096;
 
-/// One security decision.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Event {
-    pub(crate) at: Timestamp,
-    pub(crate) what: What,
-    pub(crate) tenant: TenantId,
+/// One security decision: what was decided, about whom, and when. Without secrets: no token, no code, no
+/// contact, and of a session's handle a digest alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct AuditEvent {
+    /// By the clock that decides.
+    pub at: Timestamp,
+    /// What was decided.
+    pub what: Audited,
+    /// The tenant it happened in; `public` for what concerns the app or a user in all tenants.
+    pub tenant: TenantId,
+    /// The user it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) user: Option<UserId>,
-    /// A digest of the handle: the trail must not hand out sessions.
+    pub user: Option<UserId>,
+    /// The session it is about: SHA-256 of its handle, in hexadecimal digits. The trail must not hand out
+    /// sessions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) session: Option<String>,
+    pub session: Option<String>,
+    /// The factor it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) factor: Option<FactorId>,
+    pub factor: Option<FactorId>,
     /// Which of several cases it was.
+    #[serde(default, rename = "kind", skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
+    /// Who sent the request, by the app's own reckoning ([`MfaBuilder::peer`](crate::MfaBuilder::peer)).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) kind: Option<String>,
-    /// Who sent the request, by the app's own reckoning.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) ip: Option<IpAddr>,
-    /// How old what was used again is at least, in milliseconds: since another one took its place.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) age: Option<u64>,
+    pub ip: Option<IpAddr>,
+    /// How old what was used again is at least: since another one took its place.
+    #[serde(default, with = "millis", skip_serializing_if = "Option::is_none")]
+    pub age: Option<Duration>,
 }
 
 /// What was decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum What {
+#[non_exhaustive]
+pub enum Audited {
+    /// A user was made.
+    UserCreated,
+    /// A user was deleted, with everything that was only theirs.
+    UserDeleted,
+    /// A session began that has all that is required.
     SignedIn,
-    /// With a first factor, where more is asked for (row S13).
+    /// A session began with a first factor, where more is asked for (row S13).
     PartlySignedIn,
+    /// A factor that the user had was completed in a session.
     FactorCompleted,
+    /// A factor that is new to the user was completed in a session: their account can do more now.
     FactorLinked,
+    /// A login method was added from outside of a session.
+    LoginAdded,
+    /// A login method was taken away.
+    LoginRemoved,
+    /// A code was wrong.
     WrongCode,
+    /// A password was wrong, or nobody signs in by that name.
     WrongPassword,
+    /// Too many wrong codes: the user's guesses of this factor rest.
+    LockedOut,
+    /// A session's user may not have a code sent there, or not use it.
     DestinationRefused,
+    /// What was proved is right and may not be used by this session now.
+    FactorRefused,
+    /// A session met what is required of it; it didn't before.
+    RequirementsMet,
+    /// A session doesn't meet what is required of it any more.
+    RequirementsUnmet,
+    /// A session was kept out of a route for a claim. Told to the sink, never stored: anybody with half a
+    /// session could fill the store.
+    AccessRefused,
+    /// New tokens were given for a refresh token.
     Refreshed,
+    /// A refresh token was used by two: the session is over.
     RefreshReuse,
+    /// A refresh token of before an elevation came too late: the session is over.
     PreElevationReuse,
+    /// One session ended.
     SessionRevoked,
+    /// All sessions of a user ended, or all but one; without a user: all there were.
     SessionsRevoked,
+    /// A user's roles in a tenant changed.
+    RolesChanged,
+    /// A tenant was made.
+    TenantCreated,
+    /// What a tenant asks for changed.
+    TenantChanged,
+    /// A factor is asked of a user from now on.
+    OptedIn,
+    /// A factor is asked of a user no more.
+    OptedOut,
+    /// A stored password hash can't be read.
     PasswordHashUnreadable,
+    /// A signing key was published that will take over.
     KeysRotated,
+    /// A signing key was taken out for ever.
     KeyRevoked,
 }
 
+impl Audited {
+    /// Whether somebody was wrong, caught or locked out, or something is broken: what an operator wants to see
+    /// first. Not that a session lacks a claim, as every other one does between two factors.
+    pub fn is_alarming(self) -> bool {
+        matches!(
+            self,
+            Self::WrongCode
+                | Self::WrongPassword
+                | Self::LockedOut
+                | Self::DestinationRefused
+                | Self::FactorRefused
+                | Self::RefreshReuse
+                | Self::PreElevationReuse
+                | Self::PasswordHashUnreadable
+                | Self::KeyRevoked
+        )
+    }
+}
+
+/// Why: which of several cases an event, or the end of a session, was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Cause {
+    /// The refresh token before the current one was used again.
+    Recent,
+    /// An earlier refresh token was used again.
+    Older,
+    /// Somebody asked for it: a sign-out, the app, an administrator.
+    Asked,
+    /// A refresh token was used by two.
+    Theft,
+    /// The answer to an elevation was lost.
+    LostElevation,
+    /// Its time was over, or its user or tenant is gone.
+    Over,
+    /// Another session began in the same browser.
+    SignedInAnew,
+    /// The user had more sessions than are allowed.
+    TooMany,
+    /// What the user signs in with changed (row S09).
+    FactorsChanged,
+    /// The account was taken into another one, or deleted.
+    UserGone,
+}
+
+/// An event as it is being put together.
+#[derive(Clone, Debug)]
+pub(crate) struct Event {
+    record: AuditEvent,
+    /// The session itself: for the app's hook, never for the trail.
+    handle: Option<SessionHandle>,
+}
+
 impl Event {
-    pub(crate) fn new(what: What, tenant: &TenantId) -> Self {
-        let tenant = tenant.clone();
-        let (user, session, factor, kind, ip, age) = (None, None, None, None, None, None);
-        Self { at: Timestamp::EPOCH, what, tenant, user, session, factor, kind, ip, age }
+    pub(crate) fn new(what: Audited, tenant: &TenantId) -> Self {
+        let (at, tenant) = (Timestamp::EPOCH, tenant.clone());
+        let (user, session, factor, cause, ip, age) = (None, None, None, None, None, None);
+        let record = AuditEvent { at, what, tenant, user, session, factor, cause, ip, age };
+        Self { record, handle: None }
     }
 
     pub(crate) fn user(mut self, user: &UserId) -> Self {
-        self.user = Some(user.clone());
+        self.record.user = Some(user.clone());
         self
     }
 
     pub(crate) fn session(mut self, handle: &SessionHandle) -> Self {
-        self.session = Some(hash::sha256_hex(handle.as_str().as_bytes()));
+        self.record.session = Some(hash::sha256_hex(handle.as_str().as_bytes()));
+        self.handle = Some(handle.clone());
         self
     }
 
-    /// A credential that was used again: which, by whom, and how long after another one took its place.
-    pub(crate) fn reuse(mut self, kind: &str, ip: Option<IpAddr>, age: Duration) -> Self {
-        (self.kind, self.ip) = (Some(kind.to_owned()), ip);
-        self.age = u64::try_from(age.as_millis()).ok();
+    pub(crate) fn cause(mut self, cause: Cause) -> Self {
+        self.record.cause = Some(cause);
+        self
+    }
+
+    pub(crate) fn peer(mut self, ip: Option<IpAddr>) -> Self {
+        self.record.ip = ip;
+        self
+    }
+
+    /// How long after another one took its place a credential was used again.
+    pub(crate) fn age(mut self, age: Duration) -> Self {
+        self.record.age = Some(age);
         self
     }
 
     pub(crate) fn factor(mut self, factor: &FactorId) -> Self {
-        self.factor = Some(factor.clone());
+        self.record.factor = Some(factor.clone());
         self
+    }
+
+    /// The end of sessions that this event is, if it is one.
+    fn ending(&self) -> Option<Ending> {
+        let (what, user, handle) = (self.record.what, self.record.user.clone(), self.handle.clone());
+        let (ended, cause) = match what {
+            Audited::SessionRevoked => (Ended::of_one(user, handle)?, self.record.cause?),
+            Audited::RefreshReuse => (Ended::of_one(user, handle)?, Cause::Theft),
+            Audited::PreElevationReuse => (Ended::of_one(user, handle)?, Cause::LostElevation),
+            Audited::SessionsRevoked => {
+                let ended = match user {
+                    Some(user) => Ended::OfUser { user, but: handle },
+                    None => Ended::All,
+                };
+                (ended, self.record.cause?)
+            }
+            _ => return None,
+        };
+        Some(Ending { at: self.record.at, ended, cause })
+    }
+}
+
+/// Sessions that ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Ending {
+    /// When.
+    pub at: Timestamp,
+    /// Which.
+    pub ended: Ended,
+    /// Why.
+    pub cause: Cause,
+}
+
+/// Which sessions ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Ended {
+    /// One.
+    One {
+        /// Whose it was.
+        user: UserId,
+        /// Which it was.
+        session: SessionHandle,
+    },
+    /// Every session of a user, but perhaps for one.
+    OfUser {
+        /// Whose they were.
+        user: UserId,
+        /// The one that goes on.
+        but: Option<SessionHandle>,
+    },
+    /// Every session there was.
+    All,
+}
+
+impl Ended {
+    fn of_one(user: Option<UserId>, session: Option<SessionHandle>) -> Option<Self> {
+        Some(Self::One { user: user?, session: session? })
     }
 }
 
 /// Stages an event, which is from now on the batch's receipt.
 pub(crate) fn stage(tx: &mut Tx, mut event: Event) -> Result<(), Error> {
-    event.at = tx.now();
-    let key = keys::audit(event.at, &random::token()?);
-    tx.insert_new(key.clone(), &event, Some(event.at + KEPT))?;
-    tx.set_receipt(key);
+    event.record.at = tx.now();
+    let key = keys::audit(event.record.at, &random::token()?);
+    tx.insert_new(key.clone(), &event.record, Some(event.record.at + KEPT))?;
+    tx.set_receipt(key, event);
     Ok(())
+}
+
+/// Writes an event that has no other effect.
+pub(crate) async fn note(db: &Db, event: Event) -> Result<(), Error> {
+    let event = &event;
+    db.transact(db.now().as_millis(), |mut tx| async move {
+        stage(&mut tx, event.clone())?;
+        tx.commit(())
+    })
+    .await
+}
+
+/// The trail from a time on, oldest first; at most 1000 events.
+pub(crate) async fn since(db: &Db, time: Timestamp) -> Result<Vec<AuditEvent>, Error> {
+    let scan = Scan::under(keys::audits()).after(keys::audit(time, ""));
+    Ok(db.scan(&scan).await?.into_iter().map(|(_, event)| event).collect())
+}
+
+/// Where events go once their batch is committed: into bounded queues, so that whoever listens slowly holds
+/// nothing up. What finds no room is counted; the trail in the store has it all the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Trail {
+    events: mpsc::Sender<AuditEvent>,
+    endings: mpsc::Sender<Ending>,
+    pub(crate) counts: Arc<Counts>,
+}
+
+/// The other ends of a [`Trail`]'s queues.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    pub(crate) events: mpsc::Receiver<AuditEvent>,
+    pub(crate) endings: mpsc::Receiver<Ending>,
+}
+
+/// What became of what was told.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    /// Found no room.
+    pub(crate) dropped: AtomicU64,
+    /// The sink failed, took too long or panicked.
+    pub(crate) failed: AtomicU64,
+    /// A hook did, or an end of a session found no room.
+    pub(crate) hooks_failed: AtomicU64,
+    /// On its way.
+    pub(crate) waiting: AtomicU64,
+}
+
+impl Trail {
+    pub(crate) fn new() -> (Self, Inbox) {
+        let (events, of_events) = mpsc::channel(WAITING);
+        let (endings, of_endings) = mpsc::channel(WAITING);
+        let trail = Self { events, endings, counts: Arc::default() };
+        (trail, Inbox { events: of_events, endings: of_endings })
+    }
+
+    /// Tells what a batch that is committed decided.
+    pub(super) fn tell(&self, told: Vec<Event>) {
+        for event in told {
+            if let Some(ending) = event.ending() {
+                self.queue(&self.endings, ending, &self.counts.hooks_failed);
+            }
+            self.queue(&self.events, event.record, &self.counts.dropped);
+        }
+    }
+
+    /// Tells what is stored nowhere. It gives way to what is: a flood of it fills no more than half of the
+    /// queue.
+    pub(crate) fn mention(&self, mut event: Event, now: Timestamp) {
+        event.record.at = now;
+        match self.events.capacity() > WAITING / 2 {
+            true => self.queue(&self.events, event.record, &self.counts.dropped),
+            false => drop(self.counts.dropped.fetch_add(1, Ordering::Relaxed)),
+        }
+    }
+
+    fn queue<T>(&self, queue: &mpsc::Sender<T>, told: T, dropped: &AtomicU64) {
+        self.counts.waiting.fetch_add(1, Ordering::SeqCst);
+        if queue.try_send(told).is_err() {
+            self.counts.waiting.fetch_sub(1, Ordering::SeqCst);
+            dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Whole milliseconds.
+mod millis {
+    use std::time::Duration;
+
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(age: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+        match age {
+            Some(age) => to.serialize_u64(u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+            None => to.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+        Ok(Option::<u64>::deserialize(from)?.map(Duration::from_millis))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn handle() -> SessionHandle {
+        SessionHandle::parse("00000000-0000-4000-8000-000000000000").unwrap()
+    }
+
+    fn refused() -> Event {
+        Event::new(Audited::AccessRefused, &TenantId::PUBLIC)
+    }
+
+    #[test]
+    fn sec_g07_a_record_reads_back_and_holds_no_handle() {
+        let event = Event::new(Audited::RefreshReuse, &TenantId::PUBLIC)
+            .user(&UserId::parse("alice").unwrap())
+            .session(&handle())
+            .factor(&FactorId::TOTP)
+            .cause(Cause::Recent)
+            .peer(Some(IpAddr::from([192, 0, 2, 7])))
+            .age(Duration::from_millis(40_001));
+        let text = serde_json::to_string(&event.record).unwrap();
+        assert!(!text.contains(handle().as_str()), "{text}");
+        assert!(!format!("{:?}", event.record).contains(handle().as_str()));
+        assert_eq!(serde_json::from_str::<AuditEvent>(&text).unwrap(), event.record);
+        let bare = serde_json::to_string(&refused().record).unwrap();
+        assert_eq!(bare, r#"{"at":0,"what":"access-refused","tenant":"public"}"#);
+        assert_eq!(serde_json::from_str::<AuditEvent>(&bare).unwrap(), refused().record);
+    }
+
+    #[test]
+    fn what_is_stored_nowhere_gives_way() {
+        let (trail, mut inbox) = Trail::new();
+        for _ in 0..2 * WAITING {
+            trail.mention(refused(), Timestamp::EPOCH);
+        }
+        let dropped = || trail.counts.dropped.load(Ordering::Relaxed);
+        assert_eq!(dropped(), (2 * WAITING - WAITING / 2) as u64);
+        // There is room for what counts, until that fills the queue itself.
+        trail.tell(vec![Event::new(Audited::SignedIn, &TenantId::PUBLIC); WAITING / 2]);
+        assert_eq!(dropped(), (2 * WAITING - WAITING / 2) as u64);
+        trail.tell(vec![Event::new(Audited::SignedIn, &TenantId::PUBLIC); 3]);
+        assert_eq!(dropped(), (2 * WAITING - WAITING / 2 + 3) as u64);
+        assert_eq!(trail.counts.waiting.load(Ordering::SeqCst), WAITING as u64);
+        let mut got = 0;
+        while inbox.events.try_recv().is_ok() {
+            got += 1;
+        }
+        assert_eq!(got, WAITING);
+    }
 }

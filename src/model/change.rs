@@ -77,28 +77,33 @@ pub(crate) async fn record(tx: &mut Tx, subject: Subject, n: u64, kind: ChangeKi
     Ok(change)
 }
 
-/// How far a process has read, lane by lane.
+/// How far a process has read, or how far there is to read, lane by lane.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Cursor(BTreeMap<u8, u64>);
 
-/// What a read of the feed brought.
-#[derive(Debug)]
-pub(crate) struct News {
-    pub(crate) changes: Vec<Change>,
-    pub(crate) cursor: Cursor,
-    /// The heads went back: a backup was restored, and what was folded before no longer counts.
-    pub(crate) restart: bool,
+impl Cursor {
+    /// Whether the heads went back: a backup was restored, and what was folded before no longer counts.
+    pub(crate) fn is_beyond(&self, heads: &Self) -> bool {
+        self.0.iter().any(|(lane, &read)| heads.0.get(lane).copied().unwrap_or(0) < read)
+    }
 }
 
-/// Reads what follows `cursor`: one scan of the heads, then one of each lane that moved.
-pub(crate) async fn news(db: &Db, cursor: &Cursor) -> Result<News, Error> {
+/// How far there is to read: one scan.
+pub(crate) async fn heads(db: &Db) -> Result<Cursor, Error> {
     let heads: Vec<(_, Head)> = db.scan(&Scan::under(keys::change_heads())).await?;
-    let heads: BTreeMap<u8, u64> =
-        heads.into_iter().filter_map(|(key, head)| Some((key.last().parse().ok()?, head.n))).collect();
-    let restart = cursor.0.iter().any(|(lane, &read)| heads.get(lane).copied().unwrap_or(0) < read);
-    let from = if restart { Cursor::default() } else { cursor.clone() };
-    let mut news = News { changes: Vec::new(), cursor: Cursor(heads.clone()), restart };
-    for (lane, head) in heads {
+    Ok(Cursor(heads.into_iter().filter_map(|(key, head)| Some((key.last().parse().ok()?, head.n))).collect()))
+}
+
+/// Reads what follows `from`, a page of each lane that moved at a time, so that no more than a page is in memory
+/// however much there is. Answers how far it got.
+pub(crate) async fn read(
+    db: &Db,
+    from: &Cursor,
+    heads: Cursor,
+    mut fold: impl FnMut(&[Change]) + Send,
+) -> Result<Cursor, Error> {
+    let mut reached = heads.clone();
+    for (lane, head) in heads.0 {
         let mut read = from.0.get(&lane).copied().unwrap_or(0);
         while read < head {
             let scan = Scan::under(keys::change_lane(lane)).after(keys::change(lane, read));
@@ -106,13 +111,14 @@ pub(crate) async fn news(db: &Db, cursor: &Cursor) -> Result<News, Error> {
             let page: Vec<(_, Option<Change>)> = db.scan_raw(&scan).await?;
             let Some((last, _)) = page.last() else { break };
             read = u64::from_str_radix(&last.last(), 16).unwrap_or(head);
-            news.changes.extend(page.into_iter().filter_map(|(_, change)| change));
+            let changes: Vec<Change> = page.into_iter().filter_map(|(_, change)| change).collect();
+            fold(&changes);
         }
         // A lane that was appended to since the heads were read is ahead of its head: say so.
-        let cursor = news.cursor.0.entry(lane).or_default();
-        *cursor = (*cursor).max(read);
+        let reached = reached.0.entry(lane).or_default();
+        *reached = (*reached).max(read);
     }
-    Ok(news)
+    Ok(reached)
 }
 
 fn lane(subject: &Subject) -> u8 {
@@ -121,4 +127,43 @@ fn lane(subject: &Subject) -> u8 {
     let mut hasher = DefaultHasher::new();
     subject.hash(&mut hasher);
     u8::try_from(hasher.finish() % LANES).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use super::*;
+    use crate::{
+        base::time::SystemClock,
+        model::audit::Trail,
+        store::{AnyStore, MemoryStore},
+    };
+
+    /// However much there is to read, a page of it is in memory, each change once, and nothing is left out.
+    #[tokio::test]
+    async fn sec_k04_the_feed_is_read_by_the_page() {
+        let store = AnyStore::new(MemoryStore::new());
+        let db = Db::new(store, Arc::new(SystemClock::new()), Duration::from_secs(3600), Trail::new().0);
+        let user = UserId::parse("alice").unwrap();
+        let subject = || Subject::User(user.clone());
+        for _ in 0..2345 {
+            let stage = |mut tx: Tx| async move {
+                let change = stage(&mut tx, subject(), ChangeKind::JudgeAnew).await?;
+                tx.commit(change)
+            };
+            db.transact("alice", stage).await.unwrap();
+        }
+        let (mut pages, mut numbers) = (Vec::new(), Vec::new());
+        let fold = |page: &[Change]| {
+            pages.push(page.len());
+            numbers.extend(page.iter().map(|change| change.n));
+        };
+        let heads = heads(&db).await.unwrap();
+        let reached = read(&db, &Cursor::default(), heads.clone(), fold).await.unwrap();
+        assert_eq!(pages, [1000, 1000, 345]);
+        assert_eq!(numbers, (1..=2345).collect::<Vec<_>>());
+        assert!(!reached.is_beyond(&heads));
+        read(&db, &reached, heads, |_| panic!("there is nothing new")).await.unwrap();
+    }
 }

@@ -138,3 +138,7 @@ pub(crate) fn queued() -> Key {
 pub(crate) fn audit(at: Timestamp, random: &str) -> Key {
     Key::new(["audit", &format!("{}-{random}", sortable(at))])
 }
+
+pub(crate) fn audits() -> Key {
+    Key::new(["audit"])
+}

@@ -145,7 +145,7 @@ impl Budget {
         self.in_a_row
     }
 
-    #[cfg(test)]
+    /// Whether guesses are refused for a while.
     pub(crate) fn is_resting(&self, now: Timestamp) -> bool {
         self.rests_until.is_some_and(|until| now <= until)
     }

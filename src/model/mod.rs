@@ -56,14 +56,20 @@ pub(crate) struct Db {
     store: AnyStore,
     clock: Arc<dyn Clock>,
     stripes: Arc<[Mutex<()>]>,
+    pub(crate) trail: audit::Trail,
     /// How long a change record must stay: the longest access token, plus an hour.
     pub(crate) change_life: Duration,
 }
 
 impl Db {
-    pub(crate) fn new(store: AnyStore, clock: Arc<dyn Clock>, longest_token: Duration) -> Self {
+    pub(crate) fn new(
+        store: AnyStore,
+        clock: Arc<dyn Clock>,
+        longest_token: Duration,
+        trail: audit::Trail,
+    ) -> Self {
         let stripes = (0..STRIPES).map(|_| Mutex::new(())).collect();
-        Self { store, clock, stripes, change_life: longest_token + RECEIPT }
+        Self { store, clock, stripes, trail, change_life: longest_token + RECEIPT }
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -137,8 +143,9 @@ impl Db {
                 Err(error) if error.is_taken() && lost < TAKEN => continue,
                 staged => staged?,
             };
-            let (batch, receipt, value) = staged.into_batch(RECEIPT)?;
+            let (batch, receipt, told, value) = staged.into_batch(RECEIPT)?;
             if batch.is_empty() || self.commit(batch, &receipt).await? {
+                self.trail.tell(told);
                 return Ok(value);
             }
         }
@@ -154,7 +161,7 @@ impl Db {
         F: Future<Output = Result<Staged<T>, Error>> + Send,
     {
         let staged = round(Tx::new(self.clone(), self.now())).await?;
-        Ok(staged.into_batch(RECEIPT)?.2)
+        Ok(staged.into_batch(RECEIPT)?.3)
     }
 
     /// The keys of a scan, expired or not, with the live records among them.

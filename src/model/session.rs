@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Tx,
+    audit::{self, Audited, Cause, Event},
     change::{self, Change, ChangeKind, Subject},
     epoch::Epochs,
     keys,
@@ -46,6 +47,11 @@ impl SessionRecord {
     /// Whether the session lacks a factor and never had all.
     pub(crate) fn is_half(&self) -> bool {
         self.lineage.half_until.is_some()
+    }
+
+    /// Whether the requirements were met when they were last evaluated.
+    fn is_complete(&self) -> bool {
+        self.payload.member("st-mfa").is_some_and(|claim| claim["v"] == true)
     }
 }
 
@@ -114,6 +120,8 @@ async fn trim(
         let oldest = list.sessions.remove(at).handle;
         if let Some(old) = tx.get::<SessionRecord>(&keys::session(&oldest)).await? {
             tx.delete(keys::session(&oldest)).await?;
+            let event = Event::new(Audited::SessionRevoked, &old.tenant).user(&old.user).session(&oldest);
+            audit::stage(tx, event.cause(Cause::TooMany))?;
             let revision = old.revision + 1;
             ended.push(change::record(tx, Subject::Session(oldest), revision, ChangeKind::Revoked).await?);
         }
@@ -121,8 +129,18 @@ async fn trim(
     Ok(ended)
 }
 
-/// Stages a row that replaces the one read.
+/// Stages a row that replaces the one read. Whoever writes a row passes here, so this is where the trail
+/// hears that a session meets its requirements, or doesn't any more.
 pub(crate) async fn put(tx: &mut Tx, handle: &SessionHandle, row: &SessionRecord) -> Result<(), Error> {
+    let before: Option<SessionRecord> = tx.get(&keys::session(handle)).await?;
+    let what = match (before.is_some_and(|before| before.is_complete()), row.is_complete()) {
+        (false, true) => Some(Audited::RequirementsMet),
+        (true, false) => Some(Audited::RequirementsUnmet),
+        _ => None,
+    };
+    if let Some(what) = what {
+        audit::stage(tx, Event::new(what, &row.tenant).user(&row.user).session(handle))?;
+    }
     tx.put(keys::session(handle), row, Some(row.lineage.ends_at())).await
 }
 
@@ -145,8 +163,14 @@ pub(crate) async fn list_as_full(
     Ok(ended)
 }
 
-/// Stages that a session is gone, and says so in the feed.
-pub(crate) async fn end(tx: &mut Tx, handle: &SessionHandle, row: &SessionRecord) -> Result<Change, Error> {
+/// Stages that a session is gone, and says so in the feed and, by `event`, in the trail.
+pub(crate) async fn end(
+    tx: &mut Tx,
+    handle: &SessionHandle,
+    row: &SessionRecord,
+    event: Event,
+) -> Result<Change, Error> {
+    audit::stage(tx, event.user(&row.user).session(handle))?;
     tx.delete(keys::session(handle)).await?;
     let key = keys::sessions_of(&row.user);
     let mut list: SessionsOf = tx.get(&key).await?.unwrap_or_default();
@@ -161,7 +185,10 @@ pub(crate) async fn end_of_user(
     tx: &mut Tx,
     user: &UserId,
     keep: Option<&SessionHandle>,
+    cause: Cause,
 ) -> Result<Change, Error> {
+    let event = Event::new(Audited::SessionsRevoked, &TenantId::PUBLIC).user(user).cause(cause);
+    audit::stage(tx, keep.map_or(event.clone(), |kept| event.session(kept)))?;
     let change = change::stage(tx, Subject::User(user.clone()), ChangeKind::Revoked).await?;
     let key = keys::sessions_of(user);
     let mut list: SessionsOf = tx.get(&key).await?.unwrap_or_default();

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Db, live, read, write};
+use super::{Db, audit::Event, live, read, write};
 use crate::{
     base::{error::Error, random, time::Timestamp},
     store::{Batch, Key, Op, Row},
@@ -17,6 +17,8 @@ pub(crate) struct Tx {
     seen: BTreeMap<Key, Option<Row>>,
     batch: Batch,
     receipt: Option<Key>,
+    /// What the trail says once this is committed.
+    told: Vec<Event>,
 }
 
 /// A round that has decided: what to write, and what to answer once it is written.
@@ -28,7 +30,7 @@ pub(crate) struct Staged<T> {
 
 impl Tx {
     pub(super) fn new(db: Db, now: Timestamp) -> Self {
-        Self { db, now, seen: BTreeMap::new(), batch: Batch::new(), receipt: None }
+        Self { db, now, seen: BTreeMap::new(), batch: Batch::new(), receipt: None, told: Vec::new() }
     }
 
     /// The time by which this round is judged.
@@ -131,9 +133,11 @@ impl Tx {
         Ok(())
     }
 
-    /// Names the record, already staged by [`Tx::insert_new`], by which a lost answer is looked up.
-    pub(super) fn set_receipt(&mut self, key: Key) {
+    /// Names the record of an event, already staged by [`Tx::insert_new`], by which a lost answer is looked
+    /// up.
+    pub(super) fn set_receipt(&mut self, key: Key, event: Event) {
         self.receipt = Some(key);
+        self.told.push(event);
     }
 
     /// The round has decided.
@@ -144,6 +148,7 @@ impl Tx {
     /// The round has decided to write nothing, whatever it staged.
     pub(crate) fn abandon<T>(mut self, value: T) -> Result<Staged<T>, Error> {
         self.batch = Batch::new();
+        self.told.clear();
         self.commit(value)
     }
 }
@@ -154,8 +159,8 @@ impl<T> Staged<T> {
         Staged { tx: self.tx, value: change(self.value) }
     }
 
-    /// The batch with its receipt.
-    pub(super) fn into_batch(self, keep: Duration) -> Result<(Batch, Key, T), Error> {
+    /// The batch with its receipt, and what to tell once it is committed.
+    pub(super) fn into_batch(self, keep: Duration) -> Result<(Batch, Key, Vec<Event>, T), Error> {
         let Self { mut tx, value } = self;
         let receipt = match tx.receipt.take() {
             Some(key) => key,
@@ -164,6 +169,6 @@ impl<T> Staged<T> {
         if !tx.batch.is_empty() && tx.batch.op(&receipt).is_none() {
             tx.batch.push(receipt.clone(), Op::Insert(write(&true, Some(tx.now + keep))?));
         }
-        Ok((tx.batch, receipt, value))
+        Ok((tx.batch, receipt, tx.told, value))
     }
 }

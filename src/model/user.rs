@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Tx,
+    audit::{self, Audited, Cause, Event},
     change::{self, Change, ChangeKind, Subject},
-    code, epoch, keys, session,
+    epoch, keys,
 };
 use crate::{
     base::{
@@ -16,6 +17,10 @@ use crate::{
     },
     store::Key,
 };
+
+pub(crate) use self::removal::{delete, remove_login};
+
+mod removal;
 
 /// One person: one or more login methods.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -266,6 +271,8 @@ pub(crate) async fn add_login(
 /// Stages that another user's only login method joins `user`; the other user is gone with it, and so are
 /// its sessions.
 pub(crate) async fn absorb(tx: &mut Tx, user: &mut User, other: User) -> Result<Vec<Change>, Error> {
+    let event = Event::new(Audited::SessionsRevoked, &TenantId::PUBLIC).user(&other.id);
+    audit::stage(tx, event.cause(Cause::UserGone))?;
     let gone = change::stage(tx, Subject::User(other.id.clone()), ChangeKind::Revoked).await?;
     for login in other.logins {
         let owner = Owner { user: user.id.clone(), login: login.id.clone() };
@@ -344,30 +351,6 @@ pub(crate) async fn add_to_tenant(tx: &mut Tx, user: &mut User, tenant: &TenantI
         tx.insert(key, &owner, None).await?;
     }
     if user.primary { make_primary(tx, user).await } else { tx.put(keys::user(&user.id), user, None).await }
-}
-
-/// Stages that a user is gone, with all that is only the user's: sessions and codes, too (row S10).
-pub(crate) async fn delete(tx: &mut Tx, user: User) -> Result<Change, Error> {
-    let gone = session::end_of_user(tx, &user.id, None).await?;
-    tx.remove(keys::sessions_of(&user.id));
-    for login in &user.logins {
-        let names = NewLogin::from(login);
-        for tenant in &login.tenants {
-            code::void_to(tx, tenant, login).await?;
-            tx.remove(names.key(tenant));
-            tx.remove(keys::role(tenant, &user.id));
-            for key in names.primary_keys(tenant) {
-                if tx.get::<PrimaryOf>(&key).await?.is_some_and(|owner| owner.user == user.id) {
-                    tx.delete(key).await?;
-                }
-            }
-        }
-        tx.remove(keys::login_of(&login.id));
-        tx.remove(keys::password(&login.id));
-    }
-    tx.remove(keys::required(&user.id));
-    tx.delete(keys::user(&user.id)).await?;
-    Ok(gone)
 }
 
 pub(crate) fn method(now: Timestamp, tenant: &TenantId, new: &NewLogin, id: LoginId) -> LoginMethod {

@@ -8,7 +8,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     fmt,
-    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 
@@ -65,6 +65,19 @@ pub(crate) const MOST: usize = 100_000;
 /// Clocks differ: entries stay this much longer than the tokens they concern.
 const MARGIN: Duration = Duration::from_secs(60);
 
+/// What became of reading the feed, since the start.
+#[derive(Debug, Default)]
+pub(crate) struct FeedCounts {
+    pub(crate) reads: AtomicU64,
+    pub(crate) failures: AtomicU64,
+    /// Requests that were judged by a feed too old to be relied on.
+    pub(crate) served_stale: AtomicU64,
+    /// Requests that were refused because of it.
+    pub(crate) refused_stale: AtomicU64,
+    /// Changes that found no room (row K04).
+    pub(crate) overruns: AtomicU64,
+}
+
 /// The feed as this process knows it.
 #[derive(Default)]
 pub(crate) struct Feed(RwLock<Known>);
@@ -92,28 +105,31 @@ struct Marks {
     until: Timestamp,
 }
 
+/// The feed as it is read from its beginning.
+#[derive(Default)]
+pub(crate) struct Anew(Known);
+
+impl Anew {
+    /// As [`Feed::fold`].
+    pub(crate) fn fold(&mut self, change: &Change, token_life: Duration, now: Timestamp) -> bool {
+        self.0.fold(change, token_life, now)
+    }
+}
+
 impl Feed {
-    /// Takes in one change; again does no harm. `token_life` is that of the longest access token.
-    pub(crate) fn fold(&self, change: &Change, token_life: Duration, now: Timestamp) {
+    /// Takes in one change; again does no harm. `token_life` is that of the longest access token. `false`: it
+    /// found no room, and the store is asked instead.
+    pub(crate) fn fold(&self, change: &Change, token_life: Duration, now: Timestamp) -> bool {
         let mut known = self.write();
         known.forget(now);
-        known.fold(change, token_life, now);
+        known.fold(change, token_life, now)
     }
 
-    /// Starts over with all changes there are: nothing that was known before is kept.
-    pub(crate) fn restart<'c>(
-        &self,
-        changes: impl IntoIterator<Item = &'c Change>,
-        token_life: Duration,
-        now: Timestamp,
-    ) {
-        let mut anew = Known::default();
-        for change in changes {
-            anew.fold(change, token_life, now);
-        }
+    /// Starts over with what was read from the beginning: nothing that was known before is kept.
+    pub(crate) fn take_over(&self, anew: Anew) {
         let mut known = self.write();
-        anew.relied = known.relied;
-        *known = anew;
+        let relied = known.relied;
+        *known = Known { relied, ..anew.0 };
     }
 
     /// What is known against a token with these numbers, and how far silence can be relied on.
@@ -201,7 +217,7 @@ impl Known {
         }
     }
 
-    fn fold(&mut self, change: &Change, token_life: Duration, now: Timestamp) {
+    fn fold(&mut self, change: &Change, token_life: Duration, now: Timestamp) -> bool {
         // A stamp behind our clock must not end an entry early.
         let until = change.at.max(now) + token_life + MARGIN;
         let full = self.ends.len() >= MOST;
@@ -213,7 +229,7 @@ impl Known {
         };
         let Some(marks) = marks else {
             self.lost_until = self.lost_until.max(Some(until));
-            return;
+            return false;
         };
         match change.kind {
             ChangeKind::Revoked => marks.revoked = marks.revoked.max(change.n),
@@ -228,6 +244,7 @@ impl Known {
             self.ends.remove(&(former, change.subject.clone()));
             self.ends.insert((until, change.subject.clone()));
         }
+        true
     }
 
     /// Drops what can concern no token any more.
@@ -392,7 +409,9 @@ mod tests {
         assert_eq!(feed.freshness(instant + secs(4500), START + secs(4500)), Freshness::Fresh);
         // Starting over forgets changes, not that a read was made.
         feed.fold(&change(Subject::User(user("u")), 5, ChangeKind::Revoked), LIFE, START);
-        feed.restart([&change(Subject::App, 3, ChangeKind::JudgeAnew)], LIFE, START);
+        let mut anew = Anew::default();
+        anew.fold(&change(Subject::App, 3, ChangeKind::JudgeAnew), LIFE, START);
+        feed.take_over(anew);
         assert_eq!(feed.freshness(instant + secs(4500), START + secs(4500)), Freshness::Fresh);
         assert_eq!(verdict(&feed, numbers(2, 0, 0, 0), START), Verdict::JudgeAnew);
         assert_eq!(verdict(&feed, numbers(3, 0, 0, 0), START), Verdict::Current);

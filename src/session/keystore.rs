@@ -14,7 +14,7 @@ use crate::{
         time::{self, Timestamp},
     },
     model::{
-        audit::{self, Event, What},
+        audit::{self, Audited, Event},
         change::{self, ChangeKind, Subject},
         keys,
         keyset::{KeySet, StoredKey},
@@ -27,7 +27,7 @@ enum Edit {
     /// The same keys, sealed anew: no process has to reload.
     Resealed,
     /// Other keys: every process reloads. With what the audit trail says, where somebody decided it.
-    Changed(Option<What>),
+    Changed(Option<Audited>),
 }
 
 impl Kit {
@@ -82,7 +82,7 @@ impl Kit {
             }
             let kid = next.kid.clone();
             stored.keys.push(next);
-            Ok((kid, Edit::Changed(Some(What::KeysRotated))))
+            Ok((kid, Edit::Changed(Some(Audited::KeysRotated))))
         })
         .await
     }
@@ -107,7 +107,7 @@ impl Kit {
             if let Some(from) = self.plan(stored, now)?.filter(|from| *from <= now) {
                 stored.keys.push(self.make_key(stored, now, from)?);
             }
-            Ok(((), Edit::Changed(Some(What::KeyRevoked))))
+            Ok(((), Edit::Changed(Some(Audited::KeyRevoked))))
         })
         .await
     }

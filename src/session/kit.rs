@@ -13,7 +13,7 @@ use std::{
 use super::{
     claims::AccessClaims,
     cookies::TransferMethod,
-    feed::{Feed, Freshness, Numbered, Verdict},
+    feed::{Feed, FeedCounts},
     keyring::{Keys, ReloadGate},
     refresh::{self, Elevation, RefreshKeys, RefreshToken},
     seen::Seen,
@@ -34,7 +34,8 @@ use crate::{
     config::Config,
     model::{
         Db, Staged, Tx,
-        change::{self, Change, ChangeKind, Cursor},
+        audit::{Audited, Event},
+        change::{self, ChangeKind, Cursor},
         epoch::Standing,
         keys,
         seal::Sealer,
@@ -57,8 +58,9 @@ pub(crate) struct Kit {
     pub(crate) keys: Keys,
     pub(crate) gate: ReloadGate,
     pub(crate) feed: Feed,
+    pub(crate) feed_counts: FeedCounts,
     /// How far the feed was read; held while it is being read, so that readers share one read.
-    cursor: tokio::sync::Mutex<Cursor>,
+    pub(super) cursor: tokio::sync::Mutex<Cursor>,
     /// Newest first.
     pub(crate) refresh: Vec<RefreshKeys>,
     pub(crate) sealer: Arc<Sealer>,
@@ -101,6 +103,7 @@ impl Kit {
             keys: Keys::new(seen),
             gate: ReloadGate::default(),
             feed: Feed::default(),
+            feed_counts: FeedCounts::default(),
             cursor: tokio::sync::Mutex::default(),
             refresh,
             sealer,
@@ -169,61 +172,15 @@ impl Kit {
         self.skewed.load(Ordering::Relaxed)
     }
 
-    /// What the feed says of an opened token, and whether its silence can be relied on.
-    #[inline]
-    pub(crate) fn verdict(&self, claims: &AccessClaims, now: Timestamp) -> (Verdict, Freshness) {
-        let (numbers, session) = (&claims.epochs, &claims.handle);
-        let token = Numbered { numbers, user: &claims.user, tenant: &claims.tenant, session };
-        self.feed.judge(&token, time::monotonic(), now)
-    }
-
-    /// Reads the feed, unless another caller did while this one waited.
-    pub(crate) async fn read_feed(&self) -> Result<(), Error> {
-        let asked = time::monotonic();
-        self.ensure_clock().await?;
-        let mut cursor = self.cursor.lock().await;
-        if self.feed.freshness(asked, self.db.now()) == Freshness::Fresh {
-            return Ok(());
-        }
-        self.read_news(&mut cursor).await
-    }
-
-    /// Reads the feed: what the background does once a second.
-    pub(crate) async fn poll_feed(&self) -> Result<(), Error> {
-        self.ensure_clock().await?;
-        let mut cursor = self.cursor.lock().await;
-        self.read_news(&mut cursor).await
-    }
-
     /// A node whose clock was never set judges nothing: its feed stays unread.
-    async fn ensure_clock(&self) -> Result<(), Error> {
+    pub(super) async fn ensure_clock(&self) -> Result<(), Error> {
         if self.clock_set.load(Ordering::Acquire) { Ok(()) } else { self.set_clock().await }
     }
 
-    async fn read_news(&self, cursor: &mut Cursor) -> Result<(), Error> {
-        let (began, began_at) = (time::monotonic(), self.db.now());
-        let news = change::news(&self.db, cursor).await?;
-        let life = self.config.lifetimes.access_token;
-        if news.restart {
-            self.feed.restart(&news.changes, life, began_at);
-        } else {
-            self.learn(&news.changes);
-        }
-        // Before the place is moved on: whoever is stopped here reads the same news again (row J08). A new
-        // beginning may have lost what it said of the keys.
-        if news.restart || news.changes.iter().any(|change| change.kind == ChangeKind::Keys) {
-            self.load_keys().await?;
-        }
-        *cursor = news.cursor;
-        self.feed.was_read(began, began_at);
-        Ok(())
-    }
-
-    /// Folds in what this process itself committed, at once.
-    pub(crate) fn learn<'a>(&self, changes: impl IntoIterator<Item = &'a Change>) {
-        for change in changes {
-            self.feed.fold(change, self.config.lifetimes.access_token, self.db.now());
-        }
+    /// Tells, and stores nowhere, that a session was kept out of a route for a claim.
+    pub(crate) fn mention_refusal(&self, claims: &AccessClaims) {
+        let event = Event::new(Audited::AccessRefused, &claims.tenant).user(&claims.user);
+        self.db.trail.mention(event.session(&claims.handle), self.db.now());
     }
 
     /// Reads a session's row and the numbers it is measured against.

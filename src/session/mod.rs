@@ -27,6 +27,7 @@ pub(crate) mod feed;
 pub(crate) mod keyring;
 pub(crate) mod keystore;
 pub(crate) mod kit;
+mod news;
 pub(crate) mod origin;
 pub(crate) mod peer;
 pub(crate) mod refresh;

@@ -228,16 +228,6 @@ pub(crate) enum Reuse {
     Older,
 }
 
-impl Reuse {
-    /// As the audit trail says it.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Recent => "recent",
-            Self::Older => "older",
-        }
-    }
-}
-
 /// Judges a token whose MAC was valid, by its `hash2`. `dead` says that the row's epochs are below what
 /// was revoked, or that its user or tenant is gone.
 pub(crate) fn decide(

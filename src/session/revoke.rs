@@ -4,10 +4,10 @@ use super::{kit::Kit, transport::Tokens, verify::Opened};
 use crate::{
     base::{
         error::Error,
-        ident::{SessionHandle, TenantId, UserId},
+        ident::{SessionHandle, UserId},
     },
     model::{
-        audit::{self, Event, What},
+        audit::{Audited, Cause, Event},
         keys,
         session::{self, SessionRecord},
     },
@@ -22,9 +22,8 @@ impl Kit {
                 let Some(row) = tx.get::<SessionRecord>(&keys::session(handle)).await? else {
                     return tx.abandon(None);
                 };
-                let change = session::end(&mut tx, handle, &row).await?;
-                let event = Event::new(What::SessionRevoked, &row.tenant).user(&row.user).session(handle);
-                audit::stage(&mut tx, event)?;
+                let event = Event::new(Audited::SessionRevoked, &row.tenant).cause(Cause::Asked);
+                let change = session::end(&mut tx, handle, &row, event).await?;
                 tx.commit(Some(change))
             })
             .await?;
@@ -38,8 +37,7 @@ impl Kit {
         let change = self
             .db
             .transact(user, |mut tx| async move {
-                let change = session::end_of_user(&mut tx, user, None).await?;
-                audit::stage(&mut tx, Event::new(What::SessionsRevoked, &TenantId::PUBLIC).user(user))?;
+                let change = session::end_of_user(&mut tx, user, None, Cause::Asked).await?;
                 tx.commit(change)
             })
             .await?;
@@ -55,9 +53,9 @@ impl Kit {
             .db
             .transact(&claims.user, |mut tx| async move {
                 let mut row = self.held(&mut tx, claims).await?.row;
-                let change = session::end_of_user(&mut tx, &claims.user, Some(&claims.handle)).await?;
+                let keep = Some(&claims.handle);
+                let change = session::end_of_user(&mut tx, &claims.user, keep, Cause::Asked).await?;
                 row.epochs.user = change.n;
-                audit::stage(&mut tx, Event::new(What::SessionsRevoked, &claims.tenant).user(&claims.user))?;
                 let staged = self.stage_renewed(tx, opened, &row).await?;
                 Ok(staged.map(|renewed| (renewed, change)))
             })

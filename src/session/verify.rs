@@ -79,6 +79,8 @@ pub(crate) enum Judgement {
     /// No credential where none is needed.
     Anonymous,
     Deny(SessionDenied),
+    /// A good session, which lacks what the mount asks.
+    Lacks(Opened, Vec<InvalidClaim>),
     /// Something must be read first.
     Ask(Question),
     /// The feed is cut off, and the mount wants no session then.
@@ -176,9 +178,5 @@ pub(crate) fn judge(
 /// Step 5 alone, for a session whose row was read just now.
 pub(crate) fn enforce(demand: &Demand, opened: Opened, now: Timestamp) -> Judgement {
     let failed = validator::enforce(&demand.validators, &opened.claims.payload, now);
-    if failed.is_empty() {
-        Judgement::Pass(opened)
-    } else {
-        Judgement::Deny(SessionDenied::InvalidClaims(failed))
-    }
+    if failed.is_empty() { Judgement::Pass(opened) } else { Judgement::Lacks(opened, failed) }
 }

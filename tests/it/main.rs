@@ -9,6 +9,7 @@
 )]
 
 mod answers;
+mod audit;
 mod bad_input;
 mod caches;
 mod changes;
@@ -23,10 +24,15 @@ mod faults;
 #[cfg(all(unix, feature = "sqlite"))]
 mod feed;
 mod forge;
+mod hooks;
 mod keys;
 mod layer;
 mod mixup;
 mod mount;
+#[cfg(feature = "sqlite")]
+mod news;
+#[cfg(feature = "sqlite")]
+mod processes;
 mod races;
 mod readiness;
 mod refresh;

@@ -1,0 +1,72 @@
+//! What goes with a user, or with one of their login methods.
+
+use super::{LoginMethod, NewLogin, PrimaryOf, User};
+use crate::{
+    base::{
+        error::{Error, ErrorKind},
+        ident::{LoginId, TenantId, UserId},
+    },
+    model::{
+        Tx,
+        audit::{self, Audited, Cause, Event},
+        change::Change,
+        code, keys, session,
+    },
+    store::Key,
+};
+
+/// Stages that a user is gone, with all that is only the user's: sessions and codes, too (row S10).
+pub(crate) async fn delete(tx: &mut Tx, user: User) -> Result<Change, Error> {
+    let gone = session::end_of_user(tx, &user.id, None, Cause::UserGone).await?;
+    audit::stage(tx, Event::new(Audited::UserDeleted, &TenantId::PUBLIC).user(&user.id))?;
+    tx.remove(keys::sessions_of(&user.id));
+    for login in &user.logins {
+        for tenant in &login.tenants {
+            tx.remove(keys::role(tenant, &user.id));
+        }
+        unstage_login(tx, &user.id, login, &[]).await?;
+    }
+    tx.remove(keys::required(&user.id));
+    tx.delete(keys::user(&user.id)).await?;
+    Ok(gone)
+}
+
+/// Stages that a user loses a login method, with its names, its codes under way and its credential.
+///
+/// # Errors
+/// `NotFound` if it isn't the user's, `Invalid` if it is the last one.
+pub(crate) async fn remove_login(tx: &mut Tx, user: &mut User, id: &LoginId) -> Result<(), Error> {
+    let gone = Error::new(ErrorKind::NotFound, "the user has no such login method");
+    let at = user.logins.iter().position(|login| login.id == *id).ok_or(gone)?;
+    if user.logins.len() == 1 {
+        return Err(Error::invalid("a user keeps one login method: delete the user instead"));
+    }
+    let login = user.logins.remove(at);
+    unstage_login(tx, &user.id, &login, &user.logins).await?;
+    tx.put(keys::user(&user.id), user, None).await
+}
+
+/// Stages that nobody signs in by a login method. A contact that one of the methods `kept` has stays
+/// claimed.
+async fn unstage_login(
+    tx: &mut Tx,
+    user: &UserId,
+    login: &LoginMethod,
+    kept: &[LoginMethod],
+) -> Result<(), Error> {
+    let names = NewLogin::from(login);
+    for tenant in &login.tenants {
+        code::void_to(tx, tenant, login).await?;
+        tx.remove(names.key(tenant));
+        let still = kept.iter().filter(|other| other.tenants.contains(tenant));
+        let still: Vec<Key> = still.flat_map(|other| NewLogin::from(other).primary_keys(tenant)).collect();
+        for key in names.primary_keys(tenant).into_iter().filter(|key| !still.contains(key)) {
+            if tx.get::<PrimaryOf>(&key).await?.is_some_and(|owner| owner.user == *user) {
+                tx.delete(key).await?;
+            }
+        }
+    }
+    tx.remove(keys::login_of(&login.id));
+    tx.remove(keys::password(&login.id));
+    Ok(())
+}
