@@ -44,3 +44,4 @@ mod theft;
 mod tokens;
 mod transfer;
 mod vectors;
+mod volatility;
