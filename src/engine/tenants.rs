@@ -66,8 +66,11 @@ impl Tenants<'_> {
     /// Says which factors may start a session there; `None` for what the app says.
     ///
     /// # Errors
-    /// `NotFound` without the tenant.
+    /// `NotFound` without the tenant. `Invalid` if somebody who starts with one of them could never do what is
+    /// demanded of them (row P11); the cause says of whom what.
     pub async fn first_factors(&self, tenant: &TenantId, first: Option<Vec<FactorId>>) -> Result<(), Error> {
+        let now = self.present(tenant).await?;
+        self.check(&Tenant { first_factors: first.clone(), ..now })?;
         self.edit(tenant, move |tenant| tenant.first_factors.clone_from(&first)).await
     }
 
@@ -82,23 +85,28 @@ impl Tenants<'_> {
         factors: impl IntoIterator<Item = FactorId>,
     ) -> Result<(), Error> {
         let factors: Vec<FactorId> = factors.into_iter().collect();
-        self.check(tenant, &factors).await?;
+        // Nothing asked is always fine.
+        if !factors.is_empty() {
+            let now = self.present(tenant).await?;
+            self.check(&Tenant { required: factors.clone(), ..now })?;
+        }
         self.edit(tenant, move |tenant| tenant.required.clone_from(&factors)).await
     }
 
-    /// Whether what a tenant is about to ask for can be done there. Nothing asked is always fine.
-    async fn check(&self, tenant: &TenantId, asked: &[FactorId]) -> Result<(), Error> {
-        if asked.is_empty() {
-            return Ok(());
-        }
+    async fn present(&self, tenant: &TenantId) -> Result<Tenant, Error> {
+        self.mfa.desk.kit.ready().await?;
+        self.load(tenant).await?.ok_or_else(no_tenant)
+    }
+
+    /// Whether what would be demanded in a tenant of these settings can be done there.
+    fn check(&self, tenant: &Tenant) -> Result<(), Error> {
         let desk = &self.mfa.desk;
-        desk.kit.ready().await?;
-        let tenant = self.load(tenant).await?.ok_or_else(no_tenant)?;
-        let (usable, first) = (desk.factors.usable(), desk.first_factors(&tenant));
-        let reach = |policy: &AnyPolicy| check_reachable(policy, &usable, first.listed(), Some(asked));
+        let (usable, first) = (desk.factors.usable(), desk.first_factors(tenant));
+        let reach =
+            |policy: &AnyPolicy| check_reachable(policy, &usable, first.listed(), Some(&tenant.required));
         // Whatever the policy makes of the rule, a factor that nobody has is a slip.
-        let named = AnyPolicy::new(Everyone::new(Requirement::one_of(asked.to_vec())));
-        let wrong = |e| Error::with(ErrorKind::Invalid, "what the tenant asks for can't be done", e);
+        let named = AnyPolicy::new(Everyone::new(Requirement::one_of(tenant.required.clone())));
+        let wrong = |e| Error::with(ErrorKind::Invalid, "what is demanded in the tenant can't be done", e);
         reach(&named).and_then(|_| reach(&desk.policy)).map(drop).map_err(wrong)
     }
 

@@ -18,7 +18,7 @@ use crate::{
     factor::{Factors, otp::Otp},
     hooks::AnyHooks,
     model::{keys, tenant::Tenant},
-    policy::{AnyLinkPolicy, AnyPolicy, FirstFactors, RequestFacts},
+    policy::{AnyLinkPolicy, AnyPolicy, FirstFactors, NextStep, RequestFacts},
     session::{Kit, Session, SessionDenied, cookies::TransferMethod, peer::Peer},
 };
 
@@ -98,10 +98,12 @@ impl From<Error> for Refusal {
 }
 
 impl Refusal {
-    /// A refusal of the claim `st-mfa`, for a reason that is a bare string (`spec/mfa.md` §10).
-    pub(crate) fn mfa(reason: impl ToString) -> Self {
+    /// A refusal of the claim `st-mfa`, for a reason that is a bare string (`spec/mfa.md` §10), and what the
+    /// user is to do instead.
+    pub(crate) fn mfa(reason: impl ToString, next: Option<NextStep>) -> Self {
         let reason = serde_json::Value::String(reason.to_string());
-        Self::Denied(SessionDenied::InvalidClaims(vec![InvalidClaim::new("st-mfa", reason)]))
+        let invalid = InvalidClaim::new("st-mfa", reason).with_next(next);
+        Self::Denied(SessionDenied::InvalidClaims(vec![invalid]))
     }
 }
 

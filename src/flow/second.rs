@@ -27,7 +27,7 @@ use crate::{
         session::{self, SessionRecord},
         user::{self, Owner, User},
     },
-    policy::{Link, Requirements},
+    policy::{Link, Requirements, SetUpRefused},
     session::{
         AccessClaims, Session,
         refresh::{self, Completing, Elevation},
@@ -128,10 +128,11 @@ impl Desk {
             changes: self.kit.config.factor_changes,
             now: self.kit.db.now(),
         };
+        let next = || at.requirements.next_step(&at.claim.c, attempt.now);
         admit::second(&attempt).map_err(|refused| match refused {
-            NotAdmitted::SetUp(reason) => Refusal::mfa(reason),
-            NotAdmitted::OtherDestination => Refusal::mfa(crate::policy::SetUpRefused::UseWhatIsSetUp),
-            NotAdmitted::StepUp => Refusal::mfa("step_up_required"),
+            NotAdmitted::SetUp(reason) => Refusal::mfa(reason, next()),
+            NotAdmitted::OtherDestination => Refusal::mfa(SetUpRefused::UseWhatIsSetUp, next()),
+            NotAdmitted::StepUp => Refusal::mfa("step_up_required", next()),
             NotAdmitted::NotAFirstFactor => Refusal::BadInput("this factor can't be used here"),
         })
     }

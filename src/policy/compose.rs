@@ -156,7 +156,7 @@ impl<A: MfaPolicy, B: MfaPolicy> MfaPolicy for Or<A, B> {
     }
 
     fn declares(&self, tenant: Option<&[FactorId]>) -> Declared {
-        self.0.declares(tenant).and(self.1.declares(tenant))
+        self.0.declares(tenant).or(self.1.declares(tenant))
     }
 }
 

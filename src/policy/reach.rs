@@ -54,7 +54,18 @@ impl Declared {
         Self { lists: vec![list.into()], ..Self::unknown() }
     }
 
-    /// What two policies may demand between them.
+    /// What is demanded where either of two policies is enough. A policy that hears opt-ins doesn't make up
+    /// for one that doesn't: who opted in and isn't asked by that one isn't asked at all.
+    pub fn or(self, other: Self) -> Self {
+        let opt_ins = match (self.opt_ins, other.opt_ins) {
+            (OptIns::Unheard, _) | (_, OptIns::Unheard) => OptIns::Unheard,
+            (OptIns::Heard, OptIns::Heard) => OptIns::Heard,
+            _ => OptIns::NotSaid,
+        };
+        Self { opt_ins, ..self.and(other) }
+    }
+
+    /// What two policies may demand between them, where both must be met.
     pub fn and(mut self, other: Self) -> Self {
         for list in other.lists {
             if !self.lists.contains(&list) {
@@ -229,11 +240,20 @@ fn list_problems(list: &Requirements, usable: &[FactorId], first: &[FactorId]) -
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
+    use std::cell::Cell;
+
+    use futures_util::FutureExt as _;
+    use proptest::{prelude::*, test_runner::TestRunner};
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::policy::{Everyone, ForRole, Nobody, OptIn, TenantScoped, UserOrTenant, algebra::tests};
+    use crate::{
+        base::ident::TenantId,
+        policy::{
+            AnyPolicy, Compose as _, Everyone, FixedFacts, ForRole, Nobody, OptIn, PolicyContext,
+            PolicyError, TenantScoped, UserOrTenant, algebra::tests, may_set_up,
+        },
+    };
 
     fn ids(text: &str) -> Vec<FactorId> {
         text.split_whitespace().map(|id| FactorId::parse(id).unwrap()).collect()
@@ -313,55 +333,114 @@ mod tests {
 
     #[test]
     fn a_role_rule_that_drops_opt_ins_is_told_at_the_start() {
-        use crate::policy::Compose as _;
         let role = || ForRole::new("admin", FactorId::TOTP);
         assert_eq!(role().declares(None).warnings().len(), 1);
         assert_eq!(role().where_tenant_asks().declares(None).warnings().len(), 1);
         assert_eq!(role().and(Nobody).declares(None).warnings().len(), 1);
         assert_eq!(role().and(OptIn).declares(None).warnings(), [""; 0]);
+        // Who isn't an admin is asked by neither.
+        assert_eq!(role().or(OptIn).declares(None).warnings().len(), 1);
+        assert_eq!(OptIn.or(role()).declares(None).warnings().len(), 1);
+        assert_eq!(OptIn.or(UserOrTenant::new()).and(role()).declares(None).warnings(), [""; 0]);
         assert_eq!(UserOrTenant::new().and(role()).declares(None).warnings(), [""; 0]);
         let mixed = everyone(json!(["totp", {"oneOf": []}]));
         assert_eq!(mixed.declares(None).warnings().len(), 1, "row P09");
         assert_eq!(everyone(json!([{"oneOf": []}])).declares(None).warnings(), [""; 0]);
     }
 
-    proptest! {
-        #![proptest_config(ProptestConfig { cases: 4096, ..ProptestConfig::default() })]
+    /// Random policies, put together from those that can say what they demand.
+    fn policy() -> impl Strategy<Value = AnyPolicy> {
+        async fn admin(ctx: &PolicyContext<'_>) -> Result<bool, PolicyError> {
+            Ok(ctx.roles().await?.iter().any(|role| role.as_str() == "admin"))
+        }
+        let list = (prop::collection::vec(tests::requirement(), 0..3), any::<bool>())
+            .prop_map(|(items, aged)| {
+                let list = Requirements::from_iter(items);
+                if aged { list.max_age(Duration::from_secs(60)) } else { list }
+            })
+            .boxed();
+        let leaf = prop_oneof![
+            1 => Just(AnyPolicy::new(Nobody)),
+            4 => list.clone().prop_map(|list| AnyPolicy::new(Everyone::new(list))),
+            2 => list.clone().prop_map(|list| AnyPolicy::new(ForRole::new("admin", list))),
+            2 => list.prop_map(|list| AnyPolicy::new(TenantScoped::new(Everyone::new(list)))),
+        ];
+        leaf.prop_recursive(2, 4, 2, |inner| {
+            let two = (inner.clone(), inner.clone());
+            prop_oneof![
+                two.clone().prop_map(|(one, other)| AnyPolicy::new(one.and(other))),
+                two.clone().prop_map(|(one, other)| AnyPolicy::new(one.or(other))),
+                two.prop_map(|(one, other)| AnyPolicy::new(one.strictest(other))),
+                inner.clone().prop_map(|policy| AnyPolicy::new(policy.when(admin))),
+                inner.clone().prop_map(|policy| AnyPolicy::new(policy.every_request())),
+                inner.prop_map(|policy| AnyPolicy::new(policy.for_tenant(TenantId::PUBLIC))),
+            ]
+        })
+    }
 
-        /// Under a policy that is accepted there is no dead end: whatever was completed, and however long
-        /// ago, any choice among what comes next leads to the end.
-        #[test]
-        fn what_is_accepted_has_no_dead_end(
-            items in prop::collection::vec(tests::requirement(), 0..3),
-            usable in prop::sample::subsequence(&tests::FACTORS[..], 1..=8),
-            picked in prop::sample::subsequence(&tests::FACTORS[..], 0..=8),
-            choices in prop::collection::vec(any::<prop::sample::Index>(), 40),
-            start in any::<prop::sample::Index>(),
-        ) {
+    type Texts = Vec<&'static str>;
+    /// What can be completed, what the tenant asks for, what was completed, what is set up, whether the user is
+    /// an admin, what the session began with, and what is chosen of each next step.
+    type Case = (Texts, Texts, Texts, Texts, bool, prop::sample::Index, Vec<prop::sample::Index>);
+
+    /// Under a policy that is accepted as a whole no state is a dead end: whoever the user is, whatever they
+    /// have set up, and whatever was completed however long ago, what comes next can be done, and any choice
+    /// of it leads to the end.
+    #[test]
+    fn what_is_accepted_has_no_dead_end() {
+        let some = |least: usize| prop::sample::subsequence(&tests::FACTORS[..], least..=8);
+        let choices = prop::collection::vec(any::<prop::sample::Index>(), 8);
+        let (accepted, demanding) = (Cell::new(0), Cell::new(0));
+        let state =
+            (some(4), some(0), some(0), some(0), any::<bool>(), any::<prop::sample::Index>(), choices);
+        let config = ProptestConfig { cases: 8192, ..ProptestConfig::default() };
+        let walk = |(policy, state)| {
+            let (usable, tenant, completed, set_up, admin, start, choices): Case = state;
+            let policy: AnyPolicy = policy;
             let now = Timestamp::from_secs(1_702_877_939);
-            let usable = ids(&usable.join(" "));
-            let policy = Everyone::new(Requirements::from_iter(items));
-            if check_reachable(&policy, &usable, &usable, None).is_err() {
+            let [usable, tenant, completed, mut set_up] =
+                [usable, tenant, completed, set_up].map(|texts| ids(&texts.join(" ")));
+            if check_reachable(&policy, &usable, &usable, Some(&tenant)) != Ok(Reach::Whole) {
                 return Ok(());
             }
-            let [list] = policy.declares(None).lists().to_vec().try_into().expect("one list");
-            let list = list.among(usable.iter().cloned());
+            accepted.set(accepted.get() + 1);
+            set_up.retain(|factor| usable.contains(factor) && factor.is_built_in());
             // A session starts with a factor; then any of the others, new or long ago.
             let mut done = CompletedFactors::new();
             done.insert(start.get(&usable).clone(), now - Duration::from_secs(100));
-            for (n, factor) in picked.iter().enumerate().filter(|(_, id)| usable.contains(&ids(id)[0])) {
-                done.insert(ids(factor)[0].clone(), now - Duration::from_secs(if n.is_multiple_of(2) { 0 } else { 90 }));
+            for (n, factor) in completed.into_iter().filter(|factor| usable.contains(factor)).enumerate() {
+                done.insert(factor, now - Duration::from_secs(if n % 2 == 0 { 0 } else { 90 }));
             }
-            for choice in choices {
-                let Some(next) = list.next_set(&done, now) else {
+            for (n, choice) in choices.iter().enumerate() {
+                let facts = FixedFacts::new("alice")
+                    .roles(["admin"].into_iter().filter(|_| admin))
+                    .required_for_tenant(tenant.clone())
+                    .completed(done.clone())
+                    .at(now);
+                let context = PolicyContext::fixed(facts);
+                let list = policy.requirements(&context).now_or_never().unwrap().unwrap();
+                let list = list.among(usable.iter().cloned()).for_user_with(&set_up);
+                let (Some(open), Some(next)) = (list.next_set(&done, now), list.next_step(&done, now)) else {
                     return Ok(());
                 };
+                demanding.set(demanding.get() + usize::from(n == 0));
                 prop_assert!(!next.is_impossible(), "{:?} is stuck after {:?}", list, done);
                 let factor = choice.get(&next.factors).clone();
-                prop_assert!(usable.contains(&factor));
-                done.insert(factor, now);
+                // It can be proved, or made and then proved (row F01), or it is the app's own.
+                let can = set_up.contains(&factor)
+                    || !factor.is_built_in()
+                    || may_set_up(false, &open.factors, &set_up, &factor).is_ok();
+                prop_assert!(can && usable.contains(&factor), "{} is out of reach in {:?}", factor, list);
+                done.insert(factor.clone(), now);
+                if factor.is_built_in() {
+                    set_up.push(factor);
+                }
             }
+            let list = policy.declares(Some(&tenant));
             prop_assert!(false, "{:?} never ends", list);
-        }
+            Ok(())
+        };
+        TestRunner::new(config).run(&(policy(), state), walk).unwrap();
+        assert!(accepted.get() > 500 && demanding.get() > 200, "{} {}", accepted.get(), demanding.get());
     }
 }

@@ -50,3 +50,4 @@ mod theft;
 mod tokens;
 mod transfer;
 mod vectors;
+mod volatility;

@@ -14,7 +14,7 @@ use tower_mfa::{
     config::{AppInfo, Secrets},
     delivery::Outbox,
     ident::TenantId,
-    policy::{AnyPolicy, Compose as _, Everyone, ForRole, OptIn, PolicyError},
+    policy::{AnyPolicy, Compose as _, Declared, Everyone, ForRole, OptIn, PolicyError},
     store::MemoryStore,
 };
 
@@ -207,6 +207,75 @@ async fn sec_p11_an_impossible_demand_is_said_and_lets_nobody_through() {
     alice.get("/api/me").await.is(200);
 }
 
+/// Whoever is refused, by whatever, is told the one next step: by mounts, by routes that would set up or
+/// complete something else, and by `/mfa/info`, in whichever order they are asked.
+#[tokio::test]
+async fn every_refusal_and_mfa_info_name_the_same_next_step() {
+    let gate = FactorId::parse("gate").unwrap();
+    let (mut refused, mut by_routes) = (0, 0);
+    for items in [
+        json!(["otp-email", "gate"]),
+        json!(["totp"]),
+        json!([{"oneOf": ["totp", "otp-email"]}, {"oneOf": ["gate", "emailpassword"]}]),
+        json!([{"allOfInAnyOrder": ["gate", "otp-email", "emailpassword"]}]),
+        json!([{"inOrder": ["gate", {"oneOf": ["otp-email", "emailpassword"]}]}]),
+        json!([{"kOf": {"k": 3, "of": ["emailpassword", "gate", "otp-email"]}}]),
+        json!([{"maxAge": {"seconds": 60, "of": {"allOfInAnyOrder": ["emailpassword", "otp-email"]}}}]),
+        json!([{"excludingFirstFactor": {"oneOf": ["emailpassword", "otp-email"]}}]),
+        json!([{"distinctChannels": {"kOf": {"k": 2, "of": ["otp-email", "emailpassword", "link-email"]}}}]),
+        json!([{"phishingResistant": {"oneOf": ["webauthn", "otp-email"]}}]),
+    ] {
+        for by_code in [false, true] {
+            let app = TestApp::with(|b| b.custom_factor(gate.clone()).policy(own(items.clone()))).await;
+            let mut alice = app.browser(Mode::Header);
+            if by_code {
+                alice.by_code(ALICE).await;
+            } else {
+                alice.sign_up(ALICE).await.ok();
+            }
+            for late in [false, true] {
+                app.clock.advance(Duration::from_secs(if late { 61 } else { 0 }));
+                let mut answers = vec![alice.get("/api/me").await, alice.post("/api/me", json!({})).await];
+                answers.push(alice.ask_code("another@shop.example", true).await);
+                let info = alice.info().await.ok();
+                answers.push(alice.get("/api/me").await);
+                alice.refresh().await.is(200);
+                answers.push(alice.get("/api/me").await);
+                let what = format!("{items} by code: {by_code}, late: {late}");
+                by_routes += usize::from(answers[2].status == 403);
+                if answers[2].status != 403 {
+                    // Setting up is what comes next.
+                    answers.remove(2).ok();
+                    assert!(
+                        info["factors"]["next"].as_array().unwrap().contains(&json!("otp-email")),
+                        "{what}"
+                    );
+                }
+                for answer in answers {
+                    assert_eq!(answer.status, 403, "{what}: {}", answer.text);
+                    assert_eq!(answer.body["next"], info["factors"]["next"], "{what}");
+                    assert!(answer.body["detail"].is_string(), "{what}");
+                    refused += 1;
+                }
+            }
+        }
+    }
+    assert!(refused > 100 && by_routes > 20, "{refused} {by_routes}");
+}
+
+/// A policy of an app's own that says what it may demand.
+struct Says(Requirements);
+
+impl MfaPolicy for Says {
+    async fn requirements(&self, _ctx: &PolicyContext<'_>) -> Result<Requirements, PolicyError> {
+        Ok(self.0.clone())
+    }
+
+    fn declares(&self, _tenant: Option<&[FactorId]>) -> Declared {
+        Declared::only(self.0.clone())
+    }
+}
+
 #[tokio::test]
 async fn an_apps_own_factor_is_a_next_step() {
     let gate = FactorId::parse("gate").unwrap();
@@ -246,6 +315,9 @@ async fn sec_p10_the_start_fails_for_a_demand_that_nobody_can_meet() {
         (AnyPolicy::new(Everyone::new(second())), vec![PASSWORD], None),
         (AnyPolicy::new(Everyone::new(second())), vec![PASSWORD, EMAIL], Some("who signs in with otp-email")),
         (AnyPolicy::new(own(json!(["totp"]))), vec![PASSWORD], None),
+        // An app's own, which says so of itself.
+        (AnyPolicy::new(Says(TOTP.into())), vec![PASSWORD], Some("the factor totp, which isn't installed")),
+        (AnyPolicy::new(Says(EMAIL.into())), vec![PASSWORD], None),
     ];
     for (policy, first, expected) in cases {
         let found = problems(policy, &first);
@@ -285,6 +357,16 @@ async fn sec_p10_a_tenants_rule_that_nobody_can_meet_is_refused() {
     // Where nobody signs in with it, it may be asked for.
     tenants.first_factors(&north, Some(vec![PASSWORD])).await.unwrap();
     tenants.require(&north, [EMAIL]).await.unwrap();
+    // And then nobody may: whoever did would be stuck.
+    for first in [Some(vec![PASSWORD, EMAIL]), Some(vec![EMAIL]), None] {
+        let error = tenants.first_factors(&north, first).await.unwrap_err();
+        assert_eq!(error.kind(), tower_mfa::ident::ErrorKind::Invalid);
+        let said = std::error::Error::source(&error).unwrap().to_string();
+        assert!(said.contains("who signs in with otp-email"), "{said}");
+        let stored = tenants.load(&north).await.unwrap().unwrap().first_factors;
+        assert_eq!(stored, Some(vec![PASSWORD]));
+    }
+    tenants.first_factors(&north, Some(Vec::new())).await.unwrap();
 }
 
 struct Hanging;
