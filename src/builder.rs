@@ -501,7 +501,7 @@ mod tests {
             let (now, tenant) = (tx.now(), TenantId::PUBLIC);
             let (mut payload, mut claim) = (Payload::new(), MfaClaim { v: true, ..MfaClaim::default() });
             claim.mark(FactorId::PASSWORD, now);
-            claim.write(&mut payload, None);
+            claim.write(&mut payload, &crate::policy::Requirements::none(), Timestamp::EPOCH);
             let row = SessionRecord {
                 user: user.clone(),
                 login: login.clone(),

@@ -43,7 +43,7 @@ pub mod account {
             Tenants, Users,
         },
         model::{
-            tenant::Tenant,
+            tenant::{Tenant, TenantRule},
             user::{LoginKind, LoginMethod, ThirdPartyId, User},
         },
     };

@@ -30,14 +30,18 @@ async fn answer(call: &Call<'_>) -> Result<Reply, Refusal> {
     };
     let (next, set_up, allowed): (Value, Value, Value) =
         (ids(&info.next), ids(&info.set_up), ids(&info.allowed));
-    let reply = Reply::ok(json!({
+    let mut body = json!({
         "status": "OK",
         "factors": { "next": next, "alreadySetup": set_up, "allowedToSetup": allowed },
         "emails": by_factor(&info.emails),
         "phoneNumbers": by_factor(&info.phones),
         // Beyond the wire: clients that don't know it pass over it.
         "explanation": info.explanation.to_json(),
-    }));
+    });
+    if let (Some(members), Some(grace)) = (body.as_object_mut(), &info.grace) {
+        members.insert("grace".to_owned(), grace.to_json());
+    }
+    let reply = Reply::ok(body);
     Ok(with_change(reply, session))
 }
 

@@ -12,7 +12,7 @@ use crate::{
         time::Timestamp,
     },
     model::user::{LoginKind, User},
-    policy::{FirstFactors, NextSet, NextStep, Requirement, Requirements},
+    policy::{FirstFactors, Grace, NextSet, NextStep, Requirement, Requirements},
 };
 
 /// The key of the claim in the payload.
@@ -21,8 +21,10 @@ pub(crate) const KEY: &str = "st-mfa";
 const FIRST: &str = "st-mfa-first";
 /// Beside it while it says no: what comes next, so that a refusal can tell without asking anybody.
 const NEXT: &str = "st-mfa-next";
+/// Beside it while a tenant waits for the user to set something up: what, and until when.
+const GRACE: &str = "st-mfa-grace";
 /// What no claim of an app's may be called.
-pub(super) const OWN: [&str; 3] = [KEY, FIRST, NEXT];
+pub(super) const OWN: [&str; 4] = [KEY, FIRST, NEXT, GRACE];
 
 /// What the claim says.
 ///
@@ -79,17 +81,20 @@ impl MfaClaim {
         json!({ "c": self.c.to_json(), "v": self.v })
     }
 
-    /// Writes the claim, and beside it what it can't say itself: what comes next, by the requirements it
-    /// was evaluated by, and the first factor if need be.
-    pub(crate) fn write(&self, payload: &mut Payload, next: Option<&NextStep>) {
+    /// Writes the claim, and beside it what it can't say itself: the first factor if need be, and by the
+    /// requirements it was evaluated by, what comes next and what the tenant waits for.
+    pub(crate) fn write(&self, payload: &mut Payload, requirements: &Requirements, now: Timestamp) {
         payload.set(KEY, self.to_json());
-        match self.c.first_beyond_stamps() {
-            Some(first) => payload.set(FIRST, json!(first.as_str())),
-            None => payload.remove(FIRST),
-        }
-        match next {
-            Some(next) => payload.set(NEXT, next.to_json()),
-            None => payload.remove(NEXT),
+        let beside = [
+            (FIRST, self.c.first_beyond_stamps().map(|first| json!(first.as_str()))),
+            (NEXT, requirements.next_step(&self.c, now).map(|next| next.to_json())),
+            (GRACE, requirements.grace().map(Grace::to_json)),
+        ];
+        for (name, value) in beside {
+            match value {
+                Some(value) => payload.set(name, value),
+                None => payload.remove(name),
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! What users opted into.
 
-use super::Mfa;
+use super::{Mfa, tenants::no_tenant};
 use crate::{
     base::{
         error::Error,
@@ -11,6 +11,7 @@ use crate::{
         audit::{self, Audited, Event},
         keys,
         metadata::{self, RequiredFactors},
+        tenant::Tenant,
     },
 };
 
@@ -21,13 +22,21 @@ pub struct FactorsOf<'a> {
 }
 
 impl FactorsOf<'_> {
-    /// The factors a user opted into, in the order in which they were added.
+    /// The factors a user opted into everywhere, in the order in which they were added.
     ///
     /// # Errors
     /// If the store failed.
     pub async fn required_for(&self, user: &UserId) -> Result<Vec<FactorId>, Error> {
-        let list: RequiredFactors = self.mfa.db().get(&keys::required(user)).await?.unwrap_or_default();
-        Ok(list.into_vec())
+        Ok(self.load(user).await?.listed(None))
+    }
+
+    /// The factors a user opted into as they count in a tenant: those of everywhere, then those of this tenant
+    /// alone.
+    ///
+    /// # Errors
+    /// If the store failed.
+    pub async fn required_in(&self, user: &UserId, tenant: &TenantId) -> Result<Vec<FactorId>, Error> {
+        Ok(self.load(user).await?.within(tenant))
     }
 
     /// Asks a factor of a user from now on. Answers the list as it is then; writes nothing if it was there.
@@ -35,38 +44,77 @@ impl FactorsOf<'_> {
     /// # Errors
     /// If the store failed.
     pub async fn opt_in(&self, user: &UserId, factor: FactorId) -> Result<Vec<FactorId>, Error> {
-        self.edit(user, Audited::OptedIn, factor, RequiredFactors::add).await
+        self.edit(user, None, Audited::OptedIn, factor).await
     }
 
-    /// Asks a factor of a user no more. Answers the list as it is then; writes nothing if it wasn't there.
+    /// Asks a factor of a user no more; what they opted into in one tenant stays. Answers the list as it is then;
+    /// writes nothing if it wasn't there.
     ///
     /// # Errors
     /// If the store failed.
     pub async fn opt_out(&self, user: &UserId, factor: FactorId) -> Result<Vec<FactorId>, Error> {
-        self.edit(user, Audited::OptedOut, factor, RequiredFactors::remove).await
+        self.edit(user, None, Audited::OptedOut, factor).await
+    }
+
+    /// As [`FactorsOf::opt_in`], for sessions in one tenant. Answers that tenant's list.
+    ///
+    /// # Errors
+    /// `NotFound` without the tenant; if the store failed.
+    pub async fn opt_in_within(
+        &self,
+        user: &UserId,
+        tenant: &TenantId,
+        factor: FactorId,
+    ) -> Result<Vec<FactorId>, Error> {
+        self.edit(user, Some(tenant), Audited::OptedIn, factor).await
+    }
+
+    /// As [`FactorsOf::opt_out`], for sessions in one tenant; what they opted into everywhere stays. Answers that
+    /// tenant's list.
+    ///
+    /// # Errors
+    /// `NotFound` without the tenant; if the store failed.
+    pub async fn opt_out_within(
+        &self,
+        user: &UserId,
+        tenant: &TenantId,
+        factor: FactorId,
+    ) -> Result<Vec<FactorId>, Error> {
+        self.edit(user, Some(tenant), Audited::OptedOut, factor).await
+    }
+
+    async fn load(&self, user: &UserId) -> Result<RequiredFactors, Error> {
+        Ok(self.mfa.db().get(&keys::required(user)).await?.unwrap_or_default())
     }
 
     async fn edit(
         &self,
         user: &UserId,
+        tenant: Option<&TenantId>,
         what: Audited,
         factor: FactorId,
-        edit: fn(&mut RequiredFactors, &FactorId) -> bool,
     ) -> Result<Vec<FactorId>, Error> {
-        let user = user.clone();
+        let (user, tenant) = (user.clone(), tenant.cloned());
         self.mfa
             .change(|desk| async move {
-                let (user, factor) = (&user, &factor);
+                let (user, tenant, factor) = (&user, tenant.as_ref(), &factor);
                 let stage = |mut tx: Tx| async move {
-                    let edited = metadata::edit(&mut tx, user, |list| edit(list, factor)).await?;
+                    if let Some(tenant) = tenant {
+                        tx.get::<Tenant>(&keys::tenant(tenant)).await?.ok_or_else(no_tenant)?;
+                    }
+                    let edit = |list: &mut RequiredFactors| match what {
+                        Audited::OptedIn => list.add(tenant, factor),
+                        _ => list.remove(tenant, factor),
+                    };
+                    let edited = metadata::edit(&mut tx, user, edit).await?;
                     if edited.1.is_some() {
-                        let event = Event::new(what, &TenantId::PUBLIC).user(user).factor(factor);
-                        audit::stage(&mut tx, event)?;
+                        let event = Event::new(what, tenant.unwrap_or(&TenantId::PUBLIC));
+                        audit::stage(&mut tx, event.user(user).factor(factor))?;
                     }
                     tx.commit(edited)
                 };
                 let (list, change) = desk.kit.db.transact(user, stage).await?;
-                Ok((list.into_vec(), change.into_iter().collect()))
+                Ok((list.listed(tenant), change.into_iter().collect()))
             })
             .await
     }

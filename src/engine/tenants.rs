@@ -10,9 +10,12 @@ use crate::{
         Tx,
         audit::{self, Audited, Event},
         keys,
-        tenant::{self, Tenant},
+        tenant::{self, Tenant, TenantRule},
     },
-    policy::{AnyPolicy, Everyone, Requirement, check_reachable},
+    policy::{
+        AnyPolicy, Declared, Everyone, MfaPolicy, PolicyContext, PolicyError, Requirement, Requirements,
+        check_reachable,
+    },
     store::Scan,
 };
 
@@ -74,23 +77,31 @@ impl Tenants<'_> {
         self.edit(tenant, move |tenant| tenant.first_factors.clone_from(&first)).await
     }
 
-    /// Says which factors the tenant asks for. Live sessions are judged anew.
+    /// Says which factors the tenant asks for, from now on, of everybody: [`Tenants::set_rule`] with nothing else.
     ///
     /// # Errors
-    /// `NotFound` without the tenant. `Invalid` if nobody there could do what is asked: a factor isn't
-    /// installed (row P10), or the policy makes a demand of it that can't be met; the cause says which.
+    /// As [`Tenants::set_rule`].
     pub async fn require(
         &self,
         tenant: &TenantId,
         factors: impl IntoIterator<Item = FactorId>,
     ) -> Result<(), Error> {
-        let factors: Vec<FactorId> = factors.into_iter().collect();
+        self.set_rule(tenant, TenantRule::require(factors)).await
+    }
+
+    /// Says what the tenant asks of its sessions, in place of what it asked before. Live sessions are judged anew.
+    ///
+    /// # Errors
+    /// `NotFound` without the tenant. `Invalid` if nobody there could do what is asked: a factor isn't
+    /// installed (row P10), it doesn't count there, or the policy makes a demand of it that can't be met; the
+    /// cause says which.
+    pub async fn set_rule(&self, tenant: &TenantId, rule: TenantRule) -> Result<(), Error> {
         // Nothing asked is always fine.
-        if !factors.is_empty() {
+        if rule != TenantRule::default() {
             let now = self.present(tenant).await?;
-            self.check(&Tenant { required: factors.clone(), ..now })?;
+            self.check(&Tenant { rule: rule.clone(), ..now })?;
         }
-        self.edit(tenant, move |tenant| tenant.required.clone_from(&factors)).await
+        self.edit(tenant, move |tenant| tenant.rule.clone_from(&rule)).await
     }
 
     async fn present(&self, tenant: &TenantId) -> Result<Tenant, Error> {
@@ -101,11 +112,19 @@ impl Tenants<'_> {
     /// Whether what would be demanded in a tenant of these settings can be done there.
     fn check(&self, tenant: &Tenant) -> Result<(), Error> {
         let desk = &self.mfa.desk;
-        let (usable, first) = (desk.factors.usable(), desk.first_factors(tenant));
-        let reach =
-            |policy: &AnyPolicy| check_reachable(policy, &usable, first.listed(), Some(&tenant.required));
+        let (usable, first, rule) = (desk.factors.usable(), desk.first_factors(tenant), &tenant.rule);
+        if let Some(counting) = &rule.counting
+            && (counting.is_empty() || !rule.required.iter().all(|factor| counting.contains(factor)))
+        {
+            return Err(Error::invalid("what the tenant asks for isn't among what counts there"));
+        }
+        let reach = |policy: &AnyPolicy| {
+            let narrowed = Narrowed { policy: policy.clone(), rule: rule.clone() };
+            check_reachable(&narrowed, &usable, first.listed(), Some(&rule.required))
+        };
         // Whatever the policy makes of the rule, a factor that nobody has is a slip.
-        let named = AnyPolicy::new(Everyone::new(Requirement::one_of(tenant.required.clone())));
+        let listed = rule.required.iter().chain(rule.counting.iter().flatten()).cloned();
+        let named = AnyPolicy::new(Everyone::new(Requirement::one_of(listed)));
         let wrong = |e| Error::with(ErrorKind::Invalid, "what is demanded in the tenant can't be done", e);
         reach(&named).and_then(|_| reach(&desk.policy)).map(drop).map_err(wrong)
     }
@@ -130,6 +149,31 @@ impl Tenants<'_> {
                 Ok(((), change.into_iter().collect()))
             })
             .await
+    }
+}
+
+/// A policy where only some factors count, as far as it can say what it demands.
+struct Narrowed {
+    policy: AnyPolicy,
+    rule: TenantRule,
+}
+
+impl MfaPolicy for Narrowed {
+    async fn requirements(&self, ctx: &PolicyContext<'_>) -> Result<Requirements, PolicyError> {
+        self.policy.requirements(ctx).await.map(|list| self.narrow(list))
+    }
+
+    fn declares(&self, tenant: Option<&[FactorId]>) -> Declared {
+        self.policy.declares(tenant).map(|list| self.narrow(list))
+    }
+}
+
+impl Narrowed {
+    fn narrow(&self, list: Requirements) -> Requirements {
+        match &self.rule.counting {
+            Some(counting) => list.counting(counting),
+            None => list,
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     },
     claim::MfaClaim,
     model::user::LoginMethod,
-    policy::{Explanation, Requirements, may_set_up},
+    policy::{Explanation, Grace, Requirements, may_set_up},
 };
 
 /// What comes next, what is there, what may be set up, and where to.
@@ -26,6 +26,8 @@ pub struct Overview {
     pub emails: Vec<(FactorId, Vec<String>)>,
     /// Phone numbers by factor, likewise.
     pub phones: Vec<(FactorId, Vec<String>)>,
+    /// What the tenant waits for, and until when.
+    pub grace: Option<Grace>,
     /// Why, item by item.
     pub explanation: Explanation,
 }
@@ -54,6 +56,7 @@ impl Factors {
             allowed: self.available().into_iter().filter(allowed).collect(),
             emails: seen.of(contacts.emails),
             phones: seen.of(contacts.phones),
+            grace: requirements.grace().cloned(),
             explanation,
         })
     }

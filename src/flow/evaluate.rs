@@ -77,7 +77,17 @@ impl Desk {
             return Err(Error::internal("the policy names a factor that nobody knows"));
         }
         let usable = self.factors.usable();
-        let requirements = requirements.among(usable.iter().cloned());
+        let mut requirements = requirements.among(usable.iter().cloned());
+        if let Some(grace) = subject.facts.grace() {
+            requirements = requirements.with_grace(grace.clone());
+        }
+        // A tenant's list of what counts matters only where something is asked.
+        if !requirements.demands_nothing() {
+            let rule = subject.facts.rule().await.map_err(|e| translate(e.into()))?;
+            if let Some(counting) = &rule.counting {
+                requirements = requirements.counting(counting);
+            }
+        }
         if let Some(shadow) = &self.shadow {
             shadow.compare(&requirements, &ctx, &usable, knows).await;
         }
@@ -251,7 +261,7 @@ pub(crate) fn apply(
     now: Timestamp,
 ) {
     claim.evaluate(requirements, now);
-    claim.write(&mut row.payload, requirements.next_step(&claim.c, now).as_ref());
+    claim.write(&mut row.payload, requirements, now);
     row.epochs = Epochs { session: row.epochs.session, ..numbers };
     row.ask_at = requirements.holds_until(&claim.c, now);
     if claim.v {

@@ -10,8 +10,14 @@ use crate::{
         ident::{FactorId, Role, TenantId, UserId},
     },
     factor::Factors,
-    model::{Db, keys, metadata::RequiredFactors, role::Roles, tenant::Tenant, user::User},
-    policy::{Boxed, Facts, FactsError},
+    model::{
+        Db, keys,
+        metadata::RequiredFactors,
+        role::Roles,
+        tenant::{Tenant, TenantRule},
+        user::User,
+    },
+    policy::{Boxed, Facts, FactsError, Grace},
 };
 
 /// Facts from the store, each read when first asked for and then kept.
@@ -24,7 +30,8 @@ pub(crate) struct StoredFacts {
     roles: OnceCell<Vec<Role>>,
     set_up: OnceCell<Vec<FactorId>>,
     for_user: OnceCell<Vec<FactorId>>,
-    for_tenant: OnceCell<Vec<FactorId>>,
+    tenant: OnceCell<Tenant>,
+    for_tenant: OnceCell<(Vec<FactorId>, Option<Grace>)>,
 }
 
 impl StoredFacts {
@@ -46,6 +53,7 @@ impl StoredFacts {
             roles: OnceCell::new(),
             set_up: OnceCell::new(),
             for_user: OnceCell::new(),
+            tenant: OnceCell::new(),
             for_tenant: OnceCell::new(),
         }
     }
@@ -58,6 +66,36 @@ impl StoredFacts {
             ErrorKind::SessionEnded => FactsError::unauthorised(e),
             _ => FactsError::unavailable(e),
         })
+    }
+
+    /// What the tenant asks of its sessions.
+    pub(crate) async fn rule(&self) -> Result<&TenantRule, FactsError> {
+        let tenant = self
+            .tenant
+            .get_or_try_init(|| async {
+                let tenant = self.read(keys::tenant(&self.tenant_id)).await?;
+                tenant.ok_or_else(|| FactsError::unauthorised("the tenant is gone"))
+            })
+            .await?;
+        Ok(&tenant.rule)
+    }
+
+    /// What the tenant waits for, if somebody asked what it asks for.
+    pub(crate) fn grace(&self) -> Option<&Grace> {
+        self.for_tenant.get().and_then(|(_, grace)| grace.as_ref())
+    }
+
+    /// What the tenant asks for now; of a user who has none of it set up, only from a date on.
+    async fn demanded(&self) -> Result<(Vec<FactorId>, Option<Grace>), FactsError> {
+        let rule = self.rule().await?;
+        let until = rule.enrol_by.filter(|until| self.db.now() < *until && !rule.required.is_empty());
+        if let Some(until) = until {
+            let set_up = self.factors_set_up().await?;
+            if !rule.required.iter().any(|factor| set_up.contains(factor)) {
+                return Ok((Vec::new(), Some(Grace { factors: rule.required.clone(), until })));
+            }
+        }
+        Ok((rule.required.clone(), None))
     }
 
     async fn load_user(&self) -> Result<&User, FactsError> {
@@ -104,7 +142,7 @@ impl Facts for StoredFacts {
                 .for_user
                 .get_or_try_init(|| async {
                     let key = keys::required(&self.user_id);
-                    Ok(self.read::<RequiredFactors>(key).await?.unwrap_or_default().into_vec())
+                    Ok(self.read::<RequiredFactors>(key).await?.unwrap_or_default().within(&self.tenant_id))
                 })
                 .await?;
             Ok(required.as_slice())
@@ -113,13 +151,7 @@ impl Facts for StoredFacts {
 
     fn required_for_tenant(&self) -> Boxed<'_, &[FactorId]> {
         Box::pin(async {
-            let required = self
-                .for_tenant
-                .get_or_try_init(|| async {
-                    let tenant = self.read::<Tenant>(keys::tenant(&self.tenant_id)).await?;
-                    tenant.map(|t| t.required).ok_or_else(|| FactsError::unauthorised("the tenant is gone"))
-                })
-                .await?;
+            let (required, _) = self.for_tenant.get_or_try_init(|| self.demanded()).await?;
             Ok(required.as_slice())
         })
     }

@@ -285,7 +285,7 @@ impl Desk {
         Standing::check(&mut tx, tenant, &user.id).await?;
         if by.opts_in {
             // After the numbers that the row carries: this session is judged by it like any other one.
-            let (_, change) = metadata::edit(&mut tx, &user.id, |list| list.add(&proof.factor)).await?;
+            let (_, change) = metadata::edit(&mut tx, &user.id, |list| list.add(None, &proof.factor)).await?;
             if let Some(change) = change {
                 changes.push(change);
                 let event = Event::new(Audited::OptedIn, tenant).user(&user.id).factor(&proof.factor);

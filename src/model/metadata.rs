@@ -1,5 +1,7 @@
 //! What a user opted into. A record of its own, so that no generic metadata call reaches it (row P16).
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -9,34 +11,64 @@ use super::{
 };
 use crate::base::{
     error::Error,
-    ident::{FactorId, UserId},
+    ident::{FactorId, TenantId, UserId},
 };
 
 /// A user's factors, in the order in which they were added, each once.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct RequiredFactors {
     factors: Vec<FactorId>,
+    /// What was opted into in one tenant only.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    in_tenants: BTreeMap<TenantId, Vec<FactorId>>,
 }
 
 impl RequiredFactors {
-    /// Adds a factor; says whether anything changed.
-    pub(crate) fn add(&mut self, factor: &FactorId) -> bool {
-        let new = !self.factors.contains(factor);
+    /// Adds a factor, everywhere or in a tenant; says whether anything changed.
+    pub(crate) fn add(&mut self, tenant: Option<&TenantId>, factor: &FactorId) -> bool {
+        let list = match tenant {
+            Some(tenant) => self.in_tenants.entry(tenant.clone()).or_default(),
+            None => &mut self.factors,
+        };
+        let new = !list.contains(factor);
         if new {
-            self.factors.push(factor.clone());
+            list.push(factor.clone());
         }
         new
     }
 
-    /// Removes a factor; says whether anything changed.
-    pub(crate) fn remove(&mut self, factor: &FactorId) -> bool {
-        let before = self.factors.len();
-        self.factors.retain(|known| known != factor);
-        self.factors.len() != before
+    /// Removes a factor from where it was added; says whether anything changed.
+    pub(crate) fn remove(&mut self, tenant: Option<&TenantId>, factor: &FactorId) -> bool {
+        let list = match tenant {
+            Some(tenant) => self.in_tenants.get_mut(tenant),
+            None => Some(&mut self.factors),
+        };
+        let Some(list) = list else { return false };
+        let before = list.len();
+        list.retain(|known| known != factor);
+        let changed = list.len() != before;
+        self.in_tenants.retain(|_, list| !list.is_empty());
+        changed
     }
 
-    pub(crate) fn into_vec(self) -> Vec<FactorId> {
-        self.factors
+    /// What counts in a tenant: what was opted into everywhere, then what only there.
+    pub(crate) fn within(&self, tenant: &TenantId) -> Vec<FactorId> {
+        let mut list = self.factors.clone();
+        let there = self.in_tenants.get(tenant).into_iter().flatten();
+        for factor in there {
+            if !list.contains(factor) {
+                list.push(factor.clone());
+            }
+        }
+        list
+    }
+
+    /// What was opted into everywhere; or in one tenant only.
+    pub(crate) fn listed(&self, tenant: Option<&TenantId>) -> Vec<FactorId> {
+        match tenant {
+            Some(tenant) => self.in_tenants.get(tenant).cloned().unwrap_or_default(),
+            None => self.factors.clone(),
+        }
     }
 }
 
@@ -82,15 +114,15 @@ mod tests {
             let steps = operations.iter().map(|step| {
                 let factor = || FactorId::parse(step["factorId"].as_str().unwrap()).unwrap();
                 let wrote = match step["op"].as_str().unwrap() {
-                    "add" => list.add(&factor()),
-                    "remove" => list.remove(&factor()),
+                    "add" => list.add(None, &factor()),
+                    "remove" => list.remove(None, &factor()),
                     "get" => false,
                     other => panic!("{name}: no operation {other}"),
                 };
-                json!({ "wrote": wrote, "required": list.clone().into_vec() })
+                json!({ "wrote": wrote, "required": list.listed(None) })
             });
             assert_eq!(steps.collect::<Value>(), case["expected"]["steps"], "{name}");
-            assert_eq!(json!(list.into_vec()), listed(&case["expected"]["metadataAfter"]), "{name}");
+            assert_eq!(json!(list.listed(None)), listed(&case["expected"]["metadataAfter"]), "{name}");
         }
     }
 }

@@ -21,10 +21,58 @@ pub struct Tenant {
     pub id: TenantId,
     /// The factors that may start a session. `None`: the app's list counts. Empty: nobody can sign in.
     pub first_factors: Option<Vec<FactorId>>,
-    /// The factors that the tenant asks for beside the first.
-    pub required: Vec<FactorId>,
+    /// What the tenant asks of its sessions.
+    #[serde(flatten)]
+    pub rule: TenantRule,
     /// When it was made.
     pub created_at: Timestamp,
+}
+
+/// What a tenant asks of its sessions, as data. What a demand means is the policy's to say: see
+/// [`UserOrTenant`](crate::policy::UserOrTenant), the default, [`TenantAsks`](crate::policy::TenantAsks), which
+/// only ever adds, and [`TenantScoped`](crate::policy::TenantScoped).
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_mfa::{FactorId, account::TenantRule, ident::Timestamp};
+/// # let today = Timestamp::from_secs(1_702_877_939);
+/// let rule = TenantRule::require([FactorId::TOTP, FactorId::OTP_EMAIL])
+///     .counting_only([FactorId::TOTP, FactorId::OTP_EMAIL, FactorId::WEBAUTHN])
+///     .enrol_by(today + Duration::from_secs(14 * 86_400));
+/// assert_eq!(rule.required.len(), 2);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct TenantRule {
+    /// The factors that the tenant asks for.
+    pub required: Vec<FactorId>,
+    /// The factors that count there; `None` for all. Whatever else a session completed counts for nothing in
+    /// what the policy and the tenant demand, so this can only ask for more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counting: Option<Vec<FactorId>>,
+    /// Until when a user who has none of the required factors set up passes without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enrol_by: Option<Timestamp>,
+}
+
+impl TenantRule {
+    /// Asks for factors.
+    pub fn require(factors: impl IntoIterator<Item = FactorId>) -> Self {
+        Self { required: factors.into_iter().collect(), ..Self::default() }
+    }
+
+    /// Lets only these factors count.
+    pub fn counting_only(mut self, factors: impl IntoIterator<Item = FactorId>) -> Self {
+        self.counting = Some(factors.into_iter().collect());
+        self
+    }
+
+    /// Waits until then for users who have none of the required factors set up: they pass, and `/mfa/info` and
+    /// the token's `st-mfa-grace` tell them. Whoever has one set up completes it from the start.
+    pub fn enrol_by(mut self, at: Timestamp) -> Self {
+        self.enrol_by = Some(at);
+        self
+    }
 }
 
 /// Makes the tenant `public` and the app's own numbers, once (an app's first start).
@@ -46,7 +94,7 @@ pub(crate) async fn insert(
     id: &TenantId,
     first_factors: Option<Vec<FactorId>>,
 ) -> Result<(), Error> {
-    let tenant = Tenant { id: id.clone(), first_factors, required: Vec::new(), created_at: tx.now() };
+    let tenant = Tenant { id: id.clone(), first_factors, rule: TenantRule::default(), created_at: tx.now() };
     epoch::found(tx, keys::tenant_epoch(id)).await?;
     tx.insert(keys::tenant(id), &tenant, None).await
 }

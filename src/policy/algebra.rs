@@ -28,6 +28,8 @@ pub(crate) struct Scope<'a> {
     now: Timestamp,
     /// The factors that can be completed at all, if that is known.
     usable: Option<&'a [FactorId]>,
+    /// The factors that count at all, if a tenant says so.
+    counting: Option<&'a [FactorId]>,
     age: Option<Duration>,
     ageless: bool,
     not_first: bool,
@@ -47,6 +49,7 @@ impl<'a> Scope<'a> {
             done,
             now,
             usable,
+            counting: None,
             age: None,
             ageless: false,
             not_first: false,
@@ -54,6 +57,11 @@ impl<'a> Scope<'a> {
             resistant: false,
             banned: Vec::new(),
         }
+    }
+
+    /// Where only these count, done or not.
+    pub(crate) fn counting(self, factors: Option<&'a [FactorId]>) -> Self {
+        Self { counting: factors, ..self }
     }
 
     /// As if nothing grew old: tells *expired* from *missing*.
@@ -100,6 +108,7 @@ impl<'a> Scope<'a> {
 
     fn factor(&self, factor: &'a FactorId) -> Vec<Way<'a>> {
         let barred = self.banned.contains(&factor)
+            || self.counting.is_some_and(|counting| !counting.contains(factor))
             || self.resistant && !is_phishing_resistant(factor)
             || self.not_first && self.is_firsts(factor);
         let done = match self.age {

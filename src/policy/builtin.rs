@@ -106,6 +106,29 @@ impl MfaPolicy for OptIn {
     }
 }
 
+/// Asks what the session's tenant asks for: any one of it. Beside another policy it only ever adds.
+///
+/// ```
+/// use tower_mfa::{FactorId, policy::{Compose as _, ForRole, TenantAsks}};
+/// let admins_and_whom_the_tenant_means = ForRole::new("admin", FactorId::OTP_EMAIL).and(TenantAsks);
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TenantAsks;
+
+impl MfaPolicy for TenantAsks {
+    async fn requirements(&self, ctx: &PolicyContext<'_>) -> Result<Requirements, PolicyError> {
+        Ok(Requirement::one_of(ctx.required_for_tenant().await?.to_vec()).into())
+    }
+
+    fn declares(&self, tenant: Option<&[FactorId]>) -> Declared {
+        match tenant {
+            Some(asked) if !asked.is_empty() => Declared::only(Requirement::one_of(asked.to_vec())),
+            Some(_) => Declared::nothing(),
+            None => Declared::unknown(),
+        }
+    }
+}
+
 /// Another policy, narrowed to what the session's tenant asks for as well.
 ///
 /// Of each demand only the factors stay that the tenant lists; a demand of which none stays is dropped.
@@ -190,7 +213,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::policy::FixedFacts;
+    use crate::policy::{Compose as _, FixedFacts};
 
     const EMAIL: FactorId = FactorId::OTP_EMAIL;
 
@@ -201,6 +224,16 @@ mod tests {
 
     fn alice() -> FixedFacts {
         FixedFacts::new("alice")
+    }
+
+    #[test]
+    fn what_the_tenant_asks() {
+        assert_eq!(ask(&TenantAsks, alice()), json!([{"oneOf": []}]));
+        let policy = ForRole::new("admin", EMAIL).and(TenantAsks);
+        let asked = || alice().required_for_tenant([FactorId::TOTP, FactorId::OTP_PHONE]);
+        assert_eq!(ask(&policy, asked()), json!([{"oneOf": ["totp", "otp-phone"]}]));
+        let both = json!(["otp-email", {"oneOf": ["totp", "otp-phone"]}]);
+        assert_eq!(ask(&policy, asked().roles(["admin"])), both);
     }
 
     #[test]

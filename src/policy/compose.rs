@@ -19,19 +19,16 @@ use crate::base::ident::{FactorId, TenantId};
 /// Ways to put policies together; every policy has them.
 ///
 /// ```
-/// use futures_util::FutureExt as _;
-/// use tower_mfa::{
-///     FactorId, MfaPolicy, PolicyContext,
-///     policy::{Compose as _, FixedFacts, ForRole, OptIn},
-/// };
+/// use tower_mfa::{FactorId, policy::{Compose as _, FixedFacts, ForRole, OptIn}};
 /// // Admins need an authenticator app; what anybody switched on for themselves holds as well.
 /// let policy = ForRole::new("admin", FactorId::TOTP).and(OptIn);
-/// let ask = |facts| policy.requirements(&PolicyContext::fixed(facts)).now_or_never().unwrap().unwrap();
 /// let bob = FixedFacts::new("bob");
-/// assert!(ask(bob.clone()).demands_nothing());
+/// assert!(bob.ask(&policy)?.demands_nothing());
 /// let opted_in = bob.required_for_user([FactorId::OTP_EMAIL]);
-/// assert_eq!(ask(opted_in.clone()).factors(), [&FactorId::OTP_EMAIL]);
-/// assert_eq!(ask(opted_in.roles(["admin"])).factors(), [&FactorId::TOTP, &FactorId::OTP_EMAIL]);
+/// assert_eq!(opted_in.ask(&policy)?.factors(), [&FactorId::OTP_EMAIL]);
+/// let admin = opted_in.roles(["admin"]);
+/// assert_eq!(admin.ask(&policy)?.factors(), [&FactorId::TOTP, &FactorId::OTP_EMAIL]);
+/// # Ok::<(), tower_mfa::policy::PolicyError>(())
 /// ```
 pub trait Compose: MfaPolicy + Sized {
     /// Both: this policy's demand, then the other's. Both are always asked.

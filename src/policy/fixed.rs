@@ -2,7 +2,12 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Boxed, CompletedFactors, Facts, Known, Lazy, PolicyContext, RequestFacts, SessionFacts};
+use futures_util::FutureExt as _;
+
+use super::{
+    Boxed, CompletedFactors, Facts, Known, Lazy, MfaPolicy, PolicyContext, PolicyError, RequestFacts,
+    Requirements, SessionFacts,
+};
 use crate::{
     base::{
         ident::{FactorId, LoginId, Role, SessionHandle, TenantId, UserId},
@@ -127,6 +132,28 @@ impl FixedFacts {
     pub fn request(mut self, request: RequestFacts) -> Self {
         self.known.request = Some(request);
         self
+    }
+
+    /// What a policy demands by these facts, at once: a test of a policy needs no store and no runtime.
+    ///
+    /// ```
+    /// use tower_mfa::{FactorId, policy::{FixedFacts, ForRole}};
+    /// let policy = ForRole::new("admin", FactorId::TOTP);
+    /// let demand = FixedFacts::new("alice").roles(["admin"]).ask(&policy)?;
+    /// assert_eq!(demand, FactorId::TOTP.into());
+    /// assert!(FixedFacts::new("bob").ask(&policy)?.demands_nothing());
+    /// # Ok::<(), tower_mfa::policy::PolicyError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The policy's own.
+    ///
+    /// # Panics
+    /// If the policy waits for something that isn't a fact, such as a database of the app's: this is for tests.
+    #[allow(clippy::expect_used, reason = "documented: for tests of policies")]
+    pub fn ask(&self, policy: &impl MfaPolicy) -> Result<Requirements, PolicyError> {
+        let context = PolicyContext::fixed(self.clone());
+        policy.requirements(&context).now_or_never().expect("a policy that waits for nothing but facts")
     }
 
     /// The lazy facts that were asked for, in order, each once: `user`, `roles`, `factors_set_up`,

@@ -8,6 +8,7 @@ use super::{
     algebra::{Scope, is_met},
     completed::CompletedFactors,
     explain::NextStep,
+    grace::Grace,
     requirement::{Limit, Requirement},
 };
 use crate::base::{error::ParseError, ident::FactorId, time::Timestamp};
@@ -37,8 +38,11 @@ pub struct Requirements {
     until: Option<Timestamp>,
     /// What can be completed here, where that is known.
     usable: Option<Arc<[FactorId]>>,
+    /// What counts here at all, where a tenant says so.
+    counting: Option<Arc<[FactorId]>>,
     /// What the user has set up, where that is known.
     set_up: Option<Arc<[FactorId]>>,
+    grace: Option<Grace>,
 }
 
 /// What comes next: the item that decides, and the factors that bring it one step further.
@@ -109,6 +113,24 @@ impl Requirements {
         let may = |factor: &FactorId| self.usable.as_ref().is_none_or(|usable| usable.contains(factor));
         self.usable = Some(factors.into_iter().filter(may).collect());
         self
+    }
+
+    /// Only these factors count: another that was completed counts for nothing, and what needs it can't be met.
+    pub(crate) fn counting(mut self, factors: &[FactorId]) -> Self {
+        self.counting = Some(factors.into());
+        self
+    }
+
+    /// The tenant waits until then; the answer holds no longer.
+    pub(crate) fn with_grace(mut self, grace: Grace) -> Self {
+        let until = grace.until;
+        self.grace = Some(grace);
+        self.until(until)
+    }
+
+    /// What the tenant will ask for from a date on, if it waits for this user.
+    pub fn grace(&self) -> Option<&Grace> {
+        self.grace.as_ref()
     }
 
     /// What the user has set up: [`Requirements::next_step`] keeps to it, as the rule for setting up does.
@@ -185,7 +207,7 @@ impl Requirements {
             (one, two) => one.clone().or_else(|| two.clone()),
         };
         let items = merge(self.aged(), other.aged());
-        Self { items, max_age: None, until, usable, set_up: None }
+        Self { items, max_age: None, until, usable, ..Self::default() }
     }
 
     /// The items, with the list's age on each.
@@ -270,7 +292,7 @@ impl Requirements {
     }
 
     pub(crate) fn scope<'a>(&'a self, done: &'a CompletedFactors, now: Timestamp) -> Scope<'a> {
-        let scope = Scope::new(done, now, self.usable.as_deref());
+        let scope = Scope::new(done, now, self.usable.as_deref()).counting(self.counting.as_deref());
         match self.max_age {
             Some(age) => scope.within(Limit::MaxAge(age)),
             None => scope,
@@ -506,6 +528,28 @@ mod tests {
             proptest::prop_assert_eq!(met(&one.clone().and(two.clone())), both);
             proptest::prop_assert_eq!(met(&one.clone().strictest(two.clone())), both);
             proptest::prop_assert_eq!(met(&one.clone().or(two.clone())), met(&one) || met(&two));
+        }
+
+        /// A tenant that lets only some factors count never lets anybody pass who wouldn't otherwise, and with
+        /// what counts alone it changes nothing.
+        #[test]
+        fn what_counts_only_ever_asks_for_more(
+            list in crate::policy::algebra::tests::requirement(),
+            picked in proptest::sample::subsequence(&crate::policy::algebra::tests::FACTORS[..], 0..=8),
+            counting in proptest::sample::subsequence(&crate::policy::algebra::tests::FACTORS[..], 0..=8),
+        ) {
+            let now = Timestamp::from_secs(1_702_877_939);
+            let ids = |texts: &[&str]| -> Vec<FactorId> {
+                texts.iter().map(|text| FactorId::parse(text).unwrap()).collect()
+            };
+            let done: CompletedFactors = ids(&picked).into_iter().map(|factor| (factor, now)).collect();
+            let list = Requirements::from(list);
+            let narrowed = list.clone().counting(&ids(&counting));
+            let met = |list: &Requirements| list.next(&done, now).is_none();
+            proptest::prop_assert!(met(&list) || !met(&narrowed));
+            if picked.iter().all(|factor| counting.contains(factor)) {
+                proptest::prop_assert_eq!(met(&list), met(&narrowed));
+            }
         }
     }
 }

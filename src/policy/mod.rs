@@ -9,7 +9,6 @@
 //! checked at the start ([`check_reachable`]).
 //!
 //! ```
-//! use futures_util::FutureExt as _;
 //! use tower_mfa::{
 //!     FactorId, MfaPolicy, PolicyContext, Requirements,
 //!     policy::{FixedFacts, PolicyError},
@@ -25,10 +24,10 @@
 //! }
 //!
 //! // A test of a policy needs no store and no runtime.
-//! let ask = |facts| AdminsOnly.requirements(&PolicyContext::fixed(facts)).now_or_never().unwrap().unwrap();
 //! let admin = FixedFacts::new("alice").roles(["admin"]);
-//! assert!(ask(admin).next(&Default::default(), Default::default()).is_some());
-//! assert!(ask(FixedFacts::new("bob")).next(&Default::default(), Default::default()).is_none());
+//! assert_eq!(admin.ask(&AdminsOnly)?, FactorId::OTP_EMAIL.into());
+//! assert!(FixedFacts::new("bob").ask(&AdminsOnly)?.demands_nothing());
+//! # Ok::<(), PolicyError>(())
 //! ```
 
 use std::{fmt, future::Future, net::IpAddr, pin::Pin, sync::Arc};
@@ -43,12 +42,13 @@ use crate::model::user::User;
 
 pub(crate) use self::link::AnyLinkPolicy;
 pub use self::{
-    builtin::{Everyone, ForRole, Nobody, OptIn, TenantScoped, UserOrTenant},
+    builtin::{Everyone, ForRole, Nobody, OptIn, TenantAsks, TenantScoped, UserOrTenant},
     completed::CompletedFactors,
     compose::{And, Compose, Condition, EveryRequest, ForTenant, OnlySetUp, Or, Strictest, When},
     explain::{Explained, Explanation, NextStep, State},
     first::FirstFactors,
     fixed::FixedFacts,
+    grace::Grace,
     link::{Link, LinkContext, LinkPolicy, NewAccount, SecondFactorsOnly},
     list::{NextSet, Requirements},
     reach::{Declared, Reach, Unreachable, check_reachable},
@@ -63,6 +63,7 @@ mod compose;
 mod explain;
 mod first;
 mod fixed;
+mod grace;
 mod link;
 pub(crate) mod list;
 mod reach;
@@ -166,7 +167,7 @@ impl PolicyContext<'_> {
         self.facts().factors_set_up().await
     }
 
-    /// The factors the user opted into.
+    /// The factors the user opted into, everywhere or in the session's tenant.
     ///
     /// # Errors
     /// If the store failed.
@@ -174,7 +175,7 @@ impl PolicyContext<'_> {
         self.facts().required_for_user().await
     }
 
-    /// The factors the tenant asks for.
+    /// The factors the tenant asks for. None while it waits for a user who has none of them set up.
     ///
     /// # Errors
     /// If the tenant is gone, or the store failed.

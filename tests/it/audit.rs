@@ -105,7 +105,7 @@ async fn sec_g07_every_kind_of_event_is_told_and_kept_and_holds_no_secret() {
     secrets.keep(&alice);
     let user = app.user(ALICE).await;
     mfa.tenants().create(&north, None).await.unwrap();
-    mfa.tenants().require(&north, [FactorId::TOTP]).await.unwrap();
+    mfa.tenants().require(&north, [FactorId::OTP_EMAIL]).await.unwrap();
     mfa.keys().rotate().await.unwrap();
     app.browser(Mode::Header).post("/auth/signin", credentials(ALICE, "Wr0ng password")).await;
 

@@ -46,6 +46,7 @@ mod sessions;
 mod spy;
 mod step_up;
 mod support;
+mod tenant_rules;
 mod theft;
 mod tokens;
 mod transfer;

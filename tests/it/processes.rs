@@ -84,7 +84,7 @@ impl Drop for Node {
 async fn serve(dir: &Path) {
     let store = SqliteStore::open(dir.join("db")).await.unwrap();
     let app = TestApp::on(shop(), Secrets::file(dir.join("key")).unwrap(), store, |b| {
-        b.clock(SystemClock::new()).policy(ForRole::new("admin", FactorId::TOTP))
+        b.clock(SystemClock::new()).policy(ForRole::new("admin", FactorId::PASSWORD))
     })
     .await;
     while !app.mfa.is_ready() {

@@ -340,9 +340,9 @@ async fn sec_p10_a_tenants_rule_that_nobody_can_meet_is_refused() {
         (vec![EMAIL], Some("who signs in with otp-email")),
         (vec![], None),
     ] {
-        let before = tenants.load(&north).await.unwrap().unwrap().required;
+        let before = tenants.load(&north).await.unwrap().unwrap().rule.required;
         let answer = tenants.require(&north, rule.clone()).await;
-        let stored = tenants.load(&north).await.unwrap().unwrap().required;
+        let stored = tenants.load(&north).await.unwrap().unwrap().rule.required;
         match (answer, cause) {
             (Ok(()), None) => assert_eq!(stored, rule),
             (Err(error), Some(cause)) => {
