@@ -99,3 +99,11 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for SessionExtractor {
         Ok(verified.session.clone().map(Self))
     }
 }
+
+/// A handler may end with it: 503 if the store or something of the app's didn't answer, 401 if the session is over
+/// or its token stale, else 500, logged. What the user could mend is the app's to say: see [`Error::kind`].
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        refuse::error(&self).into_response::<Body>().map(Body::new)
+    }
+}

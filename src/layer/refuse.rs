@@ -91,6 +91,15 @@ fn problem(next: &NextStep) -> Vec<(String, Value)> {
     members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
+/// A session that is over is 401 and clears nothing here (row C10); a failure is 503 or 500.
+pub(crate) fn error(error: &Error) -> Answer {
+    match error.kind() {
+        ErrorKind::SessionEnded => denied(&SessionDenied::Unauthorised),
+        ErrorKind::StaleToken => denied(&SessionDenied::TryRefresh),
+        _ => failed(error),
+    }
+}
+
 /// Something failed: 503 or 500, logged once, and it clears no cookie (decision of the house 17).
 pub(crate) fn failed(error: &Error) -> Answer {
     if error.kind() == ErrorKind::Unavailable {

@@ -20,10 +20,7 @@ use super::{
     refuse::{self, Answer},
 };
 use crate::{
-    base::{
-        error::{Error, ErrorKind},
-        time::Timestamp,
-    },
+    base::{error::Error, time::Timestamp},
     claim::{ClaimRef, validator},
     flow::Desk,
     policy::RequestFacts,
@@ -343,7 +340,7 @@ impl Head<'_> {
             let (desk, opened, facts) = (Arc::clone(self.desk), opened.clone(), facts.clone());
             async move { desk.reassess(&opened, &claims, anew, &facts).await }
         };
-        let (opened, tokens, _) = kit.run(work).await.map_err(|error| translate(&error))?;
+        let (opened, tokens, _) = kit.run(work).await.map_err(|error| refuse::error(&error))?;
         let judgement = verify::enforce(self.demand, opened.clone(), kit.db.now());
         let outer = self.outer.and_then(|outer| outer.session.as_ref());
         if let Some(session) = outer {
@@ -365,14 +362,5 @@ impl Head<'_> {
             _ => {}
         }
         found
-    }
-}
-
-/// A session that is over is 401 and clears nothing here (row C10); a failure is 503 or 500.
-fn translate(error: &Error) -> Answer {
-    match error.kind() {
-        ErrorKind::SessionEnded => refuse::denied(&SessionDenied::Unauthorised),
-        ErrorKind::StaleToken => refuse::denied(&SessionDenied::TryRefresh),
-        _ => refuse::failed(error),
     }
 }

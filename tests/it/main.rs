@@ -20,6 +20,7 @@ mod cost;
 mod crowds;
 mod csrf;
 mod elevation;
+mod examples;
 mod faults;
 #[cfg(all(unix, feature = "sqlite"))]
 mod feed;

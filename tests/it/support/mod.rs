@@ -269,6 +269,11 @@ impl TestApp {
         Self { clock: clock.unwrap_or(self.clock), ..self }
     }
 
+    /// Another app's routes in the place of these, for the same clients.
+    pub fn serving(self, router: Router, outbox: Outbox) -> Self {
+        Self { router, outbox, ..self }
+    }
+
     pub fn browser(&self, mode: Mode) -> Browser {
         Browser {
             app: self.clone(),
