@@ -27,6 +27,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// The shop.
 pub fn shop(subscriptions: Subscriptions) -> Result<Router, Box<dyn Error>> {
     let shop = AppInfo::new("Shop", "http://127.0.0.1:3001", "http://127.0.0.1:3000")?;
     let mfa = Mfa::builder(shop, Secrets::random()?, MemoryStore::new())
@@ -36,7 +37,7 @@ pub fn shop(subscriptions: Subscriptions) -> Result<Router, Box<dyn Error>> {
     let gold = HasValue::new(Plan(subscriptions), "gold".to_owned())?.max_age(Duration::from_secs(600));
     let lounge = Router::new()
         .route("/lounge", get(async || "welcome to the lounge"))
-        .layer(MfaLayer::required(mfa.clone()).validator(gold));
+        .layer(MfaLayer::required(mfa.clone()).validate(gold));
     Ok(Router::new()
         .route("/plan", get(plan))
         .layer(MfaLayer::required(mfa.clone()))
@@ -46,10 +47,11 @@ pub fn shop(subscriptions: Subscriptions) -> Result<Router, Box<dyn Error>> {
 }
 
 /// The app's own table of who pays.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Subscriptions(Arc<Mutex<BTreeSet<UserId>>>);
 
 impl Subscriptions {
+    /// From now on this user pays.
     pub fn add(&self, user: UserId) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(user);
     }

@@ -26,6 +26,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// The shop.
 pub fn shop(outbox: Outbox) -> Result<Router, Box<dyn Error>> {
     let shop = AppInfo::new("Shop", "http://127.0.0.1:3001", "http://127.0.0.1:3000")?;
     let mfa =

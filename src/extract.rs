@@ -1,4 +1,4 @@
-//! The session as an argument of a handler.
+//! The session as an argument of a handler, and the proof of a step-up.
 
 use std::{fmt, ops::Deref};
 
@@ -11,6 +11,7 @@ use http::{StatusCode, request::Parts};
 
 use crate::{
     base::error::Error,
+    guard::{Lack, StepUp, SteppedUp},
     layer::{Verified, refuse},
     session::{Session, SessionDenied},
 };
@@ -105,5 +106,45 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for SessionExtractor {
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         refuse::error(&self).into_response::<Body>().map(Body::new)
+    }
+}
+
+/// Why there is no proof of a step-up to extract.
+#[derive(Debug)]
+pub struct StepUpRejection(Lack);
+
+impl StepUpRejection {
+    /// What the session lacks; `None` if no [`MfaLayer`](crate::MfaLayer) ran.
+    pub fn denied(&self) -> Option<&SessionDenied> {
+        match &self.0 {
+            Lack::Layer => None,
+            Lack::Session { denied, .. } => Some(denied),
+        }
+    }
+}
+
+impl fmt::Display for StepUpRejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.denied() {
+            None => "SteppedUp without MfaLayer around it: add .layer(MfaLayer::required(mfa))",
+            Some(SessionDenied::InvalidClaims(_)) => "the session lacks what is asked here",
+            Some(_) => "there is no session",
+        })
+    }
+}
+
+impl std::error::Error for StepUpRejection {}
+
+impl IntoResponse for StepUpRejection {
+    fn into_response(self) -> Response {
+        self.0.answer().into_response::<Body>().map(Body::new)
+    }
+}
+
+impl<R: StepUp, S: Send + Sync> FromRequestParts<S> for SteppedUp<R> {
+    type Rejection = StepUpRejection;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, StepUpRejection> {
+        Self::found(&parts.extensions).map_err(StepUpRejection)
     }
 }

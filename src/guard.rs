@@ -1,72 +1,146 @@
-//! Guards for single routes: synchronous, over what the layer found.
+//! Guards for single routes: synchronous, over what the layer found, with no store call.
+//!
+//! A guard is a layer around a route, or the type of a handler's argument. As an argument it is a
+//! [`SteppedUp`], which nobody but the crate makes: a function that takes one can't be called by a route that
+//! forgot to ask.
 //!
 //! ```
-//! use tower_mfa::{FactorId, RequireFactors};
-//! let totp = RequireFactors::one_of([FactorId::TOTP]).max_age(std::time::Duration::from_secs(300));
+//! # use axum::{Router, routing::post};
+//! # use tower_mfa::{Mfa, MfaLayer, config::{AppInfo, Secrets}, store::MemoryStore};
+//! use std::time::Duration;
+//! use tower_mfa::{
+//!     FactorId, RequireFactors,
+//!     guard::{StepUp, SteppedUp},
+//! };
+//!
+//! /// A code by e-mail within the last five minutes.
+//! struct Fresh;
+//!
+//! impl StepUp for Fresh {
+//!     fn rule() -> RequireFactors {
+//!         RequireFactors::one_of([FactorId::OTP_EMAIL]).max_age(Duration::from_secs(300))
+//!     }
+//! }
+//!
+//! # #[cfg(feature = "axum")]
+//! async fn close_account(proof: SteppedUp<Fresh>) -> String {
+//!     close(&proof)
+//! }
+//!
+//! fn close(proof: &SteppedUp<Fresh>) -> String {
+//!     format!("{} is closed", proof.user_id())
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let shop = AppInfo::new("Shop", "https://api.shop.test", "https://shop.test")?;
+//! # let mfa = Mfa::builder(shop, Secrets::random()?, MemoryStore::new()).without_email_codes().build()?;
+//! # #[cfg(feature = "axum")] {
+//! let app: Router = Router::new()
+//!     .route("/close", post(close_account))
+//!     // The same as a layer, around any service.
+//!     .route("/export", post(|| async { "everything" }).route_layer(RequireFactors::step_up::<Fresh>()))
+//!     .layer(MfaLayer::required(mfa));
+//! # let _ = app; }
+//! # Ok(()) }
 //! ```
 
-use std::{
-    fmt,
-    future::Future,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, ready},
-    time::Duration,
+use std::{fmt, sync::Arc, time::Duration};
+
+use tower::Layer;
+
+#[cfg(feature = "axum")]
+pub(crate) use self::step_up::Lack;
+pub use self::{
+    service::{GuardFuture, Guarded},
+    step_up::{StepUp, SteppedUp},
 };
-
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body::Body;
-use pin_project_lite::pin_project;
-use tower::{Layer, Service};
-
 use crate::{
-    base::{error::Error, ident::FactorId},
-    claim::{ClaimValidator, FactorsMet, validator},
-    layer::{
-        MfaBody, Verified,
-        refuse::{self, Answer},
-    },
+    claim::{AalMet, ClaimValidator, FactorsMet},
     policy::{Requirement, Requirements},
-    session::SessionDenied,
 };
+
+mod service;
+mod step_up;
 
 /// Lets a request pass whose session completed these factors.
+///
+/// Around a route it is a layer; as the rule of a [`StepUp`] it is what an argument of a handler proves. Both
+/// refuse alike: 403 with the wire's body, and in the same object the members of RFC 9457, `type`, `title`
+/// and `detail`, what to do `next`, what of it was `expired`, and the `max_age` in seconds. A mount may answer
+/// API clients by [`bearer_challenges`](crate::MfaLayer::bearer_challenges) instead.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct RequireFactors {
-    list: Requirements,
+    rule: Rule,
+}
+
+#[derive(Clone, Debug)]
+enum Rule {
+    Factors(Requirements),
+    Level(AalMet),
 }
 
 impl RequireFactors {
     /// Any one of these.
-    pub fn one_of(factors: impl IntoIterator<Item = FactorId>) -> Self {
-        let mut factors: Vec<FactorId> = factors.into_iter().collect();
-        let item = match (factors.pop(), factors.is_empty()) {
-            (Some(only), true) => Requirement::Factor(only),
-            (Some(last), false) => {
-                factors.push(last);
-                Requirement::one_of(factors)
-            }
-            (None, _) => Requirement::one_of(factors),
-        };
-        Self { list: item.into() }
+    pub fn one_of(items: impl IntoIterator<Item = impl Into<Requirement>>) -> Self {
+        let mut items: Vec<Requirement> = items.into_iter().map(Into::into).collect();
+        match (items.pop(), items.is_empty()) {
+            (Some(only), true) => Self::list(only),
+            (last, _) => Self::list(Requirement::one_of(items.into_iter().chain(last))),
+        }
     }
 
     /// All of these, in any order.
-    pub fn all_of(factors: impl IntoIterator<Item = FactorId>) -> Self {
-        Self { list: Requirement::all_of(factors).into() }
+    pub fn all_of(items: impl IntoIterator<Item = impl Into<Requirement>>) -> Self {
+        Self::list(Requirement::all_of(items))
     }
 
-    /// A whole list, in order.
+    /// Any requirement, or a whole list in order.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// use tower_mfa::{FactorId, RequireFactors, Requirement};
+    /// // A factor other than the one that the user signed in with, within the hour.
+    /// let second = Requirement::one_of([FactorId::PASSWORD, FactorId::OTP_EMAIL, FactorId::TOTP]);
+    /// let guard = RequireFactors::list(second.excluding_first_factor()).max_age(Duration::from_secs(3600));
+    /// ```
     pub fn list(list: impl Into<Requirements>) -> Self {
-        Self { list: list.into() }
+        Self { rule: Rule::Factors(list.into()) }
+    }
+
+    /// The assurance level AAL2 of NIST SP 800-63B-4, by the profile that [`Aal`](crate::claim::Aal)
+    /// describes: a password and something that one has, or a passkey that made the session. E-mail counts
+    /// for nothing.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tower_mfa::RequireFactors;
+    /// // NIST recommends to authenticate again within a day at that level (section 2.2.3).
+    /// let guard = RequireFactors::aal2().max_age(Duration::from_secs(24 * 3600));
+    /// ```
+    pub fn aal2() -> Self {
+        Self { rule: Rule::Level(AalMet::two()) }
+    }
+
+    /// The rule of a step-up, as a layer.
+    pub fn step_up<R: StepUp>() -> Self {
+        R::rule()
     }
 
     /// Completed at most so long ago.
-    pub fn max_age(mut self, age: Duration) -> Self {
-        self.list = self.list.max_age(age);
-        self
+    pub fn max_age(self, age: Duration) -> Self {
+        let rule = match self.rule {
+            Rule::Factors(list) => Rule::Factors(list.max_age(age)),
+            Rule::Level(level) => Rule::Level(level.max_age(age)),
+        };
+        Self { rule }
+    }
+
+    fn into_validator(self) -> Arc<dyn ClaimValidator> {
+        match self.rule {
+            Rule::Factors(list) => Arc::new(FactorsMet::new(list)),
+            Rule::Level(level) => Arc::new(level),
+        }
     }
 }
 
@@ -74,7 +148,11 @@ impl<S> Layer<S> for RequireFactors {
     type Service = Guarded<S>;
 
     fn layer(&self, inner: S) -> Guarded<S> {
-        Guarded { inner, validators: Arc::from([Arc::new(FactorsMet::new(self.list.clone())) as _]) }
+        #[cfg(feature = "tracing")]
+        if matches!(&self.rule, Rule::Factors(list) if list.demands_nothing()) {
+            tracing::warn!("a guard demands nothing: every session passes");
+        }
+        Guarded::new(inner, Arc::from([self.clone().into_validator()]))
     }
 }
 
@@ -117,97 +195,6 @@ impl<S> Layer<S> for RequireClaims {
     type Service = Guarded<S>;
 
     fn layer(&self, inner: S) -> Guarded<S> {
-        Guarded { inner, validators: Arc::clone(&self.validators) }
-    }
-}
-
-/// A service behind a guard.
-#[derive(Clone)]
-pub struct Guarded<S> {
-    inner: S,
-    validators: Arc<[Arc<dyn ClaimValidator>]>,
-}
-
-impl<S> fmt::Debug for Guarded<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Guarded").finish_non_exhaustive()
-    }
-}
-
-impl<S, B, R> Service<Request<B>> for Guarded<S>
-where
-    S: Service<Request<B>, Response = Response<R>>,
-    R: Body<Data = Bytes>,
-{
-    type Response = Response<MfaBody<R>>;
-    type Error = S::Error;
-    type Future = GuardFuture<S::Future>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request<B>) -> GuardFuture<S::Future> {
-        let state = match check(&request, &self.validators) {
-            Ok(()) => State::Running { inner: self.inner.call(request) },
-            Err(answer) => State::Refused { answer: Some(answer) },
-        };
-        GuardFuture { state }
-    }
-}
-
-fn check<B>(request: &Request<B>, validators: &[Arc<dyn ClaimValidator>]) -> Result<(), Box<Answer>> {
-    let Some(verified) = request.extensions().get::<Verified>() else {
-        let wiring =
-            Error::internal("a guard without MfaLayer around it: add .layer(MfaLayer::required(mfa))");
-        return Err(Box::new(refuse::failed(&wiring)));
-    };
-    let Some(session) = &verified.session else {
-        return Err(Box::new(refuse::denied(&SessionDenied::Unauthorised)));
-    };
-    let failed = validator::enforce(validators, &session.claims().payload, session.kit().db.now());
-    if failed.is_empty() {
-        return Ok(());
-    }
-    session.kit().mention_refusal(&session.claims());
-    Err(Box::new(refuse::denied(&SessionDenied::InvalidClaims(failed))))
-}
-
-pin_project! {
-    /// The future of [`Guarded`].
-    pub struct GuardFuture<F> {
-        #[pin]
-        state: State<F>,
-    }
-}
-
-pin_project! {
-    #[project = StateProj]
-    enum State<F> {
-        Refused { answer: Option<Box<Answer>> },
-        Running { #[pin] inner: F },
-    }
-}
-
-impl<F> fmt::Debug for GuardFuture<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GuardFuture").finish_non_exhaustive()
-    }
-}
-
-impl<F, R, E> Future for GuardFuture<F>
-where
-    F: Future<Output = Result<Response<R>, E>>,
-{
-    type Output = Result<Response<MfaBody<R>>, E>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().state.project() {
-            StateProj::Running { inner } => Poll::Ready(Ok(ready!(inner.poll(cx))?.map(MfaBody::inner))),
-            StateProj::Refused { answer } => match answer.take() {
-                Some(answer) => Poll::Ready(Ok(answer.into_response())),
-                None => Poll::Pending,
-            },
-        }
+        Guarded::new(inner, Arc::clone(&self.validators))
     }
 }

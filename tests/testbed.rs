@@ -66,6 +66,29 @@ fn a_session_from_sign_up_to_its_end() {
 }
 
 #[test]
+fn sec_p13_fresh_is_a_second_factor_within_the_time() {
+    for (variables, age) in
+        [(&[("TEST_HOOKS", "1")][..], 300), (&[("TEST_HOOKS", "1"), ("FRESH_SECONDS", "60")], 60)]
+    {
+        let server = Server::start(variables);
+        let mut alice = Client::of(&server);
+        assert_eq!(alice.get("/api/fresh").status, 401);
+        alice.sign_up(EMAIL);
+        // The password is fresh, but it is what she signed in with.
+        let refused = alice.get("/api/fresh");
+        assert_eq!((refused.status, &refused.body["next"]), (403, &json!(["otp-email"])));
+        assert_eq!((&refused.body["max_age"], refused.body.get("expired")), (&json!(age), None));
+        alice.pass_code(EMAIL);
+        assert_eq!(alice.get("/api/fresh").status, 200);
+        alice.post("/test/clock", json!({ "advance": age + 1 })).ok();
+        let late = alice.get("/api/fresh");
+        assert_eq!((late.status, &late.body["expired"]), (403, &json!(["otp-email"])));
+        assert_eq!(late.body["claimValidationErrors"][0]["id"], "st-mfa");
+        assert_eq!(alice.get("/api/me").status, 200);
+    }
+}
+
+#[test]
 fn hooks_set_up_tenants_and_users() {
     let server = Server::start(&[("FIRST_FACTORS", "emailpassword,otp-email"), ("TEST_HOOKS", "1")]);
     let mut alice = Client::of(&server);
@@ -160,7 +183,8 @@ fn what_cant_be_served_ends_the_start() {
         ("EMAIL_VERIFICATION", "required"),
         ("PROVIDERS", "[]"),
         ("STEP_UP_FOR_FACTOR_CHANGES", "1"),
-        ("FRESH_SECONDS", "300"),
+        ("FRESH_SECONDS", "0"),
+        ("FRESH_SECONDS", "soon"),
     ];
     let started: Vec<Child> = wrong.iter().map(|variable| spawn(&[("PORT", "0"), *variable])).collect();
     for ((name, value), child) in wrong.iter().zip(started) {

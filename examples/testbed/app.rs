@@ -1,6 +1,6 @@
 //! The application behind the crate: its parts, and the routes that browser tests ask.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -11,7 +11,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 use tower_mfa::{
-    FactorId, Mfa, MfaLayer, RequireFactors, SessionExtractor,
+    FactorId, Mfa, MfaLayer, RequireFactors, Requirement, SessionExtractor,
     api::ApiLayer,
     config::ConfigError,
     ident::{ErrorKind, TenantId},
@@ -20,7 +20,7 @@ use tower_mfa::{
 
 use crate::{
     hooks::{self, Hooks},
-    settings::{Settings, StoreKind, Wrong},
+    settings::{FACTORS, Settings, StoreKind, Wrong},
     watched::{Failing, MovedClock, WatchedOutbox, WatchedPolicy, WatchedStore},
 };
 
@@ -61,7 +61,7 @@ impl App {
         let mfa = builder.build().map_err(|error| contradiction(&error))?;
         mfa.tenants().create(&TenantId::PUBLIC, None).await?;
 
-        let mut router = routes(&mfa);
+        let mut router = routes(&mfa, settings.fresh);
         if settings.hooks {
             let hooks = Hooks { mfa: mfa.clone(), store, clock, outbox, failing_policy: failing };
             router = router.merge(hooks::routes(hooks));
@@ -81,12 +81,15 @@ fn contradiction(error: &ConfigError) -> Wrong {
     Wrong::new("WEBSITE_ORIGIN and API_ORIGIN", error.problems().join("; "))
 }
 
-fn routes(mfa: &Mfa) -> Router {
+fn routes(mfa: &Mfa, age: Duration) -> Router {
     let required = || MfaLayer::required(mfa.clone());
     let totp = get(me).layer(RequireFactors::one_of([FactorId::TOTP]));
+    let second = Requirement::one_of(FACTORS).excluding_first_factor();
+    let fresh = get(me).layer(RequireFactors::list(second).max_age(age));
     let full = Router::new()
         .route("/api/me", get(me))
         .route("/api/totp-only", totp)
+        .route("/api/fresh", fresh)
         .route("/api/admin", get(admin).with_state(mfa.clone()))
         .route_layer(required());
     let half = Router::new().route("/api/half", get(me)).route_layer(required().without_mfa());

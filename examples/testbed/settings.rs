@@ -9,6 +9,9 @@ use tower_mfa::{
     policy::{AnyPolicy, ForRole, MfaPolicy, Nobody, PolicyContext, PolicyError, UserOrTenant},
 };
 
+/// The factors that the build has.
+pub(crate) const FACTORS: [FactorId; 2] = [FactorId::PASSWORD, FactorId::OTP_EMAIL];
+
 /// What the environment asks for.
 pub(crate) struct Settings {
     /// `PORT`
@@ -29,6 +32,8 @@ pub(crate) struct Settings {
     pub(crate) policy: AnyPolicy,
     /// `STEP_UP_FOR_FACTOR_CHANGES`
     pub(crate) factor_changes: FactorChanges,
+    /// `FRESH_SECONDS`
+    pub(crate) fresh: Duration,
     /// `TEST_HOOKS`
     pub(crate) hooks: bool,
     website: String,
@@ -77,10 +82,8 @@ impl Settings {
         lifetimes.half_session = env.seconds("HALF_SESSION_TTL", 900, 1..=year)?;
         passwordless(env.text("PASSWORDLESS")?.as_deref())?;
         env.choice("EMAIL_VERIFICATION", &["off"])?;
-        for (name, part) in [("PROVIDERS", "sign-in by third parties"), ("FRESH_SECONDS", "/api/fresh")] {
-            if env.text(name)?.is_some() {
-                return Err(Wrong::new(name, format!("{part} isn't built yet")));
-            }
+        if env.text("PROVIDERS")?.is_some() {
+            return Err(Wrong::new("PROVIDERS", "sign-in by third parties isn't built yet"));
         }
         let (website, api) = (env.text("WEBSITE_ORIGIN")?, env.text("API_ORIGIN")?);
         for (name, origin) in [("WEBSITE_ORIGIN", &website), ("API_ORIGIN", &api)] {
@@ -100,6 +103,7 @@ impl Settings {
             first_factors: first_factors(env.text("FIRST_FACTORS")?)?,
             policy: policy(env.text("MFA_POLICY")?.as_deref(), env.text("MFA_REQUIREMENTS")?.as_deref())?,
             factor_changes: if loose { FactorChanges::Compat } else { FactorChanges::StepUp },
+            fresh: env.seconds("FRESH_SECONDS", 300, 1..=year)?,
             // Anything but `1` must not serve the hooks, and doesn't.
             hooks: env.text("TEST_HOOKS")?.as_deref() == Some("1"),
             website: website.unwrap_or_else(|| "http://localhost:3000".to_owned()),
@@ -191,8 +195,7 @@ fn first_factors(text: Option<String>) -> Result<Vec<FactorId>, Wrong> {
     let Some(text) = text else { return Ok(vec![FactorId::PASSWORD]) };
     let mut factors = Vec::new();
     for id in text.split(',').map(str::trim) {
-        let served =
-            [FactorId::PASSWORD, FactorId::OTP_EMAIL].into_iter().find(|factor| factor.as_str() == id);
+        let served = FACTORS.into_iter().find(|factor| factor.as_str() == id);
         let factor =
             served.ok_or_else(|| Wrong::new(NAME, "only emailpassword and otp-email can be served yet"))?;
         if factors.contains(&factor) {

@@ -161,7 +161,27 @@ fn reason(next: &NextSet<'_>) -> Value {
     }
 }
 
-fn missing(payload: &Payload) -> Option<ClaimRef> {
+/// Whether a list is met by what was completed, else what is missing.
+pub(super) fn met(
+    id: &str,
+    list: &Requirements,
+    done: &CompletedFactors,
+    payload: &Payload,
+    now: Timestamp,
+) -> Result<(), InvalidClaim> {
+    let Some(next) = list.next_set(done, now) else { return Ok(()) };
+    let step = demanded_first(payload).or_else(|| list.next_step(done, now));
+    Err(InvalidClaim::new(id, reason(&next)).with_next(step))
+}
+
+/// What the policy asks for, while the session isn't fully signed in: until that is done nothing else can be
+/// completed (row P20), so every refusal names it, as `/mfa/info` does.
+fn demanded_first(payload: &Payload) -> Option<NextStep> {
+    payload.member(NEXT).and_then(NextStep::from_json)
+}
+
+/// What is to be fetched, if the claim isn't there.
+pub(super) fn missing(payload: &Payload) -> Option<ClaimRef> {
     members(payload).is_none().then(|| ClaimRef::new(Missing))
 }
 
@@ -200,7 +220,7 @@ impl ClaimValidator for MfaSatisfied {
         match members(payload) {
             Some((_, true)) => Ok(()),
             _ => {
-                let next = payload.member(NEXT).and_then(NextStep::from_json);
+                let next = demanded_first(payload);
                 let message = match &next {
                     Some(next) if next.is_impossible() => UNSATISFIABLE,
                     _ => "MFA requirement for auth is not satisfied",
@@ -258,9 +278,7 @@ impl ClaimValidator for FactorsMet {
             return Ok(());
         }
         let done = MfaClaim::from_payload(payload).map(|claim| claim.c).unwrap_or_default();
-        let Some(next) = self.list.next_set(&done, now) else { return Ok(()) };
-        let step = self.list.next_step(&done, now);
-        Err(InvalidClaim::new(&self.id, reason(&next)).with_next(step))
+        met(&self.id, &self.list, &done, payload, now)
     }
 
     fn refetch(&self, payload: &Payload, _now: Timestamp) -> Option<ClaimRef> {

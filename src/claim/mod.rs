@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 pub use self::{
+    assurance::{Aal, AalMet, amr},
     builtin::{EmailVerified, Roles},
     mfa::{FactorsMet, MfaClaim, MfaSatisfied},
     primitive::{Excludes, HasValue, Includes},
@@ -42,6 +43,7 @@ pub use crate::policy::{
     PolicyErrorKind as ClaimErrorKind,
 };
 
+mod assurance;
 mod builtin;
 pub(crate) mod mfa;
 mod primitive;

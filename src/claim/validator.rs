@@ -45,18 +45,24 @@ pub struct InvalidClaim {
     pub reason: Option<Value>,
     /// What the user is to do next, where a factor is missing.
     pub next: Option<NextStep>,
+    /// The assurance level that is asked for, if it is one: a value of `acr`.
+    pub acr: Option<&'static str>,
 }
 
 impl InvalidClaim {
     /// A refusal by the validator `id`.
     pub fn new(id: impl Into<String>, reason: impl Into<Option<Value>>) -> Self {
-        Self { id: id.into(), reason: reason.into(), next: None }
+        Self { id: id.into(), reason: reason.into(), next: None, acr: None }
     }
 
     /// With what the user is to do next: a refusal tells it beside the reason.
     pub fn with_next(mut self, next: impl Into<Option<NextStep>>) -> Self {
         self.next = next.into();
         self
+    }
+
+    pub(crate) fn with_acr(self, acr: &'static str) -> Self {
+        Self { acr: Some(acr), ..self }
     }
 }
 

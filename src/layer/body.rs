@@ -37,6 +37,13 @@ impl<B> MfaBody<B> {
     }
 }
 
+/// Empty: what layers around this one, such as CORS, answer with.
+impl<B> Default for MfaBody<B> {
+    fn default() -> Self {
+        Self::ours(Bytes::new())
+    }
+}
+
 impl<B> fmt::Debug for MfaBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MfaBody").finish_non_exhaustive()

@@ -32,13 +32,21 @@ pub struct MfaLayer {
 pub(super) struct Mount {
     pub(super) mfa: Mfa,
     pub(super) demand: Demand,
+    /// Whether header tokens get the challenge of RFC 9470.
+    pub(super) challenges: bool,
 }
 
 impl MfaLayer {
     /// A session is needed, and every global validator must hold.
     pub fn required(mfa: Mfa) -> Self {
         let validators = Arc::clone(&mfa.desk.validators);
-        Self { mount: Arc::new(Mount { mfa, demand: Demand { validators, ..Demand::bare() } }) }
+        Self {
+            mount: Arc::new(Mount {
+                mfa,
+                demand: Demand { validators, ..Demand::bare() },
+                challenges: false,
+            }),
+        }
     }
 
     /// A session if there is one. One that is there must be good: an expired, forged or revoked one is
@@ -110,6 +118,24 @@ impl MfaLayer {
     /// Asks for the anti-CSRF proof on safe methods as well.
     pub fn csrf_always(self) -> Self {
         self.demand(|demand| demand.csrf_always = true)
+    }
+
+    /// For API clients: a session that came as a header token and lacks a factor gets 401 with the challenge
+    /// of RFC 9470, where others get 403. The guards and mounts inside do the same.
+    ///
+    /// ```text
+    /// WWW-Authenticate: Bearer error="insufficient_user_authentication", error_description="…",
+    ///     acr_values="urn:tower-mfa:factor:totp urn:tower-mfa:factor:webauthn", max_age="300"
+    /// ```
+    ///
+    /// `acr_values` names what helps: one value for each factor that is a next step, or the level where a level
+    /// is asked for ([`Aal::acr`](crate::claim::Aal::acr)). The body is that of the 403. It stays a 403 where no
+    /// authentication would help: a claim of another kind is wrong, or what is asked for can't be completed.
+    ///
+    /// Not for browsers: their SDKs take any 401 for "refresh", and what comes by a cookie never gets this one.
+    pub fn bearer_challenges(mut self) -> Self {
+        Arc::make_mut(&mut self.mount).challenges = true;
+        self
     }
 
     /// Covers a whole service, fallback and all: what comes back takes no more routes (row M02).

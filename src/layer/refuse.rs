@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{
     HeaderValue, Response, StatusCode,
-    header::{CONTENT_TYPE, RETRY_AFTER},
+    header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use serde_json::{Value, json};
 
@@ -30,6 +30,8 @@ pub(crate) struct Answer {
     pub(crate) body: Bytes,
     /// Seconds.
     pub(crate) retry_after: Option<u64>,
+    /// How the client can authenticate so that it passes.
+    pub(crate) challenge: Option<HeaderValue>,
     /// Put into the response's extensions, so that an outer layer sees why without parsing.
     pub(crate) denied: Option<SessionDenied>,
     /// What becomes of the client's tokens, and what is needed to say so.
@@ -48,16 +50,73 @@ pub(crate) fn denied(denied: &SessionDenied) -> Answer {
         SessionDenied::Unauthorised => (StatusCode::UNAUTHORIZED, Bytes::from_static(UNAUTHORISED)),
         SessionDenied::TryRefresh => (StatusCode::UNAUTHORIZED, Bytes::from_static(TRY_REFRESH)),
         SessionDenied::Theft => (StatusCode::UNAUTHORIZED, Bytes::from_static(THEFT)),
-        SessionDenied::InvalidClaims(claims) => (StatusCode::FORBIDDEN, invalid(claims).to_string().into()),
+        SessionDenied::InvalidClaims(claims) => {
+            let status = StatusCode::FORBIDDEN;
+            (status, invalid(status, claims).to_string().into())
+        }
     };
-    Answer { status, body, retry_after: None, denied: Some(denied.clone()), change: None }
+    Answer { status, body, retry_after: None, challenge: None, denied: Some(denied.clone()), change: None }
+}
+
+/// The same to an API client that sent a header token: where authenticating again would help, it is told how
+/// (RFC 9470, section 3).
+pub(crate) fn challenged(denied: &SessionDenied) -> Answer {
+    let answer = self::denied(denied);
+    let SessionDenied::InvalidClaims(claims) = denied else { return answer };
+    let Some(challenge) = challenge(claims) else { return answer };
+    let status = StatusCode::UNAUTHORIZED;
+    let body = invalid(status, claims).to_string().into();
+    Answer { status, body, challenge: Some(challenge), ..answer }
+}
+
+/// `None` if it wouldn't help: something else is wrong with the session, too, or there is no next step.
+fn challenge(claims: &[InvalidClaim]) -> Option<HeaderValue> {
+    let helps = |claim: &InvalidClaim| claim.next.as_ref().is_some_and(|next| !next.is_impossible());
+    let first = claims.first().filter(|_| claims.iter().all(helps))?;
+    let next = first.next.as_ref()?;
+    let why = match first.acr {
+        _ if !next.expired.is_empty() => "the authentication is too old",
+        Some(_) => "a higher level of authentication is needed",
+        None => "a further factor is needed",
+    };
+    let acr_values = acr_values(first, next);
+    let mut text = format!(
+        "Bearer error=\"insufficient_user_authentication\", error_description=\"{why}\", \
+         acr_values=\"{acr_values}\""
+    );
+    if let Some(age) = next.max_age {
+        text.push_str(&format!(", max_age=\"{}\"", age.as_secs()));
+    }
+    HeaderValue::try_from(text).ok()
+}
+
+/// The level that is asked for, else one value for each factor that is a next step, in their order.
+fn acr_values(claim: &InvalidClaim, next: &NextStep) -> String {
+    match claim.acr {
+        Some(level) => level.to_owned(),
+        None => next.factors.iter().map(named).collect::<Vec<_>>().join(" "),
+    }
+}
+
+/// A factor as a URN (RFC 8141): what can't stand in one is percent-encoded, for an app's own factor may be
+/// called anything.
+fn named(factor: &FactorId) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let mut urn = "urn:tower-mfa:factor:".to_owned();
+    for byte in factor.as_str().bytes() {
+        match plain(byte) {
+            true => urn.push(char::from(byte)),
+            false => urn.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    urn
 }
 
 const UNAUTHORISED: &[u8] = br#"{"message":"unauthorised","status":401,"title":"There is no session","type":"urn:tower-mfa:unauthorised"}"#;
 const TRY_REFRESH: &[u8] = br#"{"message":"try refresh token","status":401,"title":"The access token must be refreshed","type":"urn:tower-mfa:try-refresh"}"#;
 const THEFT: &[u8] = br#"{"message":"token theft detected","status":401,"title":"A refresh token was used twice","type":"urn:tower-mfa:token-theft"}"#;
 
-fn invalid(claims: &[InvalidClaim]) -> Value {
+fn invalid(status: StatusCode, claims: &[InvalidClaim]) -> Value {
     let errors = claims.iter().map(|claim| match &claim.reason {
         Some(reason) => json!({ "id": claim.id, "reason": reason }),
         None => json!({ "id": claim.id }),
@@ -66,7 +125,7 @@ fn invalid(claims: &[InvalidClaim]) -> Value {
         "message": "invalid claim",
         "type": "urn:tower-mfa:invalid-claim",
         "title": "The session lacks what is asked here",
-        "status": StatusCode::FORBIDDEN.as_u16(),
+        "status": status.as_u16(),
         "claimValidationErrors": errors.collect::<Value>(),
     });
     if let (Some(members), Some(next)) =
@@ -134,7 +193,14 @@ fn cause(error: &Error) -> String {
 impl Answer {
     /// A status and a JSON body, and nothing else.
     pub(crate) fn new(status: StatusCode, body: &Value) -> Self {
-        Self { status, body: body.to_string().into(), retry_after: None, denied: None, change: None }
+        Self {
+            status,
+            body: body.to_string().into(),
+            retry_after: None,
+            challenge: None,
+            denied: None,
+            change: None,
+        }
     }
 
     pub(crate) fn into_response<R>(self) -> Response<MfaBody<R>> {
@@ -145,6 +211,9 @@ impl Answer {
         transport::no_store(headers);
         if let Some(seconds) = self.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some(challenge) = self.challenge {
+            headers.insert(WWW_AUTHENTICATE, challenge);
         }
         if let Some((change, kit)) = self.change.as_deref() {
             // Tokens are made of letters that can stand in a header.

@@ -67,6 +67,8 @@ pub(crate) struct Verified {
     feed_tried: bool,
     /// Whether a mount of the same handle around this one writes the tokens.
     nested: bool,
+    /// Whether this mount, or one around it, is for API clients.
+    challenges: bool,
 }
 
 impl Session {
@@ -108,7 +110,7 @@ where
         }
         let head = Head {
             desk,
-            demand: &self.mount.demand,
+            mount: &self.mount,
             method: request.method(),
             headers: request.headers(),
             outer: outer(desk, &request),
@@ -125,8 +127,8 @@ where
                 let (mount, outer) = (Arc::clone(&self.mount), head.outer.cloned());
                 let (method, headers) = (request.method().clone(), request.headers().clone());
                 let asking = Box::pin(async move {
-                    let (desk, demand, outer) = (&mount.mfa.desk, &mount.demand, outer.as_ref());
-                    let head = Head { desk, demand, method: &method, headers: &headers, outer };
+                    let (desk, mount, outer) = (&mount.mfa.desk, &*mount, outer.as_ref());
+                    let head = Head { desk, mount, method: &method, headers: &headers, outer };
                     head.ask(question, &facts).await
                 });
                 // The service that was polled goes into the future; a clone stays, to be polled anew
@@ -140,6 +142,12 @@ where
 }
 
 impl Verified {
+    /// Whether a refusal is told by a challenge: to a header token, on a mount for API clients.
+    pub(crate) fn challenged(&self) -> bool {
+        let by_header = |session: &Session| session.opened().method == TransferMethod::Header;
+        self.challenges && self.session.as_ref().is_some_and(by_header)
+    }
+
     /// Who writes what the session has to tell the client: the outermost mount alone (row M15).
     pub(super) fn writer(self) -> Option<(Arc<Desk>, Option<Session>)> {
         (!self.nested).then_some((self.desk, self.session))
@@ -158,13 +166,33 @@ pub(super) fn is_preflight<B>(request: &Request<B>) -> bool {
 /// A request's head, and who judges it.
 struct Head<'a> {
     desk: &'a Arc<Desk>,
-    demand: &'a Demand,
+    mount: &'a Mount,
     method: &'a Method,
     headers: &'a HeaderMap,
     outer: Option<&'a Verified>,
 }
 
 impl Head<'_> {
+    fn demand(&self) -> &Demand {
+        &self.mount.demand
+    }
+
+    fn challenges(&self) -> bool {
+        self.mount.challenges || self.outer.is_some_and(|outer| outer.challenges)
+    }
+
+    /// The refusal, as the client that sent this request is to read it.
+    fn denied(&self, denied: &SessionDenied) -> Answer {
+        let by_header = || {
+            let presented = Presented::read(self.headers, &self.desk.kit.config.cookies);
+            presented.is_ok_and(|presented| presented.access.method() == Some(TransferMethod::Header))
+        };
+        match self.challenges() && by_header() {
+            true => refuse::challenged(denied),
+            false => refuse::denied(denied),
+        }
+    }
+
     fn judge(&self, tried: bool) -> Step {
         let kit = &self.desk.kit;
         let Ok(presented) = Presented::read(self.headers, &kit.config.cookies) else {
@@ -202,7 +230,7 @@ impl Head<'_> {
             issuer: &kit.issuer,
             now,
         };
-        verify::open(self.demand, &evidence)
+        verify::open(self.demand(), &evidence)
     }
 
     /// An inner mount takes the outer one's token as verified, and asks for whatever it wants beyond.
@@ -214,7 +242,7 @@ impl Head<'_> {
         tried: bool,
         now: Timestamp,
     ) -> Judgement {
-        let (kit, demand, opened) = (&self.desk.kit, self.demand, session.opened());
+        let (kit, demand, opened) = (&self.desk.kit, self.demand(), session.opened());
         let mode = kit.config.csrf;
         let guarded = csrf::needed(mode, opened.method, self.method.as_str(), demand.csrf_always);
         if guarded && !csrf::proven(mode, &presented.hints(), opened.claims.anti_csrf.as_deref()) {
@@ -243,8 +271,8 @@ impl Head<'_> {
         tried: bool,
         now: Timestamp,
     ) -> Judgement {
-        let judgement = verify::judge(self.demand, opened, verdict, freshness, tried, now);
-        if tried && freshness != Freshness::Fresh && !self.demand.check_store {
+        let judgement = verify::judge(self.demand(), opened, verdict, freshness, tried, now);
+        if tried && freshness != Freshness::Fresh && !self.demand().check_store {
             let counts = &self.desk.kit.feed_counts;
             match judgement {
                 Judgement::Unavailable => counts.refused_stale.fetch_add(1, Ordering::Relaxed),
@@ -272,10 +300,10 @@ impl Head<'_> {
                 None => Session::new(&self.desk.kit, opened),
             }),
             Judgement::Anonymous => None,
-            Judgement::Deny(denied) => return Err(refuse::denied(&denied).into()),
+            Judgement::Deny(denied) => return Err(self.denied(&denied).into()),
             Judgement::Lacks(opened, failed) => {
                 self.desk.kit.mention_refusal(&opened.claims);
-                return Err(refuse::denied(&SessionDenied::InvalidClaims(failed)).into());
+                return Err(self.denied(&SessionDenied::InvalidClaims(failed)).into());
             }
             Judgement::Unavailable | Judgement::Ask(_) => {
                 return Err(refuse::failed(&Error::unavailable("the session can't be judged now")).into());
@@ -287,6 +315,7 @@ impl Head<'_> {
             row_read: row_read || self.outer.is_some_and(|outer| outer.row_read),
             feed_tried: feed_tried || self.outer.is_some_and(|outer| outer.feed_tried),
             nested: self.outer.is_some(),
+            challenges: self.challenges(),
         })
     }
 
@@ -341,7 +370,7 @@ impl Head<'_> {
             async move { desk.reassess(&opened, &claims, anew, &facts).await }
         };
         let (opened, tokens, _) = kit.run(work).await.map_err(|error| refuse::error(&error))?;
-        let judgement = verify::enforce(self.demand, opened.clone(), kit.db.now());
+        let judgement = verify::enforce(self.demand(), opened.clone(), kit.db.now());
         let outer = self.outer.and_then(|outer| outer.session.as_ref());
         if let Some(session) = outer {
             // The outer mount sends the tokens, with a refusal too.

@@ -14,7 +14,7 @@ use crate::{
         payload::Payload,
         time::Timestamp,
     },
-    claim::{CompletedFactors, MfaClaim, SessionClaim, Stamped, free_key},
+    claim::{Aal, CompletedFactors, MfaClaim, SessionClaim, Stamped, amr, free_key},
 };
 
 pub use self::verify::SessionDenied;
@@ -132,6 +132,22 @@ impl Session {
     /// Whether a factor was completed in this session.
     pub fn has_completed(&self, factor: &FactorId) -> bool {
         self.completed_factors().contains(factor)
+    }
+
+    /// The assurance level that the completed factors reach, in NIST's terms; `None` if none of them counts.
+    /// [`Aal`] says which do.
+    pub fn aal(&self) -> Option<Aal> {
+        Aal::of(&self.completed_factors())
+    }
+
+    /// The level as a value of `acr`, for a token that the app makes for others.
+    pub fn acr(&self) -> Option<&'static str> {
+        self.aal().map(|level| level.acr())
+    }
+
+    /// How the user was authenticated, as values of `amr` (RFC 8176); [`Aal`] has the table.
+    pub fn amr(&self) -> Vec<&'static str> {
+        amr(&self.completed_factors())
     }
 
     pub(crate) fn mfa(&self) -> Option<MfaClaim> {

@@ -28,6 +28,8 @@ mod custom_policy;
 mod hyper_server;
 #[path = "../../examples/opt_in.rs"]
 mod opt_in;
+#[path = "../../examples/step_up.rs"]
+mod step_up;
 #[path = "../../examples/tenant_scoped.rs"]
 mod tenant_scoped;
 
@@ -134,6 +136,21 @@ async fn the_lounge_is_for_gold() {
 }
 
 #[tokio::test]
+async fn closing_an_account_takes_a_fresh_code() {
+    let outbox = Outbox::new();
+    let mut alice = client(step_up::shop(outbox.clone()).unwrap(), outbox).await;
+    alice.sign_up(ALICE).await.ok();
+    alice.get("/orders").await.is(200);
+    alice.post("/close", json!({})).await.is(403);
+    let refused = alice.get("/export").await;
+    refused.is(403);
+    assert_eq!((&refused.body["next"], &refused.body["max_age"]), (&json!(["otp-email"]), &json!(300)));
+    alice.pass_code(ALICE).await;
+    alice.get("/export").await.is(200);
+    assert!(alice.post("/close", json!({})).await.text.ends_with("is closed"));
+}
+
+#[tokio::test]
 async fn hyper_serves_the_same_layers() {
     async fn ask(to: std::net::SocketAddr, head: &str, body: &str) -> String {
         let mut connection = TcpStream::connect(to).await.unwrap();
@@ -163,7 +180,7 @@ async fn hyper_serves_the_same_layers() {
 #[test]
 fn each_is_short() {
     for name in
-        ["admin_role", "custom_claim", "custom_policy", "hyper_server", "opt_in", "tenant_scoped"]
+        ["admin_role", "custom_claim", "custom_policy", "hyper_server", "opt_in", "step_up", "tenant_scoped"]
     {
         let path = format!("{}/examples/{name}.rs", env!("CARGO_MANIFEST_DIR"));
         let lines = std::fs::read_to_string(path).unwrap().lines().count();

@@ -370,7 +370,8 @@ async fn sec_c10_refusals_say_exactly_this_and_touch_no_cookie() {
             "id": "st-mfa",
             "reason": { "message": "Factor validation failed: totp not completed", "factorId": "totp" },
         }]),
-        Some(("totp", "a code from an authenticator app")),
+        // What she can do next is what the policy asks for.
+        Some(("otp-email", "a code by e-mail")),
     );
     let silver = claim(
         json!([{

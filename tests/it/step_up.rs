@@ -1,4 +1,5 @@
-//! Rows S02 and S03: what completing a factor in a session does to the tokens there were before.
+//! Step-up: rows S02 and S03, what completing a factor in a session does to the tokens there were before; in
+//! the modules below, what guards ask for and how they refuse.
 
 use std::time::Duration;
 
@@ -11,6 +12,9 @@ use crate::{
     spy::{ALICE, everyone, handle, linking, posted, refresh_token, signed_up, token_headers, watched, with},
     support::{Answer, Browser, Mode, PASSWORD, TestApp, credentials, send, wrong},
 };
+
+mod challenges;
+mod guards;
 
 const MODES: [Mode; 2] = [Mode::Cookie, Mode::Header];
 
