@@ -31,6 +31,8 @@ pub mod _docs {
     pub mod attacks {}
     #[doc = include_str!("docs/changelog.md")]
     pub mod changelog {}
+    #[doc = include_str!("docs/policies.md")]
+    pub mod policies {}
     #[doc = include_str!("docs/defaults.md")]
     pub mod defaults {}
 }

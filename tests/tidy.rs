@@ -767,6 +767,25 @@ fn the_readme_is_the_crate_docs_and_shows_what_compiles() {
     assert_eq!(marked("no marks"), None);
 }
 
+/// Examples of a page that don't assert both that something is asked or possible, and that something isn't.
+fn one_sided(page: &str) -> Vec<String> {
+    let examples = page.split("```").skip(1).step_by(2);
+    let half = |text: &&str| {
+        let says = text.matches("assert!(").count();
+        let says_no = text.matches("assert!(!").count();
+        says == says_no || says_no == 0
+    };
+    examples.filter(half).map(ToOwned::to_owned).collect()
+}
+
+#[test]
+fn every_example_of_the_guide_says_a_yes_and_a_no() {
+    let page = read("src/docs/policies.md");
+    assert!(page.matches("```").count() > 15);
+    assert_eq!(one_sided(&page), Vec::<String>::new());
+    assert_eq!(one_sided("a\n```\nassert!(a);\n```\nb\n```\nassert!(!a);\nassert!(b);\n```").len(), 1);
+}
+
 #[test]
 fn every_attack_in_the_docs_has_its_test() {
     let mut text = String::new();
