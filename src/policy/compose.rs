@@ -9,7 +9,8 @@
 //! those a request costs no call of the store. An answer that holds *until an instant* is asked for again by
 //! the first request after it; [`Compose::every_request`] asks at every request. Asking costs the session's
 //! row, and of the facts those that the policy reads, each once: roles, what the user opted into, what the
-//! tenant asks for, and the user (for what is set up as well) are one read each.
+//! tenant asks for, and the user (for what is set up as well) are one read each. Where something is demanded,
+//! the tenant is read in any case: it may let only some factors count.
 
 use std::{fmt, future::Future};
 
