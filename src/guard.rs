@@ -25,6 +25,7 @@ use crate::{
     claim::{ClaimValidator, FactorsMet, validator},
     layer::{
         MfaBody, Verified,
+        contain::contained,
         refuse::{self, Answer},
     },
     policy::{Requirement, Requirements},
@@ -165,7 +166,8 @@ fn check<B>(request: &Request<B>, validators: &[Arc<dyn ClaimValidator>]) -> Res
     let Some(session) = &verified.session else {
         return Err(Box::new(refuse::denied(&SessionDenied::Unauthorised)));
     };
-    let failed = validator::enforce(validators, &session.claims().payload, session.kit().db.now());
+    let now = session.kit().db.now();
+    let failed = contained(|| validator::enforce(validators, &session.claims().payload, now))?;
     match failed.is_empty() {
         true => Ok(()),
         false => Err(Box::new(refuse::denied(&SessionDenied::InvalidClaims(failed)))),
