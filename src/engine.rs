@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 pub use self::{
     factors::FactorsOf,
     keys::{KeyInfo, KeyState, Keys},
+    mounts::MountInfo,
     roles::RolesOf,
     sessions::{SessionInfo, Sessions},
     tenants::Tenants,
@@ -26,6 +27,7 @@ use crate::{
 
 mod factors;
 mod keys;
+pub(crate) mod mounts;
 mod roles;
 mod sessions;
 mod tenants;
@@ -36,6 +38,7 @@ mod users;
 #[derive(Clone)]
 pub struct Mfa {
     pub(crate) desk: Arc<Desk>,
+    pub(crate) mounts: Arc<mounts::Mounts>,
     _background: Arc<Background>,
 }
 
@@ -60,7 +63,7 @@ impl Mfa {
     pub(crate) fn start(desk: Arc<Desk>) -> Self {
         let ticking = tokio::spawn(upkeep::run(Arc::clone(&desk)));
         let sending = tokio::spawn(crate::delivery::worker::run(Arc::clone(&desk.courier)));
-        Self { desk, _background: Arc::new(Background(vec![ticking, sending])) }
+        Self { desk, mounts: Arc::default(), _background: Arc::new(Background(vec![ticking, sending])) }
     }
 
     /// Users and their login methods.
