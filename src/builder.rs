@@ -75,6 +75,7 @@ impl Mfa {
                 max_wrong_codes: 5,
                 limits: true,
                 reveal_accounts: false,
+                mask_contacts: false,
                 email_codes: true,
                 max_sessions: 100,
                 revoke_all_on_theft: false,
@@ -235,6 +236,13 @@ impl MfaBuilder {
         self
     }
 
+    /// Shows addresses only in part, whoever asks and whatever they completed: `a***@s***.example`. What is
+    /// sent back by the session's own user stands for the address (row P18).
+    pub fn mask_contacts(mut self) -> Self {
+        self.config.mask_contacts = true;
+        self
+    }
+
     /// What guards changes of factors. Default: a factor proven within the last five minutes.
     pub fn factor_changes(mut self, rule: FactorChanges) -> Self {
         self.config.factor_changes = rule;
@@ -310,7 +318,10 @@ impl MfaBuilder {
     /// Everything that contradicts itself, in one error.
     pub fn build(self) -> Result<Mfa, ConfigError> {
         let installed = self.installed();
-        let factors = Factors::new(installed.clone()).with_custom(self.config.custom_factors.clone());
+        let mut factors = Factors::new(installed.clone()).with_custom(self.config.custom_factors.clone());
+        if self.config.mask_contacts {
+            factors = factors.masking_contacts();
+        }
         let mut problems = self.problems(&installed);
         problems.extend(self.unreachable(&factors));
         ConfigError::all(problems)?;

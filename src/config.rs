@@ -310,6 +310,7 @@ pub(crate) struct Config {
     pub(crate) max_wrong_codes: u32,
     pub(crate) limits: bool,
     pub(crate) reveal_accounts: bool,
+    pub(crate) mask_contacts: bool,
     pub(crate) email_codes: bool,
     pub(crate) max_sessions: usize,
     pub(crate) revoke_all_on_theft: bool,

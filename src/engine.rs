@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 pub use self::{
     factors::FactorsOf,
     keys::{KeyInfo, KeyState, Keys},
+    mounts::MountInfo,
     roles::RolesOf,
     sessions::{SessionInfo, Sessions},
     tenants::Tenants,
@@ -37,6 +38,7 @@ use crate::{
 
 mod factors;
 mod keys;
+pub(crate) mod mounts;
 mod roles;
 mod sessions;
 mod tenants;
@@ -47,6 +49,7 @@ mod users;
 #[derive(Clone)]
 pub struct Mfa {
     pub(crate) desk: Arc<Desk>,
+    pub(crate) mounts: Arc<mounts::Mounts>,
     _background: Arc<Background>,
 }
 
@@ -75,7 +78,7 @@ impl Mfa {
         let listening = tokio::spawn(hooks::listen(sink, counts(), inbox.events));
         let attending = tokio::spawn(hooks::attend(desk.hooks.clone(), counts(), inbox.endings));
         let tasks = vec![ticking, sending, listening, attending];
-        Self { desk, _background: Arc::new(Background(tasks)) }
+        Self { desk, mounts: Arc::default(), _background: Arc::new(Background(tasks)) }
     }
 
     /// Users and their login methods.

@@ -117,7 +117,7 @@ impl StepUpRejection {
     /// What the session lacks; `None` if no [`MfaLayer`](crate::MfaLayer) ran.
     pub fn denied(&self) -> Option<&SessionDenied> {
         match &self.0 {
-            Lack::Layer => None,
+            Lack::Layer | Lack::Failed(_) => None,
             Lack::Session { denied, .. } => Some(denied),
         }
     }
@@ -126,6 +126,7 @@ impl StepUpRejection {
 impl fmt::Display for StepUpRejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.denied() {
+            None if matches!(self.0, Lack::Failed(_)) => "a validator panicked",
             None => "SteppedUp without MfaLayer around it: add .layer(MfaLayer::required(mfa))",
             Some(SessionDenied::InvalidClaims(_)) => "the session lacks what is asked here",
             Some(_) => "there is no session",

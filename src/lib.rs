@@ -41,8 +41,8 @@ pub mod _docs {
 pub mod account {
     pub use crate::{
         engine::{
-            Counters, FactorsOf, KeyInfo, KeyState, Keys, RolesOf, SessionInfo, Sessions, ShadowCounts,
-            Tenants, Users,
+            Counters, FactorsOf, KeyInfo, KeyState, Keys, MountInfo, RolesOf, SessionInfo, Sessions,
+            ShadowCounts, Tenants, Users,
         },
         model::{
             tenant::{Tenant, TenantRule},

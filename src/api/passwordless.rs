@@ -8,7 +8,10 @@ use super::{
     wire::{self, BadInput, WireUser},
 };
 use crate::{
-    base::contact::{Contact, Email},
+    base::{
+        contact::{Contact, Email},
+        ident::FactorId,
+    },
     factor::otp::{self, CodeInput, LinkInput, Presented, Refused},
     flow::{Caller, code::Checked, complete::Outcome},
 };
@@ -127,8 +130,11 @@ async fn address(call: &Call<'_>, caller: &Caller, text: &str) -> Result<Option<
     }
     let Some(session) = &caller.session else { return Ok(None) };
     let user = call.desk.user_of(session).await.map_err(|error| Reply::failed(&error))?;
-    let own = user.into_iter().flat_map(|user| user.logins).filter_map(|login| login.email);
-    Ok(own.into_iter().find(|email| email.masked() == text.trim()).map(Contact::from))
+    // Of several that look alike the one that `/mfa/info` lists first.
+    let listed = user.and_then(|user| call.desk.factors.contacts(&user, &session.login_id()));
+    let own = listed.into_iter().flat_map(|contacts| contacts.emails);
+    let mut own = own.filter(|(factor, _)| *factor == FactorId::OTP_EMAIL).flat_map(|(_, emails)| emails);
+    Ok(own.find(|email| email.masked() == text.trim()).map(Contact::from))
 }
 
 type Guess<'a> = (bool, &'a str, Option<&'a str>, Presented);

@@ -76,6 +76,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn sec_m12_the_bound_holds_for_work_whose_caller_left() {
+        let (tasks, gate) = (Tasks::new(), Arc::new(Semaphore::new(0)));
+        for _ in 0..LIMIT {
+            let gate = Arc::clone(&gate);
+            let work = tasks
+                .run(async move { gate.acquire().await.map(drop).map_err(|_| Error::internal("closed")) });
+            // Begun, and left alone at once.
+            assert!(futures_util::FutureExt::now_or_never(work).is_none());
+        }
+        assert_eq!(tasks.run(async { Ok(()) }).await.unwrap_err().kind(), ErrorKind::Unavailable);
+        gate.add_permits(LIMIT as usize);
+        while tasks.permits.available_permits() < LIMIT as usize {
+            tokio::task::yield_now().await;
+        }
+        tasks.run(async { Ok(()) }).await.unwrap();
+    }
+
+    #[tokio::test]
     async fn sec_m13_a_panic_stays_inside() {
         let outcome = Tasks::new().run::<()>(async { panic!("planted") }).await;
         assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Internal);

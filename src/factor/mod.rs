@@ -43,6 +43,7 @@ mod proof;
 pub struct Factors {
     installed: Vec<FactorId>,
     custom: Vec<FactorId>,
+    masks: bool,
 }
 
 /// What a user can prove something with.
@@ -81,12 +82,18 @@ impl<'a> From<&'a User> for Enrolled<'a> {
 impl Factors {
     /// Of these factors.
     pub fn new(installed: impl IntoIterator<Item = FactorId>) -> Self {
-        Self { installed: installed.into_iter().collect(), custom: Vec::new() }
+        Self { installed: installed.into_iter().collect(), custom: Vec::new(), masks: false }
     }
 
     /// With factors of the app's own, which the app itself checks.
     pub fn with_custom(mut self, custom: impl IntoIterator<Item = FactorId>) -> Self {
         self.custom.extend(custom);
+        self
+    }
+
+    /// Shows contacts only in part, whatever was completed.
+    pub fn masking_contacts(mut self) -> Self {
+        self.masks = true;
         self
     }
 

@@ -49,7 +49,13 @@ impl Factors {
         let open = requirements.next_set(&claim.c, now).map(|next| next.factors).unwrap_or_default();
         let allowed = |factor: &FactorId| may_set_up(claim.v, &open, &bound, factor).is_ok();
         let explanation = requirements.explain(&claim.c, now);
-        let seen = Sight { all: claim.v, open: &open, bound: &bound, session: enrolled.user.login(login) };
+        let seen = Sight {
+            all: claim.v,
+            open: &open,
+            bound: &bound,
+            session: enrolled.user.login(login),
+            masks: self.masks,
+        };
         Some(Overview {
             next: explanation.next.as_ref().map(|next| next.factors.clone()).unwrap_or_default(),
             set_up: self.set_up(enrolled),
@@ -69,6 +75,8 @@ struct Sight<'a> {
     open: &'a [FactorId],
     bound: &'a [FactorId],
     session: Option<&'a LoginMethod>,
+    /// The app shows nothing in full.
+    masks: bool,
 }
 
 impl Sight<'_> {
@@ -94,7 +102,7 @@ impl Sight<'_> {
             Contact::Email(email) => login.email.as_ref() == Some(email),
             Contact::Phone(phone) => login.phone.as_ref() == Some(phone),
         };
-        match self.all || self.session.is_some_and(typed) {
+        match !self.masks && (self.all || self.session.is_some_and(typed)) {
             true => contact.as_str().to_owned(),
             false => contact.masked(),
         }

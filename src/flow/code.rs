@@ -117,10 +117,10 @@ impl Desk {
     /// Sends a new code of a flow. `false`: start again.
     pub(crate) async fn resend_code(&self, caller: &Caller, flow: &FlowId) -> Result<bool, Refusal> {
         let claims = caller.session.as_ref().map(|session| session.claims());
-        if let Some(claims) = &claims {
-            // An access token of an earlier refresh token asks for nothing.
-            self.standpoint(caller, claims).await?;
-        }
+        // Who may not begin it may not go on with it either; and an access token of an earlier refresh token asks
+        // for nothing.
+        let begun: Option<Code> = self.kit.db.get(&keys::code(&caller.tenant, flow.as_str())).await?;
+        self.admit_again(caller, claims.as_deref(), begun.as_ref(), false).await?;
         let claims = claims.as_deref();
         let sent = self
             .kit
@@ -151,6 +151,30 @@ impl Desk {
         sent.map_err(Refusal::TooMany)
     }
 
+    /// Whether what was allowed when a flow began still is (rows P19, P20).
+    async fn admit_again(
+        &self,
+        caller: &Caller,
+        claims: Option<&AccessClaims>,
+        code: Option<&Code>,
+        by_link: bool,
+    ) -> Result<(), Refusal> {
+        let Some(claims) = claims else {
+            return match code.filter(|code| code.purpose == Purpose::FirstFactor) {
+                Some(code) => self.admit_first(caller, &code.completes(by_link)).await,
+                None => Ok(()),
+            };
+        };
+        let at = self.standpoint(caller, claims).await?;
+        match code.filter(|code| code.user.as_ref() == Some(&at.user.id)) {
+            Some(code) => {
+                let factor = code.completes(by_link);
+                self.admit_destination(caller, &at, claims, &factor, &code.contact).await.map(drop)
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Checks a guess and, if it is right, completes the factor.
     pub(crate) async fn check_code(
         &self,
@@ -163,16 +187,7 @@ impl Desk {
         let Some(code) = self.kit.db.get::<Code>(&key).await? else { return restart };
         let factor = code.completes(presented.is_link());
         let claims = caller.session.as_ref().map(|session| session.claims());
-        match &claims {
-            None if code.purpose == Purpose::FirstFactor => self.admit_first(caller, &factor).await?,
-            None => {}
-            Some(claims) => {
-                let at = self.standpoint(caller, claims).await?;
-                if code.user.as_ref() == Some(&at.user.id) {
-                    self.admit_destination(caller, &at, claims, &factor, &code.contact).await?;
-                }
-            }
-        }
+        self.admit_again(caller, claims.as_deref(), Some(&code), presented.is_link()).await?;
         let charged = match self.reserve(caller, claims.as_deref(), &key, presented).await? {
             Ok(charged) => charged,
             Err(refused) => return Ok(Checked::Refused(refused)),

@@ -9,7 +9,7 @@ use super::{Desk, facts::StoredFacts};
 use crate::{
     base::{
         error::{BoxError, Error, ErrorKind},
-        ident::{FactorId, SessionHandle},
+        ident::{FactorId, SessionHandle, TenantId},
         payload::Payload,
         time::Timestamp,
     },
@@ -41,7 +41,7 @@ pub(crate) struct Subject<'a> {
     pub(crate) completed: &'a CompletedFactors,
     pub(crate) payload: &'a Payload,
     pub(crate) request: Option<RequestFacts>,
-    pub(crate) tenant: &'a crate::base::ident::TenantId,
+    pub(crate) tenant: &'a TenantId,
 }
 
 impl Subject<'_> {
@@ -70,11 +70,15 @@ impl Desk {
     /// Asks the policy; what fails, hangs or panics fails the request (rows P01 to P03, P10). Where
     /// something is open, what the user has set up is read too: it decides what they are told to do next.
     pub(crate) async fn requirements(&self, subject: &Subject<'_>) -> Result<Requirements, Error> {
+        self.demanded(subject).await.inspect_err(|error| tell(error, &subject.session, subject.tenant))
+    }
+
+    async fn demanded(&self, subject: &Subject<'_>) -> Result<Requirements, Error> {
         let ctx = subject.context(self.kit.db.now());
         let requirements = guarded(self.policy.requirements(&ctx)).await?;
         let knows = |factor: &FactorId| self.factors.knows(factor);
         if list::unknown(&requirements, knows).is_some() {
-            return Err(Error::internal("the policy names a factor that nobody knows"));
+            return Err(Error::unavailable("the policy names a factor that nobody knows"));
         }
         let usable = self.factors.usable();
         let mut requirements = requirements.among(usable.iter().cloned());
@@ -116,7 +120,8 @@ impl Desk {
         for claim in claims.iter().filter(|claim| claim.key() != mfa::KEY) {
             free_key(claim.key())
                 .map_err(|_| Error::internal("a claim has a key that is the crate's own"))?;
-            if let Some(value) = guarded(claim.fetch(&ctx)).await? {
+            let value = guarded(claim.fetch(&ctx)).await;
+            if let Some(value) = value.inspect_err(|error| tell(error, &subject.session, subject.tenant))? {
                 fetched.push((claim.key(), value));
             }
         }
@@ -298,6 +303,24 @@ pub(crate) fn session_facts_of(
         created_at: row.created_at,
         first_factor: claim.c.first().cloned(),
     }
+}
+
+/// An evaluation failed: a line of its own, with an id and whose it was (row P01). What the caller is answered
+/// says none of it.
+fn tell(error: &Error, session: &SessionFacts, tenant: &TenantId) {
+    if error.kind() != ErrorKind::SessionEnded {
+        #[cfg(feature = "tracing")]
+        tracing::error!(
+            %error,
+            id = crate::base::random::uuid().unwrap_or_default(),
+            session = %session.handle,
+            user = %session.user,
+            %tenant,
+            "what a session must have can't be told: it gets nothing"
+        );
+    }
+    #[cfg(not(feature = "tracing"))]
+    let _ = (session, tenant);
 }
 
 /// Runs an app's callback: bounded, panic-proof, and with its failure told apart.

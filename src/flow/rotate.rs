@@ -1,6 +1,9 @@
 //! Refresh: open, decide, evaluate, sign, then one batch: the rotation, or the end of the session.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    sync::{Mutex, PoisonError, atomic::Ordering},
+    time::Duration,
+};
 
 use super::{
     Desk,
@@ -14,7 +17,7 @@ use crate::{
     claim::MfaClaim,
     hooks::{Happened, TokenTheft},
     model::{
-        Staged, Tx,
+        Seen, Staged, Tx,
         audit::{self, Audited, Cause, Event},
         change::Change,
         epoch::{Epochs, Standing},
@@ -45,7 +48,7 @@ enum Round {
     /// A token was used by two, and it is written that the session is over.
     Stolen(Box<Stolen>, Vec<Change>),
     /// The policy must be asked first.
-    Evaluate(Box<SessionRecord>, Standing),
+    Evaluate(Box<SessionRecord>, Standing, Seen),
 }
 
 /// What the app is told of a theft.
@@ -64,6 +67,7 @@ struct Evaluated {
     requirements: Requirements,
 }
 
+/// How often the policy is asked before it is given up (row P08).
 const ROUNDS: usize = 3;
 
 impl Desk {
@@ -78,12 +82,18 @@ impl Desk {
             return Ok(Refreshed::Denied(SessionDenied::Unauthorised));
         };
         let mut verdict: Option<Evaluated> = None;
-        for _ in 0..ROUNDS {
+        // What the policy was asked about is written down as it was read; who loses that race reads anew.
+        let seen: Mutex<Option<Seen>> = Mutex::default();
+        let seen = &seen;
+        for asked in 0..=ROUNDS {
             let evaluated = verdict.as_ref();
             let round = self
                 .kit
                 .db
-                .transact(handle, |tx| async move {
+                .transact(handle, |mut tx| async move {
+                    if let Some(seen) = seen.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                        tx.go_on(seen);
+                    }
                     self.stage_refresh(tx, handle, tokens, method, request, evaluated).await
                 })
                 .await?;
@@ -100,10 +110,12 @@ impl Desk {
                     self.hooks.tell(&[Happened::TokenTheft(theft)], &self.kit.db.trail.counts).await;
                     return Ok(Refreshed::Denied(SessionDenied::Theft));
                 }
-                Round::Evaluate(row, standing) => {
+                Round::Evaluate(..) if asked == ROUNDS => break,
+                Round::Evaluate(row, standing, read) => {
                     match self.evaluate_row(handle, &row, request).await {
                         Ok((claim, requirements)) => {
                             verdict = Some(Evaluated { row: *row, standing, claim, requirements });
+                            *seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(read);
                         }
                         // User or tenant are gone: the session with them (row R14).
                         Err(error) if error.kind() == ErrorKind::SessionEnded => {
@@ -192,22 +204,18 @@ impl Desk {
                 tx.abandon(Round::Done(Refreshed::Tokens(Box::new(tokens)), Vec::new()))
             }
             Refresh::Rotate => {
-                let mut changes = Vec::new();
-                let due = row.ask_at.is_some_and(|at| at <= now)
-                    || standing.outdates(&row.epochs)
-                    || MfaClaim::from_payload(&row.payload).is_none();
                 let numbers = standing.numbers(row.revision).unwrap_or_default();
                 let fresh = evaluated.filter(|evaluated| {
                     evaluated.standing.numbers(row.revision) == Some(numbers)
                         && evaluated.row.payload == row.payload
                 });
-                match (due, fresh) {
-                    (true, None) => return tx.abandon(Round::Evaluate(Box::new(row), standing)),
-                    (true, Some(evaluated)) => {
-                        changes = self.stage_evaluated(&mut tx, handle, &mut row, evaluated, numbers).await?;
-                    }
-                    (false, _) => {}
-                }
+                // At every refresh, whatever the numbers say: an app's own rule may have changed without them, and is
+                // out of date for an access token's life at most (row P06).
+                let Some(evaluated) = fresh else {
+                    let seen = tx.seen();
+                    return tx.abandon(Round::Evaluate(Box::new(row), standing, seen));
+                };
+                let changes = self.stage_evaluated(&mut tx, handle, &mut row, evaluated, numbers).await?;
                 let slides = now + kit.config.lifetimes.refresh_token;
                 let (next, line) = refresh::rotate(&row.lineage, &kit.refresh, token, now, slides)?;
                 row.lineage = line;

@@ -267,7 +267,8 @@ impl Desk {
         let numbers = numbers.ok_or(Error::new(ErrorKind::SessionEnded, "user or tenant are gone"))?;
         let was_half = row.is_half();
         let mut claim = MfaClaim::from_payload(&row.payload).unwrap_or_else(|| at.claim.clone());
-        claim.mark(proof.factor.clone(), proof.at);
+        // Whatever an app's own check said: never a time that is yet to come (row P12).
+        claim.mark(proof.factor.clone(), proof.at.min(now));
         renew_roles(&mut tx, &mut row).await?;
         apply(&mut row, &mut claim, requirements, numbers, now);
         if was_half && !row.is_half() {

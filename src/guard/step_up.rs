@@ -8,6 +8,7 @@ use crate::{
     claim::{ClaimValidator, validator},
     layer::{
         Verified,
+        contain::contained,
         refuse::{self, Answer},
     },
     session::{Session, SessionDenied},
@@ -124,6 +125,8 @@ impl<R> fmt::Debug for SteppedUp<R> {
 pub(crate) enum Lack {
     /// No layer ran: the app is wired wrongly (row M01).
     Layer,
+    /// A validator panicked (row P03).
+    Failed(Error),
     /// The session, or something of it.
     Session {
         denied: SessionDenied,
@@ -138,6 +141,7 @@ impl Lack {
             Self::Layer => refuse::failed(&Error::internal(
                 "a guard without MfaLayer around it: add .layer(MfaLayer::required(mfa))",
             )),
+            Self::Failed(error) => refuse::failed(error),
             Self::Session { denied, challenged: true } => refuse::challenged(denied),
             Self::Session { denied, challenged: false } => refuse::denied(denied),
         }
@@ -152,7 +156,7 @@ pub(crate) fn check<'r>(
     let verified = extensions.get::<Verified>().ok_or(Lack::Layer)?;
     let lack = |denied| Lack::Session { denied, challenged: verified.challenged() };
     let session = verified.session.as_ref().ok_or_else(|| lack(SessionDenied::Unauthorised))?;
-    ask(session, validators).map_err(lack)?;
+    contained(|| ask(session, validators)).map_err(Lack::Failed)?.map_err(lack)?;
     Ok(session)
 }
 

@@ -2,7 +2,11 @@
 
 use std::{
     fmt,
-    sync::Arc,
+    panic::Location,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
 };
 
@@ -12,7 +16,7 @@ use super::MfaService;
 use crate::{
     claim::{ClaimValidator, SessionClaim, mfa},
     config::Stale,
-    engine::Mfa,
+    engine::{Mfa, MountInfo},
     session::verify::Demand,
 };
 
@@ -21,6 +25,23 @@ use crate::{
 /// A request without a good session is answered here (401, or 403 for a claim), and the inner service
 /// isn't called. Layers run outside in: an inner mount can demand more than an outer one, never less, so
 /// a looser route has a router of its own.
+///
+/// axum's `Router::layer` covers the routes and the fallback that are there when it is called, and none that
+/// are added or merged in later. [`protect`](MfaLayer::protect) covers whatever the service answers; a handler
+/// that takes a [`SessionExtractor`](crate::SessionExtractor) is safe either way: without the layer it is a 500,
+/// never anonymous (rows M01, M02).
+///
+/// No decision is made from a path, but for the crate's own routes (row M06). Make none either: a check of the
+/// path's beginning in front of a router or of `NormalizePath` sees `/x/../admin`, `//admin` or `/%61dmin` where
+/// the router sees `/admin`. Let the router match, and put the layer behind it.
+///
+/// What it leaves for handlers is of a private type, so that nothing else vouches for a request (row M07):
+///
+/// ```compile_fail,E0603
+/// fn plant(request: &mut http::Request<()>, forged: tower_mfa::layer::Verified) {
+///     request.extensions_mut().insert(forged);
+/// }
+/// ```
 #[derive(Clone)]
 #[must_use]
 pub struct MfaLayer {
@@ -34,23 +55,33 @@ pub(super) struct Mount {
     pub(super) demand: Demand,
     /// Whether header tokens get the challenge of RFC 9470.
     pub(super) challenges: bool,
+    at: &'static Location<'static>,
+    listed: Listed,
+}
+
+/// Whether a mount is in the handle's list: a router may apply a layer anew for each request. A mount made from
+/// another one isn't listed yet.
+#[derive(Default)]
+struct Listed(AtomicBool);
+
+impl Clone for Listed {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
 }
 
 impl MfaLayer {
     /// A session is needed, and every global validator must hold.
+    #[track_caller]
     pub fn required(mfa: Mfa) -> Self {
-        let validators = Arc::clone(&mfa.desk.validators);
-        Self {
-            mount: Arc::new(Mount {
-                mfa,
-                demand: Demand { validators, ..Demand::bare() },
-                challenges: false,
-            }),
-        }
+        let (validators, at) = (Arc::clone(&mfa.desk.validators), Location::caller());
+        let demand = Demand { validators, ..Demand::bare() };
+        Self { mount: Arc::new(Mount { mfa, demand, challenges: false, at, listed: Listed::default() }) }
     }
 
     /// A session if there is one. One that is there must be good: an expired, forged or revoked one is
     /// refused, never taken for none (row M14).
+    #[track_caller]
     pub fn optional(mfa: Mfa) -> Self {
         Self::required(mfa).demand(|demand| demand.optional = true)
     }
@@ -75,19 +106,20 @@ impl MfaLayer {
     }
 
     /// Other validators than the global ones, made from them; their order is kept. Prefer the methods that
-    /// name what they drop: fewer validators than before are logged as a warning (row P14).
+    /// name what they drop: global ones that are left out are logged as a warning (row P14), and
+    /// [`Mfa::mounts`] lists them.
     pub fn validators(
         self,
         change: impl FnOnce(Vec<Arc<dyn ClaimValidator>>) -> Vec<Arc<dyn ClaimValidator>>,
     ) -> Self {
-        self.change(|all| {
-            let before: Vec<String> = all.iter().map(|validator| validator.id().to_owned()).collect();
-            *all = change(std::mem::take(all));
-            if all.len() < before.len() {
-                #[cfg(feature = "tracing")]
-                tracing::warn!(?before, left = all.len(), "a mount drops global claim validators");
-            }
-        })
+        let before = self.mount.dropped().len();
+        let changed = self.change(|all| *all = change(std::mem::take(all)));
+        let dropped = changed.mount.dropped();
+        if dropped.len() > before {
+            #[cfg(feature = "tracing")]
+            tracing::warn!(at = %changed.mount.at, ?dropped, "a mount drops global claim validators");
+        }
+        changed
     }
 
     fn change(self, change: impl FnOnce(&mut Vec<Arc<dyn ClaimValidator>>)) -> Self {
@@ -99,7 +131,9 @@ impl MfaLayer {
     }
 
     fn demand(mut self, change: impl FnOnce(&mut Demand)) -> Self {
-        change(&mut Arc::make_mut(&mut self.mount).demand);
+        let mount = Arc::make_mut(&mut self.mount);
+        mount.listed = Listed::default();
+        change(&mut mount.demand);
         self
     }
 
@@ -139,8 +173,45 @@ impl MfaLayer {
     }
 
     /// Covers a whole service, fallback and all: what comes back takes no more routes (row M02).
+    ///
+    /// ```compile_fail,E0599
+    /// fn later(mfa: tower_mfa::Mfa, service: axum::Router) {
+    ///     let protected = tower_mfa::MfaLayer::required(mfa).protect(service);
+    ///     protected.route("/later", axum::routing::get(|| async {}));
+    /// }
+    /// ```
+    /// ```
+    /// fn beside(mfa: tower_mfa::Mfa, service: axum::Router) -> axum::Router {
+    ///     let protected = tower_mfa::MfaLayer::required(mfa).protect(service);
+    ///     axum::Router::new().route("/open", axum::routing::get(|| async {})).fallback_service(protected)
+    /// }
+    /// ```
     pub fn protect<S>(self, service: S) -> Protected<S> {
         Protected(self.layer(service))
+    }
+}
+
+impl Mount {
+    /// The global validators that it does without.
+    fn dropped(&self) -> Vec<String> {
+        let kept = |global: &Arc<dyn ClaimValidator>| {
+            let same =
+                |one: &Arc<dyn ClaimValidator>| std::ptr::addr_eq(Arc::as_ptr(one), Arc::as_ptr(global));
+            self.demand.validators.iter().any(same)
+        };
+        let global = self.mfa.desk.validators.iter();
+        global.filter(|global| !kept(global)).map(|global| global.id().to_owned()).collect()
+    }
+
+    fn info(&self) -> MountInfo {
+        let Demand { optional, check_store, validators, .. } = &self.demand;
+        MountInfo {
+            at: self.at,
+            optional: *optional,
+            check_store: *check_store,
+            validators: validators.iter().map(|validator| validator.id().to_owned()).collect(),
+            dropped: self.dropped(),
+        }
     }
 }
 
@@ -148,6 +219,10 @@ impl<S> Layer<S> for MfaLayer {
     type Service = MfaService<S>;
 
     fn layer(&self, inner: S) -> MfaService<S> {
+        if !self.mount.listed.0.load(Ordering::Relaxed) {
+            self.mount.mfa.mounts.add(self.mount.info());
+            self.mount.listed.0.store(true, Ordering::Relaxed);
+        }
         MfaService::new(Arc::clone(&self.mount), inner)
     }
 }

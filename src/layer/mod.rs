@@ -11,6 +11,7 @@ use self::layer::Mount;
 pub(crate) use self::service::Verified;
 
 pub(crate) mod body;
+pub(crate) mod contain;
 pub(crate) mod cors;
 mod future;
 #[allow(clippy::module_inception, reason = "one file a role: layer, service, future, body")]

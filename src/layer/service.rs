@@ -17,6 +17,7 @@ use tower::Service;
 
 use super::{
     MfaBody, MfaFuture, Mount,
+    contain::{contained, contained_async},
     refuse::{self, Answer},
 };
 use crate::{
@@ -115,21 +116,25 @@ where
             headers: request.headers(),
             outer: outer(desk, &request),
         };
-        match head.judge(false) {
+        match contained(|| head.judge(false)).unwrap_or_else(|e| Step::Found(Err(refuse::failed(&e).into())))
+        {
             Step::Found(Ok(verified)) => {
                 request.extensions_mut().insert(verified.clone());
                 MfaFuture::running(self.inner.call(request), Some(verified))
             }
             Step::Found(Err(answer)) => MfaFuture::refused(answer),
             Step::Ask(question) => {
-                let facts = desk.peer.facts(request.extensions(), request.headers());
+                let facts = match contained(|| desk.peer.facts(request.extensions(), request.headers())) {
+                    Ok(facts) => facts,
+                    Err(error) => return MfaFuture::refused(refuse::failed(&error).into()),
+                };
                 // What is needed to judge again, without holding the request across an await.
                 let (mount, outer) = (Arc::clone(&self.mount), head.outer.cloned());
                 let (method, headers) = (request.method().clone(), request.headers().clone());
                 let asking = Box::pin(async move {
                     let (desk, mount, outer) = (&mount.mfa.desk, &*mount, outer.as_ref());
                     let head = Head { desk, mount, method: &method, headers: &headers, outer };
-                    head.ask(question, &facts).await
+                    contained_async(head.ask(question, &facts)).await
                 });
                 // The service that was polled goes into the future; a clone stays, to be polled anew
                 // (row M08).

@@ -20,7 +20,7 @@ use crate::{
     store::{AnyStore, Batch, Commit, Key, Row, Scan, Store as _, StoreError, StoreErrorKind, Version},
 };
 
-pub(crate) use tx::{Staged, Tx};
+pub(crate) use tx::{Seen, Staged, Tx};
 
 pub(crate) mod audit;
 pub(crate) mod change;

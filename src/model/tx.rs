@@ -21,6 +21,10 @@ pub(crate) struct Tx {
     told: Vec<Event>,
 }
 
+/// What a round read, for one that goes on where it stopped.
+#[derive(Clone)]
+pub(crate) struct Seen(BTreeMap<Key, Option<Row>>);
+
 /// A round that has decided: what to write, and what to answer once it is written.
 #[must_use]
 pub(crate) struct Staged<T> {
@@ -36,6 +40,16 @@ impl Tx {
     /// The time by which this round is judged.
     pub(crate) fn now(&self) -> Timestamp {
         self.now
+    }
+
+    /// What was read so far.
+    pub(crate) fn seen(&self) -> Seen {
+        Seen(self.seen.clone())
+    }
+
+    /// Goes on with what an earlier round read. Its writes hold only if that is still so.
+    pub(crate) fn go_on(&mut self, Seen(seen): Seen) {
+        self.seen.extend(seen);
     }
 
     pub(crate) fn change_life(&self) -> Duration {

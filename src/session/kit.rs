@@ -198,6 +198,15 @@ impl Kit {
         }
     }
 
+    /// Whether a session is known to be over; a store that doesn't answer knows nothing.
+    pub(crate) async fn is_over(&self, handle: &SessionHandle) -> bool {
+        let look = |mut tx: Tx| async move {
+            self.alive(&mut tx, handle).await?;
+            tx.abandon(())
+        };
+        self.db.look(look).await.is_err_and(|error| error.kind() == ErrorKind::SessionEnded)
+    }
+
     /// As [`Kit::alive`], for the holder of an access token who wants another one.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use serde_json::Value;
@@ -17,6 +18,7 @@ use crate::{
     claim::{Aal, CompletedFactors, MfaClaim, SessionClaim, Stamped, amr, free_key},
 };
 
+use self::feed::Verdict;
 pub use self::verify::SessionDenied;
 pub(crate) use self::{claims::AccessClaims, kit::Kit, verify::Opened};
 
@@ -38,6 +40,9 @@ mod spare;
 pub(crate) mod token;
 pub(crate) mod transport;
 pub(crate) mod verify;
+
+/// How often somebody who waits for a session's end looks.
+const ROUND: Duration = Duration::from_secs(1);
 
 /// A verified session, as a handler holds it: cheap to clone, free to read, written through the store.
 ///
@@ -211,6 +216,41 @@ impl Session {
         kit.clone().run(async move { kit.revoke(&opened.claims.handle).await }).await?;
         self.set_change(transport::TokenChange::Clear(Some(self.opened().method)));
         Ok(())
+    }
+
+    /// Waits until the session is over, or the access token that the request came with has run out: for
+    /// whoever keeps a connection open, a WebSocket or an event stream, to close it then (row M05).
+    ///
+    /// ```
+    /// # async fn serve() {}
+    /// # async fn socket(session: tower_mfa::Session) {
+    /// tokio::select! {
+    ///     () = serve() => {}
+    ///     () = session.ended() => {} // close the connection; the client refreshes and comes again
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// A revocation is noticed about a second after this process read it in the change feed. What the feed alone
+    /// can't tell is asked of the store, once a minute.
+    pub async fn ended(&self) {
+        let mut rounds = 0_u32;
+        loop {
+            let (claims, now) = (self.claims(), self.kit.db.now());
+            if self.expires_at() <= now {
+                return;
+            }
+            let over = match self.kit.verdict(&claims, now).0 {
+                Verdict::Revoked => true,
+                Verdict::Current => false,
+                _ => rounds.is_multiple_of(60) && self.kit.is_over(&claims.handle).await,
+            };
+            if over {
+                return;
+            }
+            tokio::time::sleep(ROUND).await;
+            rounds = rounds.wrapping_add(1);
+        }
     }
 
     async fn update(&self, update: Payload) -> Result<(), Error> {

@@ -19,6 +19,7 @@ mod cors;
 mod cost;
 mod crowds;
 mod csrf;
+mod demands;
 mod elevation;
 mod examples;
 mod faults;
@@ -28,8 +29,10 @@ mod forge;
 mod hooks;
 mod keys;
 mod layer;
+mod leaving;
 mod mixup;
 mod mount;
+mod mounting;
 #[cfg(feature = "sqlite")]
 mod news;
 #[cfg(feature = "sqlite")]
@@ -52,4 +55,5 @@ mod theft;
 mod tokens;
 mod transfer;
 mod vectors;
+mod verdicts;
 mod volatility;

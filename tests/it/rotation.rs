@@ -312,7 +312,13 @@ async fn sec_r16_without_a_signing_key_nothing_is_rotated() {
 
 #[tokio::test]
 async fn sec_r17_a_refresh_is_three_calls_and_its_token_is_shortened_by_chance() {
+    // What a policy wants to know of the user comes on top, once a fact.
     let app = TestApp::new().await;
+    let mut alice = signed_in(&app, Mode::Header).await;
+    let calls = app.store.calls();
+    alice.refresh().await.is(200);
+    assert_eq!(app.store.calls() - calls, 3 + 2, "what user and tenant ask for");
+    let app = TestApp::with(|b| b.policy(tower_mfa::policy::Nobody)).await;
     let mut alice = signed_in(&app, Mode::Header).await;
     let mut lives = BTreeSet::new();
     for _ in 0..60 {
