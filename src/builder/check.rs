@@ -28,14 +28,15 @@ impl MfaBuilder {
     pub(super) fn unreachable(&self, factors: &Factors) -> Vec<String> {
         let first = FirstFactors::new(&factors.first(), self.config.first_factors.as_deref(), None);
         let check = |policy: &AnyPolicy| check_reachable(policy, &factors.usable(), first.listed(), None);
+        for warning in self.policy.declares(None).warnings() {
+            #[cfg(feature = "tracing")]
+            tracing::warn!("{warning}");
+            #[cfg(not(feature = "tracing"))]
+            let _ = warning;
+        }
         #[cfg(feature = "tracing")]
-        {
-            for warning in self.policy.declares(None).warnings() {
-                tracing::warn!("{warning}");
-            }
-            if let Some(Err(problems)) = self.shadow.as_ref().map(check) {
-                tracing::warn!(%problems, "the shadow policy demands what can't be met");
-            }
+        if let Some(Err(problems)) = self.shadow.as_ref().map(check) {
+            tracing::warn!(%problems, "the shadow policy demands what can't be met");
         }
         check(&self.policy).err().map(|wrong| wrong.problems().to_vec()).unwrap_or_default()
     }
