@@ -157,7 +157,7 @@ impl MfaBuilder {
         self
     }
 
-    /// Lets policies name a factor of the app's own.
+    /// Lets policies name a factor of the app's own, and [`Mfa::complete`] complete it.
     pub fn custom_factor(mut self, factor: FactorId) -> Self {
         self.config.custom_factors.push(factor);
         self

@@ -26,6 +26,7 @@ use crate::{
         error::Error,
         time::{self, Timestamp},
     },
+    factor::Proof,
     flow::{Desk, shadow::Shadow},
     hooks::{self, AnySink, AuditEvent},
     model::{
@@ -33,9 +34,10 @@ use crate::{
         audit::{self, Inbox},
         change::Change,
     },
-    session::feed::Freshness,
+    session::{Session, feed::Freshness},
 };
 
+mod complete;
 mod factors;
 mod keys;
 pub(crate) mod mounts;
@@ -109,6 +111,19 @@ impl Mfa {
     /// The keys that sign access tokens.
     pub fn keys(&self) -> Keys<'_> {
         Keys { mfa: self }
+    }
+
+    /// Completes a factor of the app's own for a session's user: see
+    /// [`custom_factor`](crate::MfaBuilder::custom_factor) and [`danger::assert_proof`](crate::factor::danger).
+    /// Nothing is complete until this has returned. The session goes on under new tokens, which leave with the
+    /// response (row S03).
+    ///
+    /// # Errors
+    /// `Invalid` for a factor that can't be completed here, a proof made for another session, a factor that isn't
+    /// asked for now (row P20), or if the response's head was sent; `SessionEnded`, `StaleToken`, `Unavailable` as
+    /// [`Session::set_claim`](crate::Session::set_claim). Nothing is completed then.
+    pub async fn complete(&self, session: &Session, proof: Proof) -> Result<(), Error> {
+        complete::complete(self, session, proof).await
     }
 
     /// The audit trail from a time on, oldest first, at most 1000 events: what every process on the store

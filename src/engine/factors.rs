@@ -42,8 +42,10 @@ impl FactorsOf<'_> {
     /// Asks a factor of a user from now on. Answers the list as it is then; writes nothing if it was there.
     ///
     /// # Errors
-    /// If the store failed.
+    /// `Invalid` for a factor that nobody knows (row P10): a policy that names it would fail every request of the
+    /// user; if the store failed.
     pub async fn opt_in(&self, user: &UserId, factor: FactorId) -> Result<Vec<FactorId>, Error> {
+        self.known(&factor)?;
         self.edit(user, None, Audited::OptedIn, factor).await
     }
 
@@ -59,13 +61,14 @@ impl FactorsOf<'_> {
     /// As [`FactorsOf::opt_in`], for sessions in one tenant. Answers that tenant's list.
     ///
     /// # Errors
-    /// `NotFound` without the tenant; if the store failed.
+    /// `NotFound` without the tenant; `Invalid` as [`FactorsOf::opt_in`]; if the store failed.
     pub async fn opt_in_within(
         &self,
         user: &UserId,
         tenant: &TenantId,
         factor: FactorId,
     ) -> Result<Vec<FactorId>, Error> {
+        self.known(&factor)?;
         self.edit(user, Some(tenant), Audited::OptedIn, factor).await
     }
 
@@ -81,6 +84,13 @@ impl FactorsOf<'_> {
         factor: FactorId,
     ) -> Result<Vec<FactorId>, Error> {
         self.edit(user, Some(tenant), Audited::OptedOut, factor).await
+    }
+
+    fn known(&self, factor: &FactorId) -> Result<(), Error> {
+        match self.mfa.desk.factors.knows(factor) {
+            true => Ok(()),
+            false => Err(Error::invalid("nobody knows this factor")),
+        }
     }
 
     async fn load(&self, user: &UserId) -> Result<RequiredFactors, Error> {

@@ -5,6 +5,7 @@ use crate::{
     base::{
         error::{Error, ErrorKind},
         ident::{FactorId, TenantId},
+        time::Timestamp,
     },
     model::{
         Tx,
@@ -47,8 +48,13 @@ impl Tenants<'_> {
     /// nobody may, until that changes. One that is there stays as it is.
     ///
     /// # Errors
-    /// If the store failed.
+    /// `Invalid` as [`Tenants::first_factors`]; if the store failed.
     pub async fn create(&self, tenant: &TenantId, first: Option<Vec<FactorId>>) -> Result<(), Error> {
+        // The app's own list was checked by `build()`.
+        if first.is_some() {
+            let (rule, created_at) = (TenantRule::default(), Timestamp::EPOCH);
+            self.check(&Tenant { id: tenant.clone(), first_factors: first.clone(), rule, created_at })?;
+        }
         let id = tenant.clone();
         self.mfa
             .change(|desk| async move {

@@ -12,7 +12,7 @@ use crate::{
         Db, keys,
         user::{NewLogin, Owner, User},
     },
-    session::{Session, transport::Tokens},
+    session::{Opened, Session, transport::Tokens},
 };
 
 /// How often requirements may move under a completion before it gives up (row P08).
@@ -37,6 +37,8 @@ pub(crate) struct Completed {
     pub(crate) created: bool,
     /// Whether everything that is required is complete.
     pub(crate) met: bool,
+    /// The token that was minted, and all that leaves with it.
+    pub(crate) opened: Opened,
     pub(crate) tokens: Tokens,
 }
 

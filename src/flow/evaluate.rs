@@ -35,6 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const ROUNDS: usize = 3;
 
 /// What a session looks like to policies and claims.
+#[derive(Clone)]
 pub(crate) struct Subject<'a> {
     pub(crate) facts: &'a StoredFacts,
     pub(crate) session: SessionFacts,
@@ -93,7 +94,7 @@ impl Desk {
             }
         }
         if let Some(shadow) = &self.shadow {
-            shadow.compare(&requirements, &ctx, &usable, knows).await;
+            shadow.compare(&requirements, &ctx, subject.facts, &usable, knows).await;
         }
         let Some(next) = requirements.next_set(subject.completed, ctx.now()) else {
             return Ok(requirements);
@@ -109,8 +110,23 @@ impl Desk {
         Ok(requirements.for_user_with(set_up))
     }
 
+    /// What the app says of a session: the claims first, for a policy may read them in the payload.
+    pub(super) async fn verdicts(
+        &self,
+        claims: &[ClaimRef],
+        subject: &Subject<'_>,
+    ) -> Result<Verdicts, Error> {
+        let claims = self.fetch(claims, subject).await?;
+        let mut payload = subject.payload.clone();
+        for (key, value) in &claims {
+            payload.set(key, value.clone());
+        }
+        let requirements = self.requirements(&Subject { payload: &payload, ..subject.clone() }).await?;
+        Ok(Verdicts { requirements, claims })
+    }
+
     /// Fetches claims.
-    pub(crate) async fn fetch(
+    async fn fetch(
         &self,
         claims: &[ClaimRef],
         subject: &Subject<'_>,
@@ -175,10 +191,7 @@ impl Desk {
                 request: Some(request.clone()),
                 tenant: &row.tenant,
             };
-            let verdicts = Verdicts {
-                requirements: self.requirements(&subject).await?,
-                claims: self.fetch(refetch, &subject).await?,
-            };
+            let verdicts = self.verdicts(refetch, &subject).await?;
             if let Some((opened, tokens)) = self.settle(opened, &row, &standing, &claim, &verdicts).await? {
                 return Ok((opened, tokens, verdicts.requirements));
             }

@@ -171,7 +171,7 @@ impl Desk {
             };
             let linking = self.linking(caller, &at.user, &resolved).await?;
             let mut after = at.claim.clone();
-            after.mark(proof.factor.clone(), proof.at);
+            after.mark(proof.factor.clone(), proof.at.min(self.kit.db.now()));
             let will_be = would_be(&at.user, owner.as_ref(), &resolved, &claims, self.kit.db.now())?;
             let requirements = self.asked(caller, &claims, &at.row, &will_be, &after).await?;
             let completed = |user| FactorCompleted {
@@ -281,7 +281,7 @@ impl Desk {
         let (token, line) = refresh::complete(&row.lineage, &kit.refresh, from, now, grace)?;
         row.lineage = line;
         row.used_at = now;
-        let (_opened, tokens) = kit.issue(&row, &token, session.opened().method, now)?;
+        let (opened, tokens) = kit.issue(&row, &token, session.opened().method, now)?;
         session::put(&mut tx, &claims.handle, &row).await?;
         Standing::check(&mut tx, tenant, &user.id).await?;
         if by.opts_in {
@@ -296,7 +296,7 @@ impl Desk {
         let what = if created { Audited::FactorLinked } else { Audited::FactorCompleted };
         let event = Event::new(what, tenant).user(&user.id).session(&claims.handle).factor(&proof.factor);
         audit::stage(&mut tx, event.peer(by.peer))?;
-        let done = Completed { user, created, met: claim.v, tokens };
+        let done = Completed { user, created, met: claim.v, opened, tokens };
         tx.commit(Round::Done(Outcome::Done(Box::new(done)), changes))
     }
 }

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::evaluate::bounded;
+use super::{evaluate::bounded, facts::StoredFacts};
 use crate::{
     base::ident::FactorId,
     policy::{AnyPolicy, MfaPolicy as _, PolicyContext, Requirements, list},
@@ -61,13 +61,22 @@ impl Shadow {
         &self,
         live: &Requirements,
         ctx: &PolicyContext<'_>,
+        facts: &StoredFacts,
         usable: &[FactorId],
         knows: impl Fn(&FactorId) -> bool,
     ) {
         let add = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
         add(&self.asked);
-        let answer = bounded(self.policy.requirements(ctx), PATIENCE).await;
-        let demand = match answer {
+        // What the tenant lets count narrows it as it narrows the live one.
+        let asking = async {
+            let demand = self.policy.requirements(ctx).await?;
+            let counting = match demand.demands_nothing() {
+                true => None,
+                false => facts.rule().await?.counting.as_deref(),
+            };
+            Ok(counting.into_iter().fold(demand, Requirements::counting))
+        };
+        let demand = match bounded(asking, PATIENCE).await {
             Ok(demand) if list::unknown(&demand, knows).is_none() => demand.among(usable.iter().cloned()),
             _ => {
                 add(&self.failed);

@@ -98,10 +98,7 @@ impl Desk {
                 request: Some(caller.request.clone()),
                 tenant: &caller.tenant,
             };
-            let verdicts = Verdicts {
-                requirements: self.requirements(&subject).await?,
-                claims: self.fetch(&self.claims, &subject).await?,
-            };
+            let verdicts = self.verdicts(&self.claims, &subject).await?;
             let (candidate, verdicts, claim, proof_ref) = (&candidate, &verdicts, &claim, &proof);
             let (before, handle) = (&before, &handle);
             let round = self
@@ -244,7 +241,7 @@ impl Desk {
             row.payload.set(key, value.clone());
         }
         apply(&mut row, &mut claim.clone(), &verdicts.requirements, numbers, now);
-        let (_, mut tokens) = kit.issue(&row, &token, caller.method, now)?;
+        let (opened, mut tokens) = kit.issue(&row, &token, caller.method, now)?;
         tokens.clear_other = caller.clear_other;
         let mut changes = session::insert(&mut tx, handle, &row, kit.config.max_sessions).await?;
         changes.extend(end_left_behind(&mut tx, caller).await?);
@@ -253,7 +250,7 @@ impl Desk {
         let event = Event::new(what, tenant).user(&user.id).session(handle).factor(&proof.factor);
         audit::stage(&mut tx, event.peer(caller.request.peer))?;
         let (created, met) = (candidate.new.is_some(), !row.is_half());
-        let done = Completed { user: user.clone(), created, met, tokens };
+        let done = Completed { user: user.clone(), created, met, opened, tokens };
         tx.commit(Round::Done(Outcome::Done(Box::new(done)), changes))
     }
 }

@@ -199,11 +199,12 @@ fn least(mut ways: Vec<Way<'_>>) -> Vec<Way<'_>> {
     kept
 }
 
-/// What a factor runs over. A code and a link to one place are one channel; any other factor is its own.
+/// What a factor runs over. A code and a link to one place are one channel, called by the code's id; any other
+/// factor is its own.
 fn channel(factor: &FactorId) -> &str {
     match () {
-        () if [FactorId::OTP_EMAIL, FactorId::LINK_EMAIL].contains(factor) => "e-mail",
-        () if [FactorId::OTP_PHONE, FactorId::LINK_PHONE].contains(factor) => "phone",
+        () if [FactorId::OTP_EMAIL, FactorId::LINK_EMAIL].contains(factor) => "otp-email",
+        () if [FactorId::OTP_PHONE, FactorId::LINK_PHONE].contains(factor) => "otp-phone",
         () => factor.as_str(),
     }
 }
@@ -311,6 +312,11 @@ pub(crate) mod tests {
             (
                 json!({"distinctChannels": {"allOfInAnyOrder": ["otp-phone", "link-phone"]}}),
                 vec![("", "impossible"), ("otp-phone link-phone", "impossible")],
+            ),
+            // An app's own factor is a channel of its own, whatever it is called.
+            (
+                json!({"distinctChannels": {"allOfInAnyOrder": ["otp-phone", "phone"]}}),
+                vec![("", "otp-phone phone"), ("phone", "otp-phone"), ("phone otp-phone", "-")],
             ),
             // The way out of one channel is the other one's.
             (

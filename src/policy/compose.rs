@@ -14,7 +14,7 @@
 
 use std::{fmt, future::Future};
 
-use super::{Declared, MfaPolicy, PolicyContext, PolicyError, Requirements};
+use super::{Declared, MfaPolicy, PolicyContext, PolicyError, Requirements, setup::only_set_up};
 use crate::base::ident::{FactorId, TenantId};
 
 /// Ways to put policies together; every policy has them.
@@ -81,7 +81,9 @@ pub trait Compose: MfaPolicy + Sized {
     ///
     /// **A user who has set up nothing of it is asked nothing**, and goes on with the first factor alone:
     /// this protects those who enrolled, and makes nobody enrol. An alternative that is set up only in part
-    /// is dropped for one that is set up as a whole.
+    /// is dropped for one that is set up as a whole. What is set up and can't count in this session, such as the
+    /// factor that made it under [`Requirement::excluding_first_factor`](super::Requirement::excluding_first_factor),
+    /// is as if it weren't.
     fn only_set_up(self) -> OnlySetUp<Self> {
         OnlySetUp(self)
     }
@@ -223,7 +225,7 @@ impl<P: MfaPolicy> MfaPolicy for OnlySetUp<P> {
             return Ok(demand);
         }
         let set_up = ctx.factors_set_up().await?;
-        Ok(demand.keep(&|factor| set_up.contains(factor)))
+        Ok(only_set_up(demand, set_up, ctx.completed(), ctx.now()))
     }
 
     /// What stays is up to what users have, so no list is promised whole.

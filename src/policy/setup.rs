@@ -8,7 +8,8 @@
 
 use std::fmt;
 
-use crate::base::ident::FactorId;
+use super::{CompletedFactors, Requirement, Requirements};
+use crate::base::{ident::FactorId, time::Timestamp};
 
 /// Why a factor may not be set up now. The texts are the wire's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +52,30 @@ pub fn may_set_up(
         () if !next.contains(factor) => Err(SetUpRefused::NotNext),
         () => Ok(()),
     }
+}
+
+/// What stays of a list when only what the user has set up is asked for, and of that only what this session can
+/// do: a factor that can't count here, such as the one that made it, is as if it weren't set up.
+pub(crate) fn only_set_up(
+    list: Requirements,
+    set_up: &[FactorId],
+    done: &CompletedFactors,
+    now: Timestamp,
+) -> Requirements {
+    let whole = list.clone();
+    let scope = whole.scope(done, now);
+    let possible = |item: &Requirement| !item.ways(&scope).is_empty();
+    list.map(|item| {
+        let kept = item.clone().keep(&|factor| set_up.contains(factor))?;
+        // What nobody could meet stays so, and is said.
+        if possible(&kept) || !possible(&item) {
+            return Some(kept);
+        }
+        let alone = |factor: &FactorId| item.clone().keep(&|other| other == factor);
+        let single: Vec<Requirement> =
+            kept.factors().into_iter().filter_map(alone).filter(|single| possible(single)).collect();
+        (!single.is_empty()).then_some(Requirement::OneOf(single))
+    })
 }
 
 /// Of what is next, what the user can go on with: what is set up, or, if nothing of it is, what may be set

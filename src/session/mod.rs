@@ -197,7 +197,8 @@ impl Session {
         self.update(update).await
     }
 
-    /// Merges members into the payload; `null` removes one.
+    /// Merges members into the payload; `null` removes one. The policy isn't asked because of it: where it reads
+    /// the payload, call [`Users::judge_anew`](crate::account::Users::judge_anew) as well.
     ///
     /// # Errors
     /// As [`Session::set_claim`], and `Invalid` for members that claims own.

@@ -21,13 +21,14 @@ use tower_mfa::{
     account::{KeyState, TenantRule},
     claim::{ClaimContext, ClaimError},
     config::{Secrets, SigningAlg},
+    factor::danger::assert_proof,
     ident::{Email, Payload, SessionHandle, TenantId, Timestamp, UserId},
     store::{AnyStore, Batch, Commit, Key, MemoryStore, Record, Row, Scan, Store, StoreError},
 };
 
 use crate::{
     spy::{ALICE, BOB, linking, refresh_token, shop, signed_up},
-    support::{Browser, Mode, PASSWORD, TestApp, credentials, send},
+    support::{Browser, Mode, PASSWORD, START, TestApp, credentials, send},
 };
 
 const PUBLIC: TenantId = TenantId::PUBLIC;
@@ -139,6 +140,10 @@ impl Scene {
                     "ended" => {
                         let _ = tokio::time::timeout(Duration::from_millis(1), session.ended()).await;
                         Ok(())
+                    }
+                    "complete" => {
+                        let now = Timestamp::from_secs(START);
+                        mfa.complete(&session, assert_proof(FactorId::OTP_EMAIL, &session, now)).await
                     }
                     "others" => mfa.sessions().revoke_others(&session).await,
                     _ => Ok(()),
@@ -252,6 +257,7 @@ fn everything() -> Vec<(&'static str, Doing)> {
         "Keys::revoked": |s| s.app.mfa.keys().revoked();
         "Keys::rotate": |s| s.app.mfa.keys().rotate();
         "Keys::revoke": |s| s.app.mfa.keys().revoke(&s.kid);
+        "Mfa::complete": |s| s.over("/in/complete");
         "Mfa::audit_trail": |s| s.app.mfa.audit_trail(Timestamp::EPOCH);
         "Mfa::shutdown": |s| s.app.mfa.shutdown();
         "Session::merge_payload": |s| s.over("/in/merge");

@@ -20,6 +20,7 @@ mod cost;
 mod crowds;
 mod csrf;
 mod demands;
+mod edges;
 mod elevation;
 mod examples;
 mod faults;

@@ -28,7 +28,7 @@ use std::{
 use futures_util::FutureExt as _;
 use serde_json::{Map, Value, json};
 use tower_mfa::{
-    ClaimValidator, FactorId, MfaPolicy, PolicyContext, Requirement, Requirements,
+    ClaimValidator, FactorId, MfaBuilder, MfaPolicy, PolicyContext, Requirement, Requirements,
     claim::{FactorsMet, InvalidClaim, MfaClaim, MfaSatisfied},
     ident::{Payload, TenantId, Timestamp, UserId},
     policy::{
@@ -157,7 +157,9 @@ fn requirement_lists() {
 async fn required_factors_storage() {
     let cases = cases("required_factors_storage");
     assert!(!cases.is_empty());
-    let app = TestApp::new().await;
+    // The reference takes any text; here an app says which factors are its own (row P10).
+    let own = ["a", "b", "not-a-factor"].map(|id| FactorId::parse(id).unwrap());
+    let app = TestApp::with(|b| own.into_iter().fold(b, MfaBuilder::custom_factor)).await;
     let commits = || app.store.counts.commits.load(Ordering::SeqCst);
     for (n, case) in cases.iter().enumerate() {
         let user = UserId::parse(&format!("user-{n}")).unwrap();
