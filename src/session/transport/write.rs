@@ -2,7 +2,7 @@
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{ACCESS_CONTROL_EXPOSE_HEADERS, CACHE_CONTROL, SET_COOKIE, VARY},
+    header::{ACCESS_CONTROL_EXPOSE_HEADERS, CACHE_CONTROL, Entry, SET_COOKIE, VARY},
 };
 
 use super::{
@@ -174,8 +174,15 @@ pub(crate) fn private_if_plain(headers: &mut HeaderMap) -> bool {
 
 /// Says that the answer depends on the credentials.
 pub(crate) fn vary(headers: &mut HeaderMap) {
-    if !headers.get_all(VARY).iter().any(|value| *value == VARIES) {
-        headers.append(VARY, VARIES);
+    match headers.entry(VARY) {
+        Entry::Vacant(field) => {
+            field.insert(VARIES);
+        }
+        Entry::Occupied(mut fields) => {
+            if !fields.iter().any(|value| *value == VARIES) {
+                fields.append(VARIES);
+            }
+        }
     }
 }
 
