@@ -32,7 +32,7 @@ pub fn shop(subscriptions: Subscriptions) -> Result<Router, Box<dyn Error>> {
     let shop = AppInfo::new("Shop", "http://127.0.0.1:3001", "http://127.0.0.1:3000")?;
     let mfa = Mfa::builder(shop, Secrets::random()?, MemoryStore::new())
         .policy(Nobody)
-        .without_email_codes()
+        .without_passwordless()
         .build()?;
     let gold = HasValue::new(Plan(subscriptions), "gold".to_owned())?.max_age(Duration::from_secs(600));
     let lounge = Router::new()

@@ -10,7 +10,8 @@ use crate::{
     },
     claim::{ClaimRef, ClaimValidator, MfaSatisfied, SessionClaim},
     config::{
-        AntiCsrf, AppInfo, Config, FactorChanges, Lifetimes, SameSite, Secrets, SigningAlg, TransferMethods,
+        AntiCsrf, AppInfo, Config, FactorChanges, Lifetimes, Passwordless, SameSite, Secrets, SigningAlg,
+        TransferMethods,
     },
     delivery::{AnyDelivery, Delivery, worker::Courier},
     engine::Mfa,
@@ -76,7 +77,7 @@ impl Mfa {
                 limits: true,
                 reveal_accounts: false,
                 mask_contacts: false,
-                email_codes: true,
+                passwordless: Passwordless::email(),
                 max_sessions: 100,
                 revoke_all_on_theft: false,
             },
@@ -151,9 +152,15 @@ impl MfaBuilder {
         self
     }
 
-    /// Turns codes by e-mail off.
-    pub fn without_email_codes(mut self) -> Self {
-        self.config.email_codes = false;
+    /// Where one-time codes and magic links go, and in which form. Default: codes by e-mail.
+    pub fn passwordless(mut self, passwordless: Passwordless) -> Self {
+        self.config.passwordless = passwordless;
+        self
+    }
+
+    /// Turns one-time codes and magic links off.
+    pub fn without_passwordless(mut self) -> Self {
+        self.config.passwordless = Passwordless::off();
         self
     }
 
@@ -485,7 +492,7 @@ mod tests {
         fn by(&self, clock: Node) -> Mfa {
             let app = AppInfo::new("Shop", "https://api.shop.test", "https://shop.test").unwrap();
             let mut builder =
-                Mfa::builder(app, self.secrets.clone(), self.store.clone()).without_email_codes();
+                Mfa::builder(app, self.secrets.clone(), self.store.clone()).without_passwordless();
             // As the system's clock is: set by the store's.
             builder.clock = Arc::new(clock);
             builder.build().unwrap()

@@ -4,6 +4,9 @@ use std::{fmt, fs, io::Write as _, path::Path, time::Duration};
 
 use zeroize::Zeroizing;
 
+#[cfg(feature = "phone")]
+pub use self::passwordless::Countries;
+pub use self::passwordless::{FlowType, Passwordless};
 pub use crate::base::error::ConfigError;
 pub use crate::session::{
     cookies::{SameSite, TransferMethod, TransferMethods},
@@ -14,6 +17,8 @@ use crate::{
     base::{error::Error, hash, ident::FactorId, random, secret::Secret},
     session::{cookies::CookieConfig, keyring::Schedule, origin::Origin},
 };
+
+pub(crate) mod passwordless;
 
 /// The names under which the world knows the app.
 ///
@@ -311,7 +316,7 @@ pub(crate) struct Config {
     pub(crate) limits: bool,
     pub(crate) reveal_accounts: bool,
     pub(crate) mask_contacts: bool,
-    pub(crate) email_codes: bool,
+    pub(crate) passwordless: Passwordless,
     pub(crate) max_sessions: usize,
     pub(crate) revoke_all_on_theft: bool,
 }

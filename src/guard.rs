@@ -33,7 +33,7 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let shop = AppInfo::new("Shop", "https://api.shop.test", "https://shop.test")?;
-//! # let mfa = Mfa::builder(shop, Secrets::random()?, MemoryStore::new()).without_email_codes().build()?;
+//! # let mfa = Mfa::builder(shop, Secrets::random()?, MemoryStore::new()).without_passwordless().build()?;
 //! # #[cfg(feature = "axum")] {
 //! let app: Router = Router::new()
 //!     .route("/close", post(close_account))

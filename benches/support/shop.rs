@@ -25,7 +25,7 @@ impl Shop {
     pub(crate) async fn open(change: impl FnOnce(MfaBuilder) -> MfaBuilder) -> Self {
         let app = AppInfo::new("Shop", "https://api.shop.test", "https://shop.test").expect("an app");
         let secrets = Secrets::random().expect("secrets");
-        let builder = Mfa::builder(app, secrets, MemoryStore::new()).without_email_codes();
+        let builder = Mfa::builder(app, secrets, MemoryStore::new()).without_passwordless();
         let mfa = change(builder).build().expect("it builds");
         let header = sign(&mfa, "/auth/signup", "header").await;
         let cookie = sign(&mfa, "/auth/signin", "cookie").await;

@@ -49,6 +49,7 @@ impl App {
             .delivery(outbox.clone())
             .policy(WatchedPolicy { inner: settings.policy, failing: Arc::clone(&failing) })
             .first_factors(settings.first_factors)
+            .passwordless(settings.passwordless)
             .lifetimes(settings.lifetimes)
             .max_wrong_codes(settings.max_wrong_codes)
             .factor_changes(settings.factor_changes)
@@ -78,7 +79,10 @@ fn unopened(error: impl std::error::Error) -> Wrong {
 
 /// What each variable can say alone was checked before: only the two origins can contradict each other.
 fn contradiction(error: &ConfigError) -> Wrong {
-    Wrong::new("WEBSITE_ORIGIN and API_ORIGIN", error.problems().join("; "))
+    Wrong::new(
+        "WEBSITE_ORIGIN and API_ORIGIN, or FIRST_FACTORS and PASSWORDLESS",
+        error.problems().join("; "),
+    )
 }
 
 fn routes(mfa: &Mfa, age: Duration) -> Router {

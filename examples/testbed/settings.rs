@@ -5,12 +5,18 @@ use std::{ffi::OsString, fmt, ops::RangeInclusive, path::PathBuf, time::Duration
 use aws_lc_rs::digest::{SHA256, digest};
 use tower_mfa::{
     FactorId, Requirement, Requirements,
-    config::{AppInfo, FactorChanges, Lifetimes, Secrets},
+    config::{AppInfo, Countries, FactorChanges, FlowType, Lifetimes, Passwordless, Secrets},
     policy::{AnyPolicy, ForRole, MfaPolicy, Nobody, PolicyContext, PolicyError, UserOrTenant},
 };
 
 /// The factors that the build has.
-pub(crate) const FACTORS: [FactorId; 2] = [FactorId::PASSWORD, FactorId::OTP_EMAIL];
+pub(crate) const FACTORS: [FactorId; 5] = [
+    FactorId::PASSWORD,
+    FactorId::OTP_EMAIL,
+    FactorId::OTP_PHONE,
+    FactorId::LINK_EMAIL,
+    FactorId::LINK_PHONE,
+];
 
 /// What the environment asks for.
 pub(crate) struct Settings {
@@ -28,6 +34,8 @@ pub(crate) struct Settings {
     pub(crate) limits: bool,
     /// `FIRST_FACTORS`
     pub(crate) first_factors: Vec<FactorId>,
+    /// `PASSWORDLESS`
+    pub(crate) passwordless: Passwordless,
     /// `MFA_POLICY` or `MFA_REQUIREMENTS`
     pub(crate) policy: AnyPolicy,
     /// `STEP_UP_FOR_FACTOR_CHANGES`
@@ -80,7 +88,6 @@ impl Settings {
         lifetimes.access_token = env.seconds("ACCESS_TOKEN_TTL", 3600, 1..=year)?;
         lifetimes.code = env.seconds("OTP_TTL", 600, 1..=900)?;
         lifetimes.half_session = env.seconds("HALF_SESSION_TTL", 900, 1..=year)?;
-        passwordless(env.text("PASSWORDLESS")?.as_deref())?;
         env.choice("EMAIL_VERIFICATION", &["off"])?;
         if env.text("PROVIDERS")?.is_some() {
             return Err(Wrong::new("PROVIDERS", "sign-in by third parties isn't built yet"));
@@ -101,6 +108,7 @@ impl Settings {
             max_wrong_codes: u32::try_from(env.number("MAX_WRONG_CODES", 5, 1..=10)?).unwrap_or(5),
             limits: env.choice("LIMITS", &["on", "off"])? == "on",
             first_factors: first_factors(env.text("FIRST_FACTORS")?)?,
+            passwordless: passwordless(env.text("PASSWORDLESS")?.as_deref())?,
             policy: policy(env.text("MFA_POLICY")?.as_deref(), env.text("MFA_REQUIREMENTS")?.as_deref())?,
             factor_changes: if loose { FactorChanges::Compat } else { FactorChanges::StepUp },
             fresh: env.seconds("FRESH_SECONDS", 300, 1..=year)?,
@@ -179,15 +187,27 @@ fn secrets(secret: Option<String>, store: &StoreKind, name: Option<String>) -> R
     Secrets::new("testbed", key).map_err(|error| Wrong::new("SECRET", error.to_string()))
 }
 
-fn passwordless(text: Option<&str>) -> Result<(), Wrong> {
-    // With phone numbers not built yet, e-mail is what is left of either.
-    match text {
-        None | Some("EMAIL,USER_INPUT_CODE" | "EMAIL_OR_PHONE,USER_INPUT_CODE") => Ok(()),
-        Some(_) => Err(Wrong::new(
-            "PASSWORDLESS",
-            "only EMAIL,USER_INPUT_CODE and EMAIL_OR_PHONE,USER_INPUT_CODE can be served yet",
-        )),
-    }
+fn passwordless(text: Option<&str>) -> Result<Passwordless, Wrong> {
+    let wrong = || {
+        let why = "EMAIL, PHONE or EMAIL_OR_PHONE is wanted, a comma, and USER_INPUT_CODE, MAGIC_LINK or \
+                   USER_INPUT_CODE_AND_MAGIC_LINK";
+        Wrong::new("PASSWORDLESS", why)
+    };
+    let (contact, flow) =
+        text.unwrap_or("EMAIL_OR_PHONE,USER_INPUT_CODE").split_once(',').ok_or_else(wrong)?;
+    // Every country: nothing is ever sent from here.
+    let passwordless = match contact {
+        "EMAIL" => Passwordless::email(),
+        "PHONE" => Passwordless::phone(Countries::all()),
+        "EMAIL_OR_PHONE" => Passwordless::email_or_phone(Countries::all()),
+        _ => return Err(wrong()),
+    };
+    Ok(passwordless.flow(match flow {
+        "USER_INPUT_CODE" => FlowType::UserInputCode,
+        "MAGIC_LINK" => FlowType::MagicLink,
+        "USER_INPUT_CODE_AND_MAGIC_LINK" => FlowType::UserInputCodeAndMagicLink,
+        _ => return Err(wrong()),
+    }))
 }
 
 fn first_factors(text: Option<String>) -> Result<Vec<FactorId>, Wrong> {
@@ -196,8 +216,12 @@ fn first_factors(text: Option<String>) -> Result<Vec<FactorId>, Wrong> {
     let mut factors = Vec::new();
     for id in text.split(',').map(str::trim) {
         let served = FACTORS.into_iter().find(|factor| factor.as_str() == id);
-        let factor =
-            served.ok_or_else(|| Wrong::new(NAME, "only emailpassword and otp-email can be served yet"))?;
+        let factor = served.ok_or_else(|| {
+            Wrong::new(
+                NAME,
+                "only emailpassword, otp-email, otp-phone, link-email and link-phone can be served yet",
+            )
+        })?;
         if factors.contains(&factor) {
             return Err(Wrong::new(NAME, "a factor is listed twice"));
         }

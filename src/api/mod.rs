@@ -217,7 +217,7 @@ async fn dispatch(endpoint: Endpoint, call: &Call<'_>) -> Reply {
         Endpoint::SignUp => password::sign_up(call).await,
         #[cfg(not(feature = "password"))]
         Endpoint::SignIn | Endpoint::SignUp => reply::no_tenant(),
-        Endpoint::PasswordExists | Endpoint::CodeExists | Endpoint::OldExists => {
+        Endpoint::PasswordExists | Endpoint::CodeExists | Endpoint::PhoneExists | Endpoint::OldExists => {
             tenant::exists(endpoint, call).await
         }
         Endpoint::LoginMethods => tenant::login_methods(call).await,

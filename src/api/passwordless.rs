@@ -8,12 +8,11 @@ use super::{
     wire::{self, BadInput, WireUser},
 };
 use crate::{
-    base::{
-        contact::{Contact, Email},
-        ident::FactorId,
-    },
+    base::{contact::Contact, ident::FactorId},
+    config::passwordless::Unfit,
     factor::otp::{self, CodeInput, LinkInput, Presented, Refused},
     flow::{Caller, code::Checked, complete::Outcome},
+    model::code::Form,
 };
 
 const NOT_ALLOWED: NotAllowed =
@@ -21,7 +20,7 @@ const NOT_ALLOWED: NotAllowed =
 
 /// `POST /signinup/code`.
 pub(super) async fn create(call: &Call<'_>) -> Reply {
-    let (flag, email) = match destination(call) {
+    let (flag, asked) = match destination(call) {
         Ok(asked) => asked,
         Err(bad) => return bad.into(),
     };
@@ -29,9 +28,8 @@ pub(super) async fn create(call: &Call<'_>) -> Reply {
         Ok(caller) => caller,
         Err(refusal) => return NOT_ALLOWED.refusal(refusal),
     };
-    let contact = match address(call, &caller, email).await {
-        Ok(Some(contact)) => contact,
-        Ok(None) => return Reply::general_error("Email is invalid"),
+    let contact = match contact(call, &caller, &asked).await {
+        Ok(contact) => contact,
         Err(reply) => return reply,
     };
     match call.desk.begin_code(&caller, contact).await {
@@ -39,7 +37,7 @@ pub(super) async fn create(call: &Call<'_>) -> Reply {
             "status": "OK",
             "deviceId": started.device.expose(),
             "preAuthSessionId": started.flow.as_str(),
-            "flowType": "USER_INPUT_CODE",
+            "flowType": flow_type(started.form),
         })),
         Err(refusal) => NOT_ALLOWED.refusal(refusal),
     }
@@ -112,29 +110,58 @@ pub(super) async fn consume(call: &Call<'_>) -> Reply {
     }
 }
 
+/// A contact as it was sent.
+enum Asked<'a> {
+    Email(&'a str),
+    Phone(&'a str),
+}
+
+fn flow_type(form: Form) -> &'static str {
+    match form {
+        Form::Code => "USER_INPUT_CODE",
+        Form::Link => "MAGIC_LINK",
+        Form::Both => "USER_INPUT_CODE_AND_MAGIC_LINK",
+    }
+}
+
 /// The flag and the one contact of the body (row O18).
-fn destination<'a>(call: &'a Call<'_>) -> Result<(bool, &'a str), BadInput> {
+fn destination<'a>(call: &'a Call<'_>) -> Result<(bool, Asked<'a>), BadInput> {
     let flag = call.body.try_linking()?;
     match (call.body.text("email")?, call.body.text("phoneNumber")?) {
-        (Some(email), None) => Ok((flag, email)),
-        (None, Some(_)) => Err(BadInput("codes by SMS are not switched on: send an email")),
+        (Some(email), None) => Ok((flag, Asked::Email(email))),
+        (None, Some(phone)) => Ok((flag, Asked::Phone(phone))),
         _ => Err(BadInput("send exactly one of email and phoneNumber")),
     }
 }
 
-/// The address. A masked one, sent back by the session's own user, stands for the address that they
-/// proved (decision of the house 15).
-async fn address(call: &Call<'_>, caller: &Caller, text: &str) -> Result<Option<Contact>, Reply> {
-    if let Ok(email) = Email::parse(text) {
-        return Ok(Some(email.into()));
-    }
-    let Some(session) = &caller.session else { return Ok(None) };
+/// The contact. A masked one, sent back by the session's own user, stands for the one that they proved (decision
+/// of the house 15).
+async fn contact(call: &Call<'_>, caller: &Caller, asked: &Asked<'_>) -> Result<Contact, Reply> {
+    let passwordless = &call.kit().config.passwordless;
+    let (text, read) = match asked {
+        Asked::Email(text) => (text, passwordless.read_email(text)),
+        Asked::Phone(text) => (text, passwordless.read_phone(text)),
+    };
+    let message = match read {
+        Ok(contact) => return Ok(contact),
+        Err(Unfit::NotServed(why)) => return Err(BadInput(why).into()),
+        Err(Unfit::Invalid(message)) => message,
+    };
+    let invalid = || Reply::general_error(message.as_ref());
+    let Some(session) = &caller.session else { return Err(invalid()) };
     let user = call.desk.user_of(session).await.map_err(|error| Reply::failed(&error))?;
     // Of several that look alike the one that `/mfa/info` lists first.
     let listed = user.and_then(|user| call.desk.factors.contacts(&user, &session.login_id()));
-    let own = listed.into_iter().flat_map(|contacts| contacts.emails);
-    let mut own = own.filter(|(factor, _)| *factor == FactorId::OTP_EMAIL).flat_map(|(_, emails)| emails);
-    Ok(own.find(|email| email.masked() == text.trim()).map(Contact::from))
+    let own = listed.unwrap_or_default();
+    let own: Vec<Contact> = match asked {
+        Asked::Email(_) => {
+            let proved = |id: &FactorId| [FactorId::OTP_EMAIL, FactorId::LINK_EMAIL].contains(id);
+            let listed = own.emails.into_iter().filter(|(factor, _)| proved(factor));
+            listed.flat_map(|(_, emails)| emails).map(Contact::from).collect()
+        }
+        Asked::Phone(_) => own.phones.into_iter().flat_map(|(_, phones)| phones).map(Contact::from).collect(),
+    };
+    own.into_iter().find(|contact| contact.masked() == text.trim()).ok_or_else(invalid)
 }
 
 type Guess<'a> = (bool, &'a str, Option<&'a str>, Presented);

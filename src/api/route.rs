@@ -17,6 +17,7 @@ pub(super) enum Endpoint {
     SignUp,
     PasswordExists,
     CodeExists,
+    PhoneExists,
     /// The path that both recipes shared once: `rid` says which is meant (§1.1.7).
     OldExists,
     LoginMethods,
@@ -24,7 +25,7 @@ pub(super) enum Endpoint {
 }
 
 /// One line a route.
-const ROUTES: [(Method, &str, Endpoint); 13] = [
+const ROUTES: [(Method, &str, Endpoint); 15] = [
     (Method::POST, "/session/refresh", Endpoint::Refresh),
     (Method::POST, "/signout", Endpoint::SignOut),
     (Method::PUT, "/mfa/info", Endpoint::MfaInfo),
@@ -35,7 +36,9 @@ const ROUTES: [(Method, &str, Endpoint); 13] = [
     (Method::POST, "/signup", Endpoint::SignUp),
     (Method::GET, "/emailpassword/email/exists", Endpoint::PasswordExists),
     (Method::GET, "/passwordless/email/exists", Endpoint::CodeExists),
+    (Method::GET, "/passwordless/phonenumber/exists", Endpoint::PhoneExists),
     (Method::GET, "/signup/email/exists", Endpoint::OldExists),
+    (Method::GET, "/signup/phonenumber/exists", Endpoint::PhoneExists),
     (Method::GET, "/loginmethods", Endpoint::LoginMethods),
     (Method::GET, "/jwt/jwks.json", Endpoint::Jwks),
 ];

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     base::{contact::Email, ident::FactorId},
     flow::Refusal,
-    model::{keys, user::Owner},
+    model::{keys, user::NewLogin},
 };
 
 /// What a tenant's sign-in page offers.
@@ -32,31 +32,31 @@ pub(super) async fn login_methods(call: &Call<'_>) -> Reply {
     }))
 }
 
-/// Whether an address signs somebody in. `false` for everybody, unless the app said otherwise (row O25).
+/// Whether a contact signs somebody in. `false` for everybody, unless the app said otherwise (row O25).
 pub(super) async fn exists(endpoint: Endpoint, call: &Call<'_>) -> Reply {
-    let Some(text) = call.query("email") else {
-        return super::wire::BadInput("the query must name an email").into();
-    };
-    match call.desk.tenant(&call.tenant).await {
-        Ok(_) => {}
-        Err(Refusal::Failed(error)) => return Reply::failed(&error),
-        Err(_) => return reply::no_tenant(),
-    }
     let by_code = match endpoint {
         Endpoint::CodeExists => true,
         Endpoint::OldExists => call.parts.headers.get("rid").is_some_and(|rid| rid == "passwordless"),
         _ => false,
     };
-    let kind = if by_code { "passwordless-email" } else { "emailpassword" };
-    let exists = match Email::parse(&text) {
-        Ok(email) if call.kit().config.reveal_accounts => {
-            let key = keys::login(&call.tenant, kind, email.as_str());
-            match call.kit().db.get::<Owner>(&key).await {
-                Ok(owner) => owner.is_some(),
-                Err(error) => return Reply::failed(&error),
-            }
+    let login = match (endpoint, call.query("email"), call.query("phoneNumber")) {
+        (Endpoint::PhoneExists, _, Some(text)) => {
+            let phone = call.kit().config.passwordless.read_phone(&text).ok();
+            phone.map(|phone| NewLogin::passwordless(&phone).key(&call.tenant))
         }
-        _ => false,
+        (Endpoint::PhoneExists, ..) => {
+            return super::wire::BadInput("the query must name a phoneNumber").into();
+        }
+        (_, Some(text), _) => {
+            let kind = if by_code { "passwordless-email" } else { "emailpassword" };
+            Email::parse(&text).ok().map(|email| keys::login(&call.tenant, kind, email.as_str()))
+        }
+        _ => return super::wire::BadInput("the query must name an email").into(),
     };
-    Reply::ok(json!({ "status": "OK", "exists": exists }))
+    match call.desk.exists(&call.tenant, &call.request(), login).await {
+        Ok(exists) => Reply::ok(json!({ "status": "OK", "exists": exists })),
+        Err(Refusal::Failed(error)) => Reply::failed(&error),
+        Err(Refusal::TooMany(wait)) => Reply::too_many(wait),
+        Err(_) => reply::no_tenant(),
+    }
 }

@@ -73,7 +73,8 @@ impl Email {
 }
 
 impl Phone {
-    /// Reads a number in E.164 form: `+`, then 7 to 15 digits, the first not zero.
+    /// Reads a number in E.164 form: `+`, then 7 to 15 digits, the first not zero. What a person types is read by
+    /// `Phone::from_typed` (feature `phone`).
     ///
     /// # Errors
     /// If it isn't one.

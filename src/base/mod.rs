@@ -6,6 +6,8 @@ pub(crate) mod hash;
 pub(crate) mod ident;
 pub(crate) mod json;
 pub(crate) mod payload;
+#[cfg(feature = "phone")]
+pub(crate) mod phone;
 pub(crate) mod random;
 pub(crate) mod secret;
 pub(crate) mod task;

@@ -18,9 +18,7 @@ impl MfaBuilder {
         if cfg!(feature = "password") {
             installed.push(FactorId::PASSWORD);
         }
-        if self.config.email_codes {
-            installed.push(FactorId::OTP_EMAIL);
-        }
+        installed.extend(self.config.passwordless.factors());
         installed
     }
 
@@ -56,8 +54,8 @@ impl MfaBuilder {
             "build() needs a tokio runtime for the background work: call it inside one",
         );
         ask(
-            !config.email_codes || self.delivery.is_some(),
-            "codes by e-mail need a delivery: add .delivery(..) or .without_email_codes()",
+            !config.passwordless.is_on() || self.delivery.is_some(),
+            "one-time codes need a delivery: add .delivery(..) or .without_passwordless()",
         );
         let lives = &config.lifetimes;
         ask(lives.refresh_grace <= Duration::from_secs(300), "the refresh grace is 300 s at most");

@@ -57,7 +57,7 @@ impl Mfa {
     /// # use tower_mfa::{Mfa, MfaLayer, config::{AppInfo, Secrets}, store::MemoryStore};
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let app = AppInfo::new("Shop", "https://api.shop.example", "https://shop.example")?;
-    /// # let mfa = Mfa::builder(app, Secrets::random()?, MemoryStore::new()).without_email_codes().build()?;
+    /// # let mfa = Mfa::builder(app, Secrets::random()?, MemoryStore::new()).without_passwordless().build()?;
     /// let service = MfaLayer::required(mfa.clone()).without_mfa().layer("a service");
     /// let mounts = mfa.mounts();
     /// assert_eq!(mounts[0].dropped, ["st-mfa"]);

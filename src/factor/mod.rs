@@ -107,9 +107,16 @@ impl Factors {
         self.installed.iter().filter(|id| **id != FactorId::THIRD_PARTY).cloned().collect()
     }
 
-    /// The ids that can be completed within a session at all: what is available, and the app's own.
+    /// The ids that can be completed within a session at all: what is available, and the app's own. To a contact
+    /// it is always a code there, whatever begins a sign-in (wire, 7.1).
     pub fn usable(&self) -> Vec<FactorId> {
-        self.available().into_iter().chain(self.custom.iter().cloned()).collect()
+        let mut usable = Vec::new();
+        for id in self.available().into_iter().map(in_session).chain(self.custom.iter().cloned()) {
+            if !usable.contains(&id) {
+                usable.push(id);
+            }
+        }
+        usable
     }
 
     /// Whether a policy may name it (row P10).
@@ -137,6 +144,15 @@ impl Factors {
             }
         }
         ids
+    }
+}
+
+/// What a second factor over the channel of this one is.
+fn in_session(id: FactorId) -> FactorId {
+    match () {
+        () if id == FactorId::LINK_EMAIL => FactorId::OTP_EMAIL,
+        () if id == FactorId::LINK_PHONE => FactorId::OTP_PHONE,
+        () => id,
     }
 }
 

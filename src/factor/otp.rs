@@ -236,7 +236,6 @@ pub(crate) struct Begun {
 pub(crate) struct Fresh {
     pub(crate) code: Option<Secret<String>>,
     /// The link's code, without the link around it.
-    #[cfg_attr(not(test), expect(dead_code, reason = "messages carry codes only, so far"))]
     pub(crate) link: Option<Secret<String>>,
     pub(crate) valid_for: Duration,
 }

@@ -9,6 +9,7 @@ use crate::{
         contact::Contact,
         error::Error,
         ident::{FactorId, TenantId, UserId},
+        secret::Secret,
     },
     delivery::Notice,
     factor::{
@@ -46,6 +47,8 @@ const BUDGET_LIFE: Duration = Duration::from_secs(90 * 24 * HOUR);
 pub(crate) struct Started {
     pub(crate) device: DeviceId,
     pub(crate) flow: FlowId,
+    /// What was sent.
+    pub(crate) form: Form,
 }
 
 /// What a guess came to.
@@ -66,26 +69,37 @@ enum Send {
 impl Desk {
     /// Begins a flow to a contact, and queues the message.
     pub(crate) async fn begin_code(&self, caller: &Caller, contact: Contact) -> Result<Started, Refusal> {
-        let factor = kind(&contact);
         let claims = caller.session.as_ref().map(|session| session.claims());
-        match &claims {
-            None => self.admit_first(caller, &factor).await?,
+        let (factor, form) = match &claims {
+            None => {
+                let served = self.kit.config.passwordless.factors_to(&contact);
+                let served = self.admit_any(caller, served).await?;
+                let form = Form::completing(&served).ok_or(Error::internal("no code and no link"))?;
+                (served.into_iter().next().unwrap_or(kind(&contact)), form)
+            }
+            // Within a session it is a code, whatever begins one (wire, 7.1).
             Some(claims) => {
+                let factor = kind(&contact);
                 let at = self.standpoint(caller, claims).await?;
                 self.admit_destination(caller, &at, claims, &factor, &contact).await?;
+                (factor, Form::Code)
             }
-        }
+        };
         let (claims, contact, factor) = (claims.as_deref(), &contact, &factor);
+        let new = &NewLogin::passwordless(contact);
         let begun = self
             .kit
             .db
             .transact((contact.as_str(), factor.as_str()), |mut tx| async move {
-                let send = self.take_send(&mut tx, caller, contact).await?;
-                let decoy = match send {
+                let decoy = match self.take_send(&mut tx, caller, contact).await? {
                     Send::Yes => false,
                     Send::Silent => true,
                     Send::TooMany(RetryAfter(wait)) => return tx.abandon(Err(wait)),
                 };
+                // Read whatever the answer, so that nothing tells (row O24).
+                let owner: Option<Owner> = tx.get(&new.key(&caller.tenant)).await?;
+                let stranger = claims.is_none() && owner.is_none();
+                let decoy = decoy || (stranger && !self.kit.config.passwordless.signs_up());
                 let place = keys::destination(&caller.tenant, purpose(caller), contact);
                 let generation = tx.get::<Destination>(&place).await?.unwrap_or_default().generation;
                 let Begun { code, device, fresh } = self.otp.begin(
@@ -96,18 +110,16 @@ impl Desk {
                         user: claims.map(|claims| claims.user.clone()),
                         factor: factor.clone(),
                         contact: contact.clone(),
-                        form: Form::Code,
+                        form,
                         generation,
                         decoy,
                     },
                     tx.now(),
                 )?;
-                if !decoy {
-                    self.stage_notice(&mut tx, &code, &fresh)?;
-                }
+                self.stage_notice(&mut tx, &code, &fresh)?;
                 let key = keys::code(&caller.tenant, code.id.as_str());
                 tx.insert_new(key, &code, Some(code.kept_until()))?;
-                tx.commit(Ok(Started { device, flow: code.id }))
+                tx.commit(Ok(Started { device, flow: code.id, form }))
             })
             .await?;
         self.courier.wake();
@@ -140,9 +152,7 @@ impl Desk {
                     Send::Yes => {}
                 }
                 let fresh = self.otp.resend(&mut code, tx.now())?;
-                if !code.decoy {
-                    self.stage_notice(&mut tx, &code, &fresh)?;
-                }
+                self.stage_notice(&mut tx, &code, &fresh)?;
                 tx.put(key, &code, Some(code.kept_until())).await?;
                 tx.commit(Ok(true))
             })
@@ -206,13 +216,22 @@ impl Desk {
             tenant: caller.tenant.clone(),
             session: claims.as_ref().map(|claims| (claims.handle.clone(), claims.user.clone())),
         };
-        let credential = Credential::Named(NewLogin::passwordless(&charged.contact));
+        let Some(credential) = self.credential(caller, &charged).await? else { return restart };
         let proof = factor::accepted(factor, self.kit.db.now(), bound, spend, credential);
         let outcome = match &caller.session {
             Some(session) => self.complete(caller, session, proof).await?,
             None => self.sign_in(caller, proof).await?,
         };
         Ok(Checked::Completed(outcome))
+    }
+
+    /// Whose login method a right code is. `None`: nobody's, where nobody signs up.
+    async fn credential(&self, caller: &Caller, code: &Code) -> Result<Option<Credential>, Error> {
+        let new = NewLogin::passwordless(&code.contact);
+        if caller.session.is_some() || self.kit.config.passwordless.signs_up() {
+            return Ok(Some(Credential::Named(new)));
+        }
+        Ok(self.kit.db.get(&new.key(&caller.tenant)).await?.map(Credential::Known))
     }
 
     async fn note_wrong_code(&self, caller: &Caller, code: &Code, factor: &FactorId) -> Result<(), Error> {
@@ -343,12 +362,27 @@ impl Desk {
         let notice = Notice::SignInCode {
             to: code.contact.clone(),
             code: fresh.code.clone(),
-            link: None,
+            link: fresh.link.as_ref().map(|secret| self.link(code, secret)),
             valid_for: fresh.valid_for,
             factor: code.factor.clone(),
             first_factor: code.purpose == Purpose::FirstFactor,
         };
-        self.courier.stage(tx, &code.tenant, &notice, code.expires_at)
+        self.courier.stage(tx, &code.tenant, &notice, code.expires_at, code.decoy)
+    }
+
+    /// The page of the website that spends the link: from the configuration alone, with the secret where no
+    /// server logs it (rows V08, O21; the wire, 7.2).
+    fn link(&self, code: &Code, secret: &Secret<String>) -> Secret<String> {
+        let app = &self.kit.config.app;
+        let website = app.websites.first().unwrap_or(&app.api);
+        Secret::new(format!(
+            "{}{}/verify?preAuthSessionId={}&tenantId={}#{}",
+            website.as_str(),
+            app.website_base_path,
+            code.id.as_str(),
+            code.tenant,
+            secret.expose(),
+        ))
     }
 }
 

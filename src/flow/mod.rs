@@ -26,6 +26,7 @@ pub(crate) mod admit;
 pub(crate) mod code;
 pub(crate) mod complete;
 pub(crate) mod evaluate;
+pub(crate) mod exists;
 pub(crate) mod facts;
 pub(crate) mod info;
 pub(crate) mod link;

@@ -2,15 +2,14 @@
 //! the one left behind ended, and the audit.
 
 use super::{
-    Caller, Desk, Refusal,
-    admit::{self, NotAdmitted},
+    Caller, Desk, Refusal, admit,
     complete::{Completed, Outcome, ROUNDS, Resolved, Round},
     evaluate::{Subject, Verdicts, apply},
 };
 use crate::{
     base::{
         error::{Error, ErrorKind},
-        ident::{LoginId, SessionHandle},
+        ident::{FactorId, LoginId, SessionHandle},
         payload::Payload,
     },
     claim::MfaClaim,
@@ -42,18 +41,23 @@ struct Candidate {
 
 impl Desk {
     /// Whether a factor may start a session in the caller's tenant (row P19).
-    pub(crate) async fn admit_first(
+    pub(crate) async fn admit_first(&self, caller: &Caller, factor: &FactorId) -> Result<(), Refusal> {
+        self.admit_any(caller, vec![factor.clone()]).await.map(drop)
+    }
+
+    /// Which of these factors may start a session in the caller's tenant: at least one.
+    pub(crate) async fn admit_any(
         &self,
         caller: &Caller,
-        factor: &crate::base::ident::FactorId,
-    ) -> Result<(), Refusal> {
+        mut factors: Vec<FactorId>,
+    ) -> Result<Vec<FactorId>, Refusal> {
         let tenant = self.tenant(&caller.tenant).await?;
-        match admit::first(factor, &self.first_factors(&tenant)) {
-            Ok(_) => Ok(()),
-            Err(NotAdmitted::NotAFirstFactor) if caller.left_behind.is_none() => {
-                Err(Refusal::Denied(SessionDenied::Unauthorised))
-            }
-            Err(_) => Err(Refusal::BadInput("this factor can't start a session here")),
+        let allowed = self.first_factors(&tenant);
+        factors.retain(|factor| admit::first(factor, &allowed).is_ok());
+        match factors.is_empty() {
+            false => Ok(factors),
+            true if caller.left_behind.is_none() => Err(Refusal::Denied(SessionDenied::Unauthorised)),
+            true => Err(Refusal::BadInput("this factor can't start a session here")),
         }
     }
 

@@ -31,7 +31,7 @@ impl Mfa {
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let shop = AppInfo::new("Shop", "https://api.shop.test", "https://shop.test")?
     ///     .also_website("https://admin.shop.test")?;
-    /// # let mfa = Mfa::builder(shop, Secrets::random()?, MemoryStore::new()).without_email_codes().build()?;
+    /// # let mfa = Mfa::builder(shop, Secrets::random()?, MemoryStore::new()).without_passwordless().build()?;
     /// let app: Router = Router::new()
     ///     .route("/orders", get(|| async { "orders" }))
     ///     .layer(MfaLayer::required(mfa.clone()))

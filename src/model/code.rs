@@ -81,6 +81,19 @@ pub(crate) enum Form {
 }
 
 impl Form {
+    /// What a message holds that may complete any of these factors; `None` of none.
+    pub(crate) fn completing(factors: &[FactorId]) -> Option<Self> {
+        let has = |ids: [FactorId; 2]| factors.iter().any(|factor| ids.contains(factor));
+        let code = has([FactorId::OTP_EMAIL, FactorId::OTP_PHONE]);
+        let link = has([FactorId::LINK_EMAIL, FactorId::LINK_PHONE]);
+        match (code, link) {
+            (true, true) => Some(Self::Both),
+            (true, false) => Some(Self::Code),
+            (false, true) => Some(Self::Link),
+            (false, false) => None,
+        }
+    }
+
     pub(crate) fn has_code(self) -> bool {
         self != Self::Link
     }

@@ -223,7 +223,7 @@ async fn a_root_key_that_is_missing_is_a_failure_and_no_stranger() {
     let lost = |id: &'static str| {
         let secrets = Secrets::new(id, B).unwrap();
         let mfa = tower_mfa::Mfa::builder(info(), secrets, store.clone()).clock(clock.clone());
-        mfa.without_email_codes().build().unwrap()
+        mfa.without_passwordless().build().unwrap()
     };
     // Another key, by a name of its own and, a slip, by the same.
     for mfa in [lost("b"), lost("a")] {

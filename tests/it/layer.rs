@@ -584,7 +584,7 @@ async fn sec_j06_a_process_that_starts_calls_no_token_bad() {
     let slow = Hanging { inner: store, hangs: Arc::default() };
     let second = tower_mfa::Mfa::builder(info(), secrets, slow)
         .clock(first.clock.clone())
-        .without_email_codes()
+        .without_passwordless()
         .build()
         .unwrap();
     let router: Router = Router::new().route("/", get(user)).layer(MfaLayer::required(second));

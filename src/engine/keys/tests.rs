@@ -60,7 +60,7 @@ fn node(store: &MemoryStore, clock: &HandClock, secrets: Secrets, alg: SigningAl
         .clock(clock.clone())
         .lifetimes(lifetimes)
         .signing(alg)
-        .without_email_codes()
+        .without_passwordless()
         .build()
         .unwrap();
     mfa._background.0.iter().for_each(tokio::task::JoinHandle::abort);
@@ -396,7 +396,7 @@ fn slow_node(store: &Slow, clock: Option<&HandClock>) -> Mfa {
     let app = AppInfo::new("Shop", "https://api.shop.test", "https://shop.test").unwrap();
     let lifetimes = Lifetimes { access_token: LIFE, signing_key: HOUR, ..Lifetimes::default() };
     let builder = Mfa::builder(app, secrets(&["a"]), store.clone()).lifetimes(lifetimes);
-    let builder = builder.signing(SigningAlg::EdDsa).without_email_codes();
+    let builder = builder.signing(SigningAlg::EdDsa).without_passwordless();
     let mfa = match clock {
         Some(clock) => builder.clock(clock.clone()),
         None => builder,

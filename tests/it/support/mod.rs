@@ -20,7 +20,7 @@ use tower_mfa::{
     Clock, Mfa, MfaBuilder, MfaLayer, SessionExtractor,
     api::ApiLayer,
     config::{AppInfo, Secrets},
-    delivery::Outbox,
+    delivery::{Notice, Outbox},
     ident::{Contact, Email, TenantId, Timestamp, UserId},
     store::{AnyStore, Batch, Commit, Key, MemoryStore, Record, Row, Scan, Store, StoreError},
 };
@@ -291,26 +291,30 @@ impl TestApp {
         send(&self.router, request).await
     }
 
-    /// The last code sent to an address, once it is there.
-    pub async fn code(&self, email: &str) -> String {
-        self.code_after(email, 0).await
+    /// The last code sent to an address or a number, once it is there.
+    pub async fn code(&self, contact: &str) -> String {
+        self.code_after(contact, 0).await
     }
 
     /// The last code, once more than `seen` messages were sent.
-    pub async fn code_after(&self, email: &str, seen: usize) -> String {
-        let contact = Contact::from(Email::parse(email).unwrap());
+    pub async fn code_after(&self, contact: &str, seen: usize) -> String {
+        self.notice_after(contact, seen).await.code().unwrap().expose().clone()
+    }
+
+    /// The last notice, once more than `seen` were sent.
+    pub async fn notice_after(&self, contact: &str, seen: usize) -> Notice {
+        let contact = Contact::parse(contact).unwrap();
         for _ in 0..5000 {
             if self.outbox.count_to(&contact) > seen {
-                let sent = self.outbox.last_to(&contact).unwrap();
-                return sent.notice.code().unwrap().expose().clone();
+                return self.outbox.last_to(&contact).unwrap().notice;
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        panic!("no message to {email}");
+        panic!("no message to {contact}");
     }
 
-    pub fn sent_to(&self, email: &str) -> usize {
-        self.outbox.count_to(&Contact::from(Email::parse(email).unwrap()))
+    pub fn sent_to(&self, contact: &str) -> usize {
+        self.outbox.count_to(&Contact::parse(contact).unwrap())
     }
 
     pub async fn user(&self, email: &str) -> UserId {
