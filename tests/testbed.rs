@@ -2,8 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::{
-    collections::BTreeMap,
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{BufRead as _, BufReader, Write as _},
     net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -12,8 +11,12 @@ use std::{
 
 use serde_json::{Value, json};
 
+use self::client::{Answer, Client, credentials};
+
+#[path = "support/client.rs"]
+mod client;
+
 const EMAIL: &str = "alice@shop.example";
-const PASSWORD: &str = "correct horse 1";
 
 #[test]
 fn a_session_from_sign_up_to_its_end() {
@@ -298,7 +301,7 @@ fn sigterm_finishes_what_was_accepted() {
     std::thread::sleep(Duration::from_millis(300));
     assert!(TcpStream::connect(server.address).is_err(), "nothing new is accepted");
     stream.write_all(rest.as_bytes()).unwrap();
-    let answer = Answer::read(stream);
+    let answer = Answer::read(stream).unwrap();
     assert_eq!((answer.status, &answer.body["status"]), (200, &json!("OK")));
     assert_eq!(server.child.wait().unwrap().code(), Some(0));
 }
@@ -361,38 +364,14 @@ fn is_current(binary: &Path) -> bool {
     sources.split_whitespace().all(|source| changed(Path::new(source)).is_none_or(|at| at <= built))
 }
 
-/// A client that carries its tokens in headers.
-#[derive(Clone)]
-struct Client {
-    address: SocketAddr,
-    access: Option<String>,
-    refresh: Option<String>,
-}
-
 impl Client {
     fn of(server: &Server) -> Self {
-        Self { address: server.address, access: None, refresh: None }
+        Self::to(server.address)
     }
 
     /// The same, towards another process.
     fn at(&self, server: &Server) -> Self {
         Self { address: server.address, ..self.clone() }
-    }
-
-    fn get(&mut self, path: &str) -> Answer {
-        self.call("GET", path, None)
-    }
-
-    fn post(&mut self, path: &str, body: Value) -> Answer {
-        self.call("POST", path, Some(body))
-    }
-
-    fn put(&mut self, path: &str, body: Value) -> Answer {
-        self.call("PUT", path, Some(body))
-    }
-
-    fn refresh(&mut self) -> Answer {
-        self.call("POST", "/auth/session/refresh", None)
     }
 
     /// Reads and writes that the process's store saw while so many requests were answered.
@@ -409,84 +388,17 @@ impl Client {
         counters["storeGets"].as_u64().unwrap() + counters["storeCommits"].as_u64().unwrap()
     }
 
-    fn call(&mut self, method: &str, path: &str, body: Option<Value>) -> Answer {
-        let mut stream = TcpStream::connect(self.address).unwrap();
-        let token = if path.ends_with("/refresh") { &self.refresh } else { &self.access };
-        let token =
-            token.as_ref().map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
-        let body = body.map(|body| body.to_string()).unwrap_or_default();
-        write!(
-            stream,
-            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nrid: anti-csrf\r\n\
-             st-auth-mode: header\r\nfdi-version: 4.1\r\nContent-Type: application/json\r\n{token}\
-             Content-Length: {}\r\n\r\n{body}",
-            body.len()
-        )
-        .unwrap();
-        let answer = Answer::read(stream);
-        for (name, slot) in [("st-access-token", &mut self.access), ("st-refresh-token", &mut self.refresh)] {
-            if let Some(value) = answer.headers.get(name) {
-                *slot = Some(value.clone()).filter(|value| !value.is_empty());
-            }
-        }
-        answer
-    }
-
-    fn sign_up(&mut self, email: &str) -> Value {
-        let body = self.post("/auth/signup", credentials(email)).ok();
-        assert_eq!(body["status"], "OK");
-        body
+    /// The code that was sent last to an address.
+    fn code(&mut self, email: &str) -> String {
+        let sent = self.get(&format!("/test/otp?contact={email}")).ok();
+        assert_eq!((&sent["count"], &sent["linkUrl"]), (&json!(1), &Value::Null));
+        sent["userInputCode"].as_str().unwrap().to_owned()
     }
 
     /// Passes a code by e-mail as second factor.
     fn pass_code(&mut self, email: &str) {
-        let ask = json!({ "email": email, "shouldTryLinkingWithSessionUser": true });
-        let flow = self.post("/auth/signinup/code", ask).ok();
-        let sent = self.get(&format!("/test/otp?contact={email}")).ok();
-        assert_eq!((&sent["count"], &sent["linkUrl"]), (&json!(1), &Value::Null));
-        let enter = json!({
-            "deviceId": flow["deviceId"],
-            "preAuthSessionId": flow["preAuthSessionId"],
-            "userInputCode": sent["userInputCode"],
-            "shouldTryLinkingWithSessionUser": true,
-        });
-        assert_eq!(self.post("/auth/signinup/code/consume", enter).ok()["status"], "OK");
-    }
-}
-
-fn credentials(email: &str) -> Value {
-    json!({ "formFields": [{ "id": "email", "value": email }, { "id": "password", "value": PASSWORD }] })
-}
-
-#[derive(Debug)]
-struct Answer {
-    status: u16,
-    headers: BTreeMap<String, String>,
-    body: Value,
-}
-
-impl Answer {
-    fn read(stream: TcpStream) -> Self {
-        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-        let mut reader = BufReader::new(stream);
-        let mut line = || {
-            let mut line = String::new();
-            reader.read_line(&mut line).unwrap();
-            line.trim_end().to_owned()
-        };
-        let status = line().split(' ').nth(1).unwrap().parse().unwrap();
-        let mut headers = BTreeMap::new();
-        while let Some((name, value)) = line().split_once(": ") {
-            headers.insert(name.to_lowercase(), value.to_owned());
-        }
-        let length = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
-        let mut body = vec![0; length];
-        reader.read_exact(&mut body).unwrap();
-        Self { status, headers, body: serde_json::from_slice(&body).unwrap_or_default() }
-    }
-
-    fn ok(self) -> Value {
-        assert_eq!(self.status, 200, "{}", self.body);
-        self.body
+        let flow = self.ask_code(email, true).ok();
+        let code = self.code(email);
+        assert_eq!(self.enter(&flow, &code, true).ok()["status"], "OK");
     }
 }

@@ -76,7 +76,9 @@ impl Desk {
 
     async fn demanded(&self, subject: &Subject<'_>) -> Result<Requirements, Error> {
         let ctx = subject.context(self.kit.db.now());
+        crate::base::failpoint!("policy.eval.start");
         let requirements = guarded(self.policy.requirements(&ctx)).await?;
+        crate::base::failpoint!("policy.eval.end");
         let knows = |factor: &FactorId| self.factors.knows(factor);
         if list::unknown(&requirements, knows).is_some() {
             return Err(Error::unavailable("the policy names a factor that nobody knows"));
@@ -136,6 +138,7 @@ impl Desk {
         for claim in claims.iter().filter(|claim| claim.key() != mfa::KEY) {
             free_key(claim.key())
                 .map_err(|_| Error::internal("a claim has a key that is the crate's own"))?;
+            crate::base::failpoint!("claim.fetch");
             let value = guarded(claim.fetch(&ctx)).await;
             if let Some(value) = value.inspect_err(|error| tell(error, &subject.session, subject.tenant))? {
                 fetched.push((claim.key(), value));
