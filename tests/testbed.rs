@@ -6,12 +6,13 @@ use std::{
     net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::Barrier,
     time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
 
-use self::client::{Answer, Client, credentials};
+use self::client::{Answer, Client, credentials, wrong};
 
 #[path = "support/client.rs"]
 mod client;
@@ -282,6 +283,100 @@ fn messages_are_found_where_they_were_asked_for() {
     });
 }
 
+/// Three processes on one file, for people who sign in by a code. With their folder.
+fn three() -> (tempfile::TempDir, [Server; 3]) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = format!("sqlite:{}", folder.path().join("testbed.db").display());
+    let variables =
+        [("STORE", &*store), ("FIRST_FACTORS", "otp-email"), ("LIMITS", "off"), ("TEST_HOOKS", "1")];
+    let servers = [(); 3].map(|()| Server::start(&variables));
+    (folder, servers)
+}
+
+/// Enters codes all at once, each at the next of the processes.
+fn enter_at_once(servers: &[Server], flow: &Value, codes: &[String]) -> Vec<Answer> {
+    let barrier = Barrier::new(codes.len());
+    std::thread::scope(|scope| {
+        let all: Vec<_> = (codes.iter().zip(servers.iter().cycle()))
+            .map(|(code, server)| {
+                let (mut client, barrier) = (Client::of(server), &barrier);
+                scope.spawn(move || {
+                    barrier.wait();
+                    client.enter(flow, code, false)
+                })
+            })
+            .collect();
+        all.into_iter().map(|call| call.join().unwrap()).collect()
+    })
+}
+
+fn comparisons(servers: &[Server]) -> u64 {
+    let count = |server| Client::of(server).get("/test/counters").ok()["codeComparisons"].as_u64().unwrap();
+    servers.iter().map(count).sum()
+}
+
+fn are(answers: &[Answer], status: &str) -> usize {
+    answers.iter().filter(|answer| answer.body["status"] == status).count()
+}
+
+#[test]
+fn sec_o04_of_64_guesses_at_three_processes_five_are_compared() {
+    let (_folder, servers) = three();
+    for round in 0..3 {
+        let (email, mut client) = (format!("user{round}@shop.example"), Client::of(&servers[round]));
+        let flow = client.ask_code(&email, false).ok();
+        let (code, before) = (client.code(&email), comparisons(&servers));
+        let guesses: Vec<String> = (0..64).map(|n| wrong(&code, n)).collect();
+        let answers = enter_at_once(&servers, &flow, &guesses);
+        // Whoever finds the others in the way too often is told to come again, uncompared: 503.
+        let told = are(&answers, "INCORRECT_USER_INPUT_CODE_ERROR") + are(&answers, "RESTART_FLOW_ERROR");
+        let busy = answers.iter().filter(|answer| answer.status == 503).count();
+        assert_eq!(told + busy, 64, "{answers:?}");
+        assert_eq!(comparisons(&servers) - before, 5, "round {round}");
+        for server in &servers {
+            let late = Client::of(server).enter(&flow, &code, false).ok();
+            assert_eq!(late["status"], "RESTART_FLOW_ERROR", "the right code comes too late");
+        }
+        assert_eq!(comparisons(&servers) - before, 5, "round {round}");
+    }
+}
+
+#[test]
+fn sec_o08_of_64_right_answers_at_three_processes_one_wins() {
+    let (_folder, servers) = three();
+    for round in 0..3 {
+        let (email, mut client) = (format!("user{round}@shop.example"), Client::of(&servers[round]));
+        let flow = client.ask_code(&email, false).ok();
+        let (code, before) = (client.code(&email), comparisons(&servers));
+        let answers = enter_at_once(&servers, &flow, &vec![code; 64]);
+        assert_eq!(are(&answers, "OK"), 1, "round {round}: {answers:?}");
+        let busy = answers.iter().filter(|answer| answer.status == 503).count();
+        assert_eq!(are(&answers, "RESTART_FLOW_ERROR") + busy, 63, "{answers:?}");
+        assert!(comparisons(&servers) - before <= 5, "round {round}");
+        let shown = client.get(&format!("/test/users/{email}")).ok();
+        assert_eq!(shown["sessions"].as_array().unwrap().len(), 1);
+    }
+}
+
+#[test]
+fn sec_z03_the_server_has_no_failpoint() {
+    // A name in text: `fp:` and a word with a dot behind it.
+    let holds = |bytes: &[u8]| {
+        let word = |rest: &[u8]| rest.iter().take_while(|b| b.is_ascii_lowercase() || **b == b'_').count();
+        let named = |at: usize| {
+            let rest = &bytes[at + 3..];
+            let word = word(rest);
+            word > 2 && rest.get(word) == Some(&b'.')
+        };
+        let places = bytes.windows(3).enumerate().filter(|(_, text)| *text == b"fp:");
+        places.map(|(at, _)| at).find(|at| named(*at))
+    };
+    assert_eq!(holds(b"..fp:otp.consume.before_mark"), Some(2));
+    assert_eq!(holds(b"fp: or fp:x, or otp.consume"), None);
+    let binary = std::fs::read(binary()).unwrap();
+    assert_eq!(holds(&binary), None);
+}
+
 #[test]
 fn sigterm_finishes_what_was_accepted() {
     let mut server = Server::start(&[]);
@@ -338,9 +433,13 @@ impl Drop for Server {
     }
 }
 
-fn spawn(variables: &[(&str, &str)]) -> Child {
+fn binary() -> PathBuf {
     let here = std::env::current_exe().unwrap();
-    let binary: PathBuf = here.parent().unwrap().parent().unwrap().join("examples/testbed");
+    here.parent().unwrap().parent().unwrap().join("examples/testbed")
+}
+
+fn spawn(variables: &[(&str, &str)]) -> Child {
+    let binary = binary();
     assert!(is_current(&binary), "first: cargo build --features full --example testbed");
     Command::new(binary)
         .env_clear()

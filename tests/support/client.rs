@@ -125,8 +125,8 @@ impl Answer {
         };
         let status = line()?.split(' ').nth(1)?.parse().ok()?;
         let mut headers = BTreeMap::new();
-        while let Some((name, value)) = line()?.split_once(": ") {
-            headers.insert(name.to_lowercase(), value.to_owned());
+        while let Some((name, value)) = line()?.split_once(':') {
+            headers.insert(name.to_lowercase(), value.trim().to_owned());
         }
         let length = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
         let mut body = vec![0; length];
