@@ -121,7 +121,8 @@ impl Node {
             let reached = self.said.recv_timeout(PATIENCE);
             self.kill();
             let answer = asking.join().unwrap();
-            assert_eq!(reached.as_deref(), Ok(&*format!("fp:{place}")), "{place} wasn't reached: {answer:?}");
+            let told = answer.as_ref().map(|answer| (answer.status, &answer.body));
+            assert_eq!(reached.as_deref(), Ok(&*format!("fp:{place}")), "{place} wasn't reached: {told:?}");
             answer
         })
     }
