@@ -295,17 +295,25 @@ fn three() -> (tempfile::TempDir, [Server; 3]) {
 
 /// Enters codes all at once, each at the next of the processes.
 fn enter_at_once(servers: &[Server], flow: &Value, codes: &[String]) -> Vec<Answer> {
-    let barrier = Barrier::new(codes.len());
+    at_once(servers, codes, |mut client, code| client.enter(flow, code, false))
+}
+
+/// Does something with each of these, all at once, each at the next of the processes.
+fn at_once<T: Sync>(
+    servers: &[Server],
+    these: &[T],
+    act: impl Fn(Client, &T) -> Answer + Sync,
+) -> Vec<Answer> {
+    let (barrier, act) = (&Barrier::new(these.len()), &act);
     std::thread::scope(|scope| {
-        let all: Vec<_> = (codes.iter().zip(servers.iter().cycle()))
-            .map(|(code, server)| {
-                let (mut client, barrier) = (Client::of(server), &barrier);
-                scope.spawn(move || {
-                    barrier.wait();
-                    client.enter(flow, code, false)
-                })
+        let begin = |(this, server): (_, &Server)| {
+            let client = Client::of(server);
+            scope.spawn(move || {
+                barrier.wait();
+                act(client, this)
             })
-            .collect();
+        };
+        let all: Vec<_> = these.iter().zip(servers.iter().cycle()).map(begin).collect();
         all.into_iter().map(|call| call.join().unwrap()).collect()
     })
 }
@@ -355,6 +363,30 @@ fn sec_o08_of_64_right_answers_at_three_processes_one_wins() {
         assert!(comparisons(&servers) - before <= 5, "round {round}");
         let shown = client.get(&format!("/test/users/{email}")).ok();
         assert_eq!(shown["sessions"].as_array().unwrap().len(), 1);
+    }
+}
+
+#[test]
+fn sec_o05_o09_sending_again_while_others_guess_gives_no_guess_back() {
+    let (_folder, servers) = three();
+    for round in 0..3 {
+        let (email, mut client) = (format!("user{round}@shop.example"), Client::of(&servers[round]));
+        let flow = client.ask_code(&email, false).ok();
+        let (code, before) = (client.code(&email), comparisons(&servers));
+        // Two guesses for each new message.
+        let again = json!({ "deviceId": flow["deviceId"], "preAuthSessionId": flow["preAuthSessionId"] });
+        let steps: Vec<u32> = (0..48).collect();
+        let answers = at_once(&servers, &steps, |mut client, n| match n % 3 {
+            0 => client.post("/auth/signinup/code/resend", again.clone()),
+            _ => client.enter(&flow, &wrong(&code, *n), false),
+        });
+        assert!(answers.iter().all(|answer| [200, 503].contains(&answer.status)), "{answers:?}");
+        // As many more as are needed to use it up, in turn: no message made it new.
+        for n in 100..105 {
+            client.enter(&flow, &wrong(&code, n), false).ok();
+        }
+        assert_eq!(comparisons(&servers) - before, 5, "round {round}");
+        assert_eq!(client.enter(&flow, &code, false).ok()["status"], "RESTART_FLOW_ERROR");
     }
 }
 
