@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Caller, Desk, Refusal, complete::Outcome, link::NotLinked, second::Standpoint};
+use super::{Caller, Desk, Refusal, complete::Outcome, link::NotLinked, quota::Send, second::Standpoint};
 use crate::{
     base::{
         contact::Contact,
@@ -21,7 +21,7 @@ use crate::{
         audit::{self, Audited, Event},
         code::{Code, Destination, FlowId, Form, Purpose},
         keys,
-        limit::{Budget, Quota, RetryAfter, Window},
+        limit::{Budget, RetryAfter},
         spend::Spend,
         user::{NewLogin, Owner},
     },
@@ -29,18 +29,8 @@ use crate::{
     store::Key,
 };
 
-const MINUTE: u64 = 60;
-const HOUR: u64 = 60 * MINUTE;
-/// Sends a destination (`spec/security.md` 0.2).
-const TO_DESTINATION: [Quota; 3] = [
-    Quota::new(1, Duration::from_secs(30)),
-    Quota::new(5, Duration::from_secs(HOUR)),
-    Quota::new(10, Duration::from_secs(24 * HOUR)),
-];
-const BY_USER: [Quota; 1] = [Quota::new(10, Duration::from_secs(HOUR))];
-const BY_PEER: [Quota; 1] = [Quota::new(20, Duration::from_secs(HOUR))];
 /// How long a budget of guesses is kept after the last one.
-const BUDGET_LIFE: Duration = Duration::from_secs(90 * 24 * HOUR);
+const BUDGET_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
 
 /// What a code was begun for, as the caller is told.
 #[derive(Debug)]
@@ -56,14 +46,6 @@ pub(crate) struct Started {
 pub(crate) enum Checked {
     Refused(Refused),
     Completed(Outcome),
-}
-
-/// Whether a send may happen.
-enum Send {
-    Yes,
-    /// Answered as if it had, to callers without a session (row O27).
-    Silent,
-    TooMany(RetryAfter),
 }
 
 impl Desk {
@@ -332,30 +314,6 @@ impl Desk {
                 tx.abandon(blocked.is_some())
             })
             .await
-    }
-
-    /// Reserves a send, in the batch of the code (row O27).
-    async fn take_send(&self, tx: &mut Tx, caller: &Caller, contact: &Contact) -> Result<Send, Error> {
-        if !self.kit.config.limits {
-            return Ok(Send::Yes);
-        }
-        let mut asked = vec![("send-to", contact.as_str().to_owned(), &TO_DESTINATION[..])];
-        if let Some(session) = &caller.session {
-            asked.push(("send-by", session.user_id().to_string(), &BY_USER[..]));
-        }
-        if let Some(peer) = super::peer_key(&caller.request) {
-            asked.push(("send-from", peer, &BY_PEER[..]));
-        }
-        for (what, subject, quotas) in asked {
-            let key = keys::limit(what, &subject);
-            let mut window: Window = tx.get(&key).await?.unwrap_or_default();
-            if let Err(wait) = window.try_take_all(quotas, tx.now()) {
-                return Ok(if caller.session.is_some() { Send::TooMany(wait) } else { Send::Silent });
-            }
-            let longest = quotas.iter().map(|quota| quota.window).max().unwrap_or_default();
-            tx.put(key, &window, Some(window.expires_at(longest))).await?;
-        }
-        Ok(Send::Yes)
     }
 
     fn stage_notice(&self, tx: &mut Tx, code: &Code, fresh: &Fresh) -> Result<(), Error> {

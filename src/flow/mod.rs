@@ -32,6 +32,7 @@ pub(crate) mod info;
 pub(crate) mod link;
 #[cfg(feature = "password")]
 pub(crate) mod password;
+mod quota;
 pub(crate) mod rotate;
 pub(crate) mod second;
 pub(crate) mod shadow;
