@@ -3,7 +3,13 @@
 
 use std::time::Duration;
 
-use super::{Caller, Desk, Refusal, complete::Outcome, link::NotLinked, quota::Send, second::Standpoint};
+use super::{
+    Caller, Desk, Refusal,
+    complete::Outcome,
+    link::NotLinked,
+    quota::{self, Send},
+    second::Standpoint,
+};
 use crate::{
     base::{
         contact::Contact,
@@ -21,16 +27,13 @@ use crate::{
         audit::{self, Audited, Event},
         code::{Code, Destination, FlowId, Form, Purpose},
         keys,
-        limit::{Budget, RetryAfter},
+        limit::{Exhausted, RetryAfter},
         spend::Spend,
         user::{NewLogin, Owner},
     },
     session::AccessClaims,
     store::Key,
 };
-
-/// How long a budget of guesses is kept after the last one.
-const BUDGET_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
 
 /// What a code was begun for, as the caller is told.
 #[derive(Debug)]
@@ -45,6 +48,8 @@ pub(crate) struct Started {
 #[derive(Debug)]
 pub(crate) enum Checked {
     Refused(Refused),
+    /// The session's user guesses no more for so long. To anybody else it is `Restart` (row O06).
+    Resting(Duration),
     Completed(Outcome),
 }
 
@@ -69,19 +74,20 @@ impl Desk {
         };
         let (claims, contact, factor) = (claims.as_deref(), &contact, &factor);
         let new = &NewLogin::passwordless(contact);
+        #[cfg(feature = "phone")]
+        self.watch_toll(contact).await?;
         let begun = self
             .kit
             .db
             .transact((contact.as_str(), factor.as_str()), |mut tx| async move {
-                let decoy = match self.take_send(&mut tx, caller, contact).await? {
-                    Send::Yes => false,
-                    Send::Silent => true,
-                    Send::TooMany(RetryAfter(wait)) => return tx.abandon(Err(wait)),
-                };
                 // Read whatever the answer, so that nothing tells (row O24).
                 let owner: Option<Owner> = tx.get(&new.key(&caller.tenant)).await?;
                 let stranger = claims.is_none() && owner.is_none();
-                let decoy = decoy || (stranger && !self.kit.config.passwordless.signs_up());
+                let for_show = stranger && !self.kit.config.passwordless.signs_up();
+                let send = self.take_send(&mut tx, caller, contact, for_show).await?;
+                if let Send::TooMany(RetryAfter(wait)) = send {
+                    return tx.abandon(Err(wait));
+                }
                 let place = keys::destination(&caller.tenant, purpose(caller), contact);
                 let generation = tx.get::<Destination>(&place).await?.unwrap_or_default().generation;
                 let Begun { code, device, fresh } = self.otp.begin(
@@ -94,10 +100,13 @@ impl Desk {
                         contact: contact.clone(),
                         form,
                         generation,
-                        decoy,
+                        decoy: for_show || send != Send::Yes,
                     },
                     tx.now(),
                 )?;
+                if send == Send::Unkept {
+                    return tx.abandon(Ok(Started { device, flow: code.id, form }));
+                }
                 self.stage_notice(&mut tx, &code, &fresh)?;
                 let key = keys::code(&caller.tenant, code.id.as_str());
                 tx.insert_new(key, &code, Some(code.kept_until()))?;
@@ -115,6 +124,10 @@ impl Desk {
         // for nothing.
         let begun: Option<Code> = self.kit.db.get(&keys::code(&caller.tenant, flow.as_str())).await?;
         self.admit_again(caller, claims.as_deref(), begun.as_ref(), false).await?;
+        #[cfg(feature = "phone")]
+        if let Some(begun) = &begun {
+            self.watch_toll(&begun.contact).await?;
+        }
         let claims = claims.as_deref();
         let sent = self
             .kit
@@ -128,9 +141,9 @@ impl Desk {
                 if !otp::may_resend(&code, &origin, self.otp.settings(), tx.now()) {
                     return tx.abandon(Ok(false));
                 }
-                match self.take_send(&mut tx, caller, &code.contact).await? {
+                match self.take_send(&mut tx, caller, &code.contact, code.decoy).await? {
                     Send::TooMany(RetryAfter(wait)) => return tx.abandon(Err(wait)),
-                    Send::Silent => return tx.abandon(Ok(true)),
+                    Send::Silent | Send::Unkept => return tx.abandon(Ok(true)),
                     Send::Yes => {}
                 }
                 let fresh = self.otp.resend(&mut code, tx.now())?;
@@ -182,7 +195,7 @@ impl Desk {
         self.admit_again(caller, claims.as_deref(), Some(&code), presented.is_link()).await?;
         let charged = match self.reserve(caller, claims.as_deref(), &key, presented).await? {
             Ok(charged) => charged,
-            Err(refused) => return Ok(Checked::Refused(refused)),
+            Err(answer) => return Ok(answer),
         };
         let Some(matched) = self.otp.compare(&charged, presented) else {
             self.note_wrong_code(caller, &charged, &factor).await?;
@@ -191,7 +204,7 @@ impl Desk {
         let spend = Spend::Code {
             challenge: key,
             destination: keys::destination(&caller.tenant, charged.purpose, &charged.contact),
-            budget: budget(&charged),
+            budget: quota::budget(&charged),
             matched,
         };
         let bound = Bound {
@@ -204,6 +217,8 @@ impl Desk {
             Some(session) => self.complete(caller, session, proof).await?,
             None => self.sign_in(caller, proof).await?,
         };
+        #[cfg(feature = "phone")]
+        self.note_used(&charged.contact).await;
         Ok(Checked::Completed(outcome))
     }
 
@@ -235,39 +250,34 @@ impl Desk {
         claims: Option<&AccessClaims>,
         key: &Key,
         presented: &Presented,
-    ) -> Result<Result<Code, Refused>, Error> {
+    ) -> Result<Result<Code, Checked>, Error> {
+        let restart = || Err(Checked::Refused(Refused::Restart));
         self.kit
             .db
             .transact(key.as_str(), |mut tx| async move {
                 let Some(mut code) = tx.get::<Code>(key).await? else {
-                    return tx.abandon(Err(Refused::Restart));
+                    return tx.abandon(restart());
                 };
                 let place = keys::destination(&caller.tenant, code.purpose, &code.contact);
                 let generation = tx.get::<Destination>(&place).await?.unwrap_or_default().generation;
                 let attempt =
                     self.otp.decide(&code, &origin(caller, claims, generation), presented, tx.now());
                 if !attempt.is_charged() {
-                    return tx.abandon(Err(Refused::Restart));
+                    return tx.abandon(restart());
                 }
                 code.charge();
                 tx.put(key.clone(), &code, Some(code.kept_until())).await?;
-                // Nothing can be guessed in a flow made for show, so it burns nobody's budget (row O34).
-                if attempt.takes_budget() && !code.decoy {
-                    let key = budget(&code);
-                    let mut guesses: Budget = tx.get(&key).await?.unwrap_or_default();
-                    if guesses.reserve(tx.now()).is_err() {
-                        return tx.commit(Err(Refused::Restart));
-                    }
-                    tx.put(key, &guesses, Some(tx.now() + BUDGET_LIFE)).await?;
-                    if let (Some(user), true) = (&code.user, guesses.is_resting(tx.now())) {
-                        let event = Event::new(Audited::LockedOut, &caller.tenant).user(user);
-                        let event = event.factor(&code.factor).peer(caller.request.peer);
-                        audit::stage(&mut tx, event)?;
-                    }
+                if attempt.takes_budget()
+                    && let Err(exhausted) = quota::charge(&mut tx, &code, caller).await?
+                {
+                    return tx.commit(Err(match exhausted {
+                        Exhausted::Resting(RetryAfter(wait)) if claims.is_some() => Checked::Resting(wait),
+                        _ => Checked::Refused(Refused::Restart),
+                    }));
                 }
                 let answer = match attempt {
                     Attempt::Compare => Ok(code),
-                    _ => Err(otp::refuse(attempt, &code, presented)),
+                    _ => Err(Checked::Refused(otp::refuse(attempt, &code, presented))),
                 };
                 tx.commit(answer)
             })
@@ -363,14 +373,5 @@ fn origin<'a>(caller: &'a Caller, claims: Option<&'a AccessClaims>, generation: 
         session: claims.map(|claims| &claims.handle),
         user: claims.map(|claims| &claims.user),
         generation,
-    }
-}
-
-/// Whose guesses count together: a user's of one kind of factor; without a user, a destination's. The
-/// unauthenticated can't touch a user's (row O34).
-fn budget(code: &Code) -> Key {
-    match &code.user {
-        Some(user) => keys::limit("guess", &format!("user {user} {}", code.factor)),
-        None => keys::limit("guess", &format!("contact {}", code.contact.as_str())),
     }
 }
