@@ -206,17 +206,19 @@ impl Desk {
             self.note_wrong_code(caller, &charged, &factor).await?;
             return Ok(Checked::Refused(otp::refuse(Attempt::Compare, &charged, presented)));
         };
+        let Some(credential) = self.credential(caller, &charged).await? else { return restart };
+        // For whom the flow is, not who asks: completing compares the two (rows O12, O13, O15).
+        let bound = Bound {
+            tenant: charged.tenant.clone(),
+            session: charged.session.clone().zip(charged.user.clone()),
+        };
         let spend = Spend::Code {
             challenge: key,
-            destination: keys::destination(&caller.tenant, charged.purpose, &charged.contact),
+            destination: keys::destination(&charged.tenant, charged.purpose, &charged.contact),
             budget: budget(&charged),
             matched,
+            charged: Box::new(charged),
         };
-        let bound = Bound {
-            tenant: caller.tenant.clone(),
-            session: claims.as_ref().map(|claims| (claims.handle.clone(), claims.user.clone())),
-        };
-        let Some(credential) = self.credential(caller, &charged).await? else { return restart };
         let proof = factor::accepted(factor, self.kit.db.now(), bound, spend, credential);
         let outcome = match &caller.session {
             Some(session) => self.complete(caller, session, proof).await?,

@@ -7,7 +7,7 @@ use super::{
     Caller, Desk, Refusal,
     admit::{self, Admission, NotAdmitted, Second},
     complete::{Completed, Outcome, ROUNDS, Resolved, Round},
-    evaluate::{Subject, apply, renew_roles, session_facts},
+    evaluate::{Subject, Verdicts, apply, renew_roles, session_facts},
     facts::StoredFacts,
 };
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
         ident::{FactorId, TenantId, UserId},
         time::Timestamp,
     },
-    claim::MfaClaim,
+    claim::{ClaimRef, MfaClaim},
     factor::{Credential, Proof},
     hooks::{FactorCompleted, Happened},
     model::{
@@ -82,7 +82,7 @@ impl Desk {
             })
             .await?;
         let mut claim = self.claim_of(&row).await?;
-        let requirements = self.asked(caller, claims, &row, &user, &claim).await?;
+        let requirements = self.asked(caller, claims, &[], &row, &user, &claim).await?.requirements;
         let now = self.kit.db.now();
         claim.evaluate(&requirements, now);
         let next = requirements.next_set(&claim.c, now).map(|next| next.factors).unwrap_or_default();
@@ -90,25 +90,26 @@ impl Desk {
         Ok(Standpoint { row, standing, user, claim, requirements, next, set_up })
     }
 
-    /// Asks the policy about a session.
+    /// Asks the policy about a session, and these claims before it.
     async fn asked(
         &self,
         caller: &Caller,
         claims: &AccessClaims,
+        fetched: &[ClaimRef],
         row: &SessionRecord,
         user: &User,
         claim: &MfaClaim,
-    ) -> Result<Requirements, Error> {
+    ) -> Result<Verdicts, Error> {
         let facts = StoredFacts::new(&self.kit.db, &self.factors, &row.user, &row.tenant, Some(user.clone()));
-        self.requirements(&Subject {
+        let subject = Subject {
             facts: &facts,
             session: session_facts(claims, row, claim),
             completed: &claim.c,
             payload: &row.payload,
             request: Some(caller.request.clone()),
             tenant: &row.tenant,
-        })
-        .await
+        };
+        self.verdicts(fetched, &subject).await
     }
 
     /// Whether the session's user may complete, or enrol, this factor by a login method of `owner`.
@@ -173,7 +174,9 @@ impl Desk {
             let mut after = at.claim.clone();
             after.mark(proof.factor.clone(), proof.at.min(self.kit.db.now()));
             let will_be = would_be(&at.user, owner.as_ref(), &resolved, &claims, self.kit.db.now())?;
-            let requirements = self.asked(caller, &claims, &at.row, &will_be, &after).await?;
+            let follow: Vec<ClaimRef> =
+                self.claims.iter().filter(|claim| claim.follows_factors()).cloned().collect();
+            let verdicts = self.asked(caller, &claims, &follow, &at.row, &will_be, &after).await?;
             let completed = |user| FactorCompleted {
                 user,
                 tenant: &claims.tenant,
@@ -183,8 +186,8 @@ impl Desk {
                 enrolled: admission == Admission::Enrol,
             };
             let opts_in = self.hooks.opts_in(&completed(&at.user)).await?;
-            let (at, resolved, requirements, proof_ref, claims_ref) =
-                (&at, &resolved, &requirements, &proof, &*claims);
+            let (at, resolved, verdicts, proof_ref, claims_ref) =
+                (&at, &resolved, &verdicts, &proof, &*claims);
             let by = By { peer: caller.request.peer, opts_in };
             let round = self
                 .kit
@@ -198,7 +201,7 @@ impl Desk {
                         at,
                         resolved,
                         linking,
-                        requirements,
+                        verdicts,
                         by,
                     )
                     .await
@@ -226,7 +229,7 @@ impl Desk {
         at: &Standpoint,
         resolved: &Resolved,
         linking: Link,
-        requirements: &Requirements,
+        verdicts: &Verdicts,
         by: By,
     ) -> Result<Staged<Round>, Error> {
         let (kit, now, tenant) = (&self.kit, tx.now(), &claims.tenant);
@@ -244,6 +247,11 @@ impl Desk {
         // The policy was asked about this payload, and the link about this owner.
         if row.payload != at.row.payload || owner_now(&mut tx, tenant, resolved).await? != resolved.owner {
             return tx.abandon(Round::Moved);
+        }
+        // For the session as its row is now, and for whose it is now (rows O12, O15).
+        let holder = Some((claims.handle.clone(), row.user.clone()));
+        if proof.bound.session != holder || proof.bound.tenant != row.tenant {
+            return tx.abandon(Round::Done(Outcome::Lost, Vec::new()));
         }
         if !proof.spend.stage(&mut tx).await? {
             return tx.abandon(Round::Done(Outcome::Lost, Vec::new()));
@@ -266,11 +274,14 @@ impl Desk {
         let numbers = Standing::read(&mut tx, tenant, &user.id).await?.numbers(row.revision);
         let numbers = numbers.ok_or(Error::new(ErrorKind::SessionEnded, "user or tenant are gone"))?;
         let was_half = row.is_half();
+        for (key, value) in &verdicts.claims {
+            row.payload.set(key, value.clone());
+        }
         let mut claim = MfaClaim::from_payload(&row.payload).unwrap_or_else(|| at.claim.clone());
         // Whatever an app's own check said: never a time that is yet to come (row P12).
         claim.mark(proof.factor.clone(), proof.at.min(now));
         renew_roles(&mut tx, &mut row).await?;
-        apply(&mut row, &mut claim, requirements, numbers, now);
+        apply(&mut row, &mut claim, &verdicts.requirements, numbers, now);
         if was_half && !row.is_half() {
             let most = kit.config.max_sessions;
             changes.extend(session::list_as_full(&mut tx, &user.id, &claims.handle, most).await?);
