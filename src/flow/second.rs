@@ -193,18 +193,8 @@ impl Desk {
                 .kit
                 .db
                 .transact(&claims.handle, |tx| async move {
-                    self.stage_second(
-                        tx,
-                        session,
-                        claims_ref,
-                        proof_ref,
-                        at,
-                        resolved,
-                        linking,
-                        verdicts,
-                        by,
-                    )
-                    .await
+                    self.stage_second(tx, session, claims_ref, proof_ref, at, resolved, linking, verdicts, by)
+                        .await
                 })
                 .await?;
             if let Round::Done(outcome, changes) = round {
