@@ -67,9 +67,9 @@ impl Users<'_> {
         }
     }
 
-    /// Where codes for the user of a session go, by factor and masked (`+36*****42`), as the user may see them: read
-    /// anew from the store, for no token has contacts in it (row P18). Sent back by that session, a masked one stands
-    /// for the one it was made of.
+    /// Where codes and links for the user of a session go, or would if they asked for the first one: by factor, and
+    /// masked (`+***42`), as the user may see them. Read anew from the store, for no token has contacts in it (row
+    /// P18). Sent back by that session, a masked one stands for the one it was made of.
     ///
     /// # Errors
     /// `SessionEnded` if user or login method are gone; if the store failed.
@@ -77,7 +77,9 @@ impl Users<'_> {
         let over = || Error::new(ErrorKind::SessionEnded, "the session's user or login method is gone");
         let user = self.load(&session.user_id()).await?.ok_or_else(over)?;
         let listed = self.mfa.desk.factors.contacts(&user, &session.login_id()).ok_or_else(over)?;
-        let emails = listed.emails.into_iter().map(|(factor, list)| (factor, masked(list)));
+        let by_mail = |factor: &FactorId| [FactorId::OTP_EMAIL, FactorId::LINK_EMAIL].contains(factor);
+        let emails = listed.emails.into_iter().filter(|(factor, _)| by_mail(factor));
+        let emails = emails.map(|(factor, list)| (factor, masked(list)));
         let phones = listed.phones.into_iter().map(|(factor, list)| (factor, masked(list)));
         Ok(emails.chain(phones).collect())
     }

@@ -132,7 +132,8 @@ impl Desk {
         // Who may not begin it may not go on with it either; and an access token of an earlier refresh token asks
         // for nothing.
         let begun: Option<Code> = self.kit.db.get(&keys::code(&caller.tenant, flow.as_str())).await?;
-        self.admit_again(caller, claims.as_deref(), begun.as_ref(), false).await?;
+        let completes = begun.as_ref().map(Code::may_complete).unwrap_or_default();
+        self.admit_again(caller, claims.as_deref(), begun.as_ref(), completes).await?;
         let claims = claims.as_deref();
         let sent = self
             .kit
@@ -161,26 +162,25 @@ impl Desk {
         sent.map_err(Refusal::TooMany)
     }
 
-    /// Whether what was allowed when a flow began still is (rows P19, P20).
+    /// Whether what was allowed when a flow began still is, for one at least of the factors that it is to complete
+    /// now (rows P19, P20).
     async fn admit_again(
         &self,
         caller: &Caller,
         claims: Option<&AccessClaims>,
         code: Option<&Code>,
-        by_link: bool,
+        completes: Vec<FactorId>,
     ) -> Result<(), Refusal> {
         let Some(claims) = claims else {
             return match code.filter(|code| code.purpose == Purpose::FirstFactor) {
-                Some(code) => self.admit_first(caller, &code.completes(by_link)).await,
+                Some(_) => self.admit_any(caller, completes).await.map(drop),
                 None => Ok(()),
             };
         };
         let at = self.standpoint(caller, claims).await?;
-        match code.filter(|code| code.user.as_ref() == Some(&at.user.id)) {
-            Some(code) => {
-                let factor = code.completes(by_link);
-                self.admit_destination(caller, &at, claims, &factor, &code.contact).await.map(drop)
-            }
+        let theirs = code.filter(|code| code.user.as_ref() == Some(&at.user.id));
+        match theirs.zip(completes.first()) {
+            Some((code, factor)) => self.admit_destination(caller, &at, claims, factor, &code.contact).await,
             None => Ok(()),
         }
     }
@@ -197,7 +197,7 @@ impl Desk {
         let Some(code) = self.kit.db.get::<Code>(&key).await? else { return restart };
         let factor = code.completes(presented.is_link());
         let claims = caller.session.as_ref().map(|session| session.claims());
-        self.admit_again(caller, claims.as_deref(), Some(&code), presented.is_link()).await?;
+        self.admit_again(caller, claims.as_deref(), Some(&code), vec![factor.clone()]).await?;
         let charged = match self.reserve(caller, claims.as_deref(), &key, presented).await? {
             Ok(charged) => charged,
             Err(refused) => return Ok(Checked::Refused(refused)),

@@ -225,6 +225,12 @@ impl Code {
             (Contact::Phone(_), true) => FactorId::LINK_PHONE,
         }
     }
+
+    /// All that its messages can complete.
+    pub(crate) fn may_complete(&self) -> Vec<FactorId> {
+        let forms = [(self.form.has_code(), false), (self.form.has_link(), true)];
+        forms.into_iter().filter(|(has, _)| *has).map(|(_, by_link)| self.completes(by_link)).collect()
+    }
 }
 
 /// A contact's flows of one purpose in one tenant: raising the generation voids all of them at once,
