@@ -20,7 +20,7 @@ use tower_mfa::{
 
 use crate::{
     hooks::{self, Hooks},
-    settings::{FACTORS, Settings, StoreKind, Wrong},
+    settings::{Settings, StoreKind, Wrong},
     watched::{Failing, MovedClock, WatchedOutbox, WatchedPolicy, WatchedStore},
 };
 
@@ -62,7 +62,7 @@ impl App {
         let mfa = builder.build().map_err(|error| contradiction(&error))?;
         mfa.tenants().create(&TenantId::PUBLIC, None).await?;
 
-        let mut router = routes(&mfa, settings.fresh);
+        let mut router = routes(&mfa, settings.second_factors, settings.fresh);
         if settings.hooks {
             let hooks = Hooks { mfa: mfa.clone(), store, clock, outbox, failing_policy: failing };
             router = router.merge(hooks::routes(hooks));
@@ -85,10 +85,10 @@ fn contradiction(error: &ConfigError) -> Wrong {
     )
 }
 
-fn routes(mfa: &Mfa, age: Duration) -> Router {
+fn routes(mfa: &Mfa, second_factors: Vec<FactorId>, age: Duration) -> Router {
     let required = || MfaLayer::required(mfa.clone());
     let totp = get(me).layer(RequireFactors::one_of([FactorId::TOTP]));
-    let second = Requirement::one_of(FACTORS).excluding_first_factor();
+    let second = Requirement::one_of(second_factors).excluding_first_factor();
     let fresh = get(me).layer(RequireFactors::list(second).max_age(age));
     let full = Router::new()
         .route("/api/me", get(me))

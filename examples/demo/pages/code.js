@@ -28,7 +28,8 @@ export async function code() {
   const { body: info } = await call('PUT', '/auth/mfa/info', {});
   const { next: asked, alreadySetup } = info.factors;
   if (setUp ? alreadySetup.includes(setUp) : !stepUp && asked.length === 0 && rounds.count() < 2) return go(next);
-  const ways = (stepUp || setUp ? [stepUp ?? setUp] : asked).filter((way) => way in WAYS);
+  const wanted = stepUp || setUp ? [stepUp ?? setUp] : asked;
+  const ways = Object.keys(WAYS).filter((way) => wanted.includes(way));
   if (ways.length === 0) {
     shown();
     rounds.clear();
