@@ -38,6 +38,7 @@ mod mounting;
 mod news;
 #[cfg(feature = "sqlite")]
 mod processes;
+mod quotas;
 mod races;
 mod readiness;
 mod refresh;
@@ -54,6 +55,8 @@ mod support;
 mod tenant_rules;
 mod theft;
 mod tokens;
+#[cfg(all(feature = "phone", feature = "sqlite"))]
+mod tolls;
 mod transfer;
 mod vectors;
 mod verdicts;

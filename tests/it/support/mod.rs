@@ -236,11 +236,20 @@ impl TestApp {
         store: impl Store,
         change: impl FnOnce(MfaBuilder) -> MfaBuilder,
     ) -> Self {
+        Self::limited(app, secrets, store, |builder| change(builder.insecure_without_quotas())).await
+    }
+
+    /// The same with its quotas.
+    pub async fn limited(
+        app: AppInfo,
+        secrets: Secrets,
+        store: impl Store,
+        change: impl FnOnce(MfaBuilder) -> MfaBuilder,
+    ) -> Self {
         let (outbox, clock) = (Outbox::new(), HandClock::new());
         let store = Watched::new(store);
         let builder = Mfa::builder(app.clone(), secrets.clone(), store.clone())
             .clock(clock.clone())
-            .insecure_without_quotas()
             .delivery(outbox.clone());
         let mfa = change(builder).build().unwrap();
         // The first call makes the first start's records.
