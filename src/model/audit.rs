@@ -89,6 +89,13 @@ pub enum Audited {
     WrongPassword,
     /// Too many wrong codes: the user's guesses of this factor rest.
     LockedOut,
+    /// The user is told that somebody tries codes in their account: five were wrong, or their guesses rest (row O35).
+    SuspiciousAttempts,
+    /// Somebody signed in by a kind of browser or app that the user hadn't signed in by before.
+    NewDevice,
+    /// A message was not delivered and won't be: no later try can succeed, there were five, or it is too late for it
+    /// (row V02).
+    DeliveryFailed,
     /// A session's user may not have a code sent there, or not use it.
     DestinationRefused,
     /// What was proved is right and may not be used by this session now.
@@ -137,6 +144,8 @@ impl Audited {
             Self::WrongCode
                 | Self::WrongPassword
                 | Self::LockedOut
+                | Self::SuspiciousAttempts
+                | Self::DeliveryFailed
                 | Self::DestinationRefused
                 | Self::FactorRefused
                 | Self::RefreshReuse
@@ -172,6 +181,12 @@ pub enum Cause {
     FactorsChanged,
     /// The account was taken into another one, or deleted.
     UserGone,
+    /// The provider said that no later try can succeed.
+    Refused,
+    /// It was tried five times.
+    TriedOften,
+    /// It came to its end before it could be delivered.
+    TooLate,
 }
 
 /// An event as it is being put together.
