@@ -31,6 +31,8 @@
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
+#[cfg(feature = "smtp")]
+pub use self::smtp::SmtpTransport;
 pub use self::{
     courier::{Courier, EmailTransport, SmsTransport},
     envelope::Envelope,
@@ -50,6 +52,8 @@ mod notice;
 mod outbox;
 mod pending;
 mod sealed;
+#[cfg(feature = "smtp")]
+mod smtp;
 mod template;
 mod words;
 pub(crate) mod worker;

@@ -13,7 +13,10 @@ use std::{
 use tokio::{task::JoinSet, time::Instant};
 
 use super::dispatch::{Dispatch, State};
-use crate::{base::time::Timestamp, store::Key};
+use crate::{
+    base::time::{self, Timestamp},
+    store::Key,
+};
 
 /// How often everything is looked through.
 const ROUND: Duration = Duration::from_secs(5);
@@ -57,9 +60,9 @@ impl Hands {
 /// Sends until it is told to close, or the last handle is gone.
 pub(crate) async fn run(dispatch: Arc<Dispatch>) {
     let (mut hands, mut state) = (Hands::default(), dispatch.state.subscribe());
-    let (mut look_at, mut woken) = (Instant::now(), false);
+    let (mut look_at, mut woken) = (time::of_runtime(), false);
     loop {
-        let now = Instant::now();
+        let now = time::of_runtime();
         let due = now >= look_at;
         if due || woken {
             woken = false;
@@ -100,5 +103,5 @@ pub(crate) async fn run(dispatch: Arc<Dispatch>) {
 fn sooner(look_at: Instant, due: Option<Timestamp>, dispatch: &Dispatch) -> Instant {
     let Some(due) = due else { return look_at };
     let wait = due.since(dispatch.db.now()).max(Duration::from_millis(10));
-    look_at.min(Instant::now() + wait)
+    look_at.min(time::of_runtime() + wait)
 }
