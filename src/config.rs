@@ -4,7 +4,9 @@ use std::{fmt, fs, io::Write as _, path::Path, time::Duration};
 
 use zeroize::Zeroizing;
 
-pub use crate::base::error::ConfigError;
+#[cfg(feature = "http-client")]
+pub use crate::base::http::Reqwest;
+pub use crate::base::{error::ConfigError, http::HttpClient};
 pub use crate::session::{
     cookies::{SameSite, TransferMethod, TransferMethods},
     csrf::AntiCsrf,

@@ -24,14 +24,16 @@ pub use crate::flow::shadow::ShadowCounts;
 use crate::{
     base::{
         error::Error,
+        ident::{FactorId, TenantId},
         time::{self, Timestamp},
     },
+    delivery::{SmsStatus, TwilioStatus},
     factor::Proof,
     flow::{Desk, shadow::Shadow},
     hooks::{self, AnySink, AuditEvent},
     model::{
         Db,
-        audit::{self, Inbox},
+        audit::{self, Audited, Cause, Event, Inbox},
         change::Change,
     },
     session::{Session, feed::Freshness},
@@ -185,6 +187,21 @@ impl Mfa {
             }
         };
         let _late = tokio::time::timeout(patience, told).await;
+    }
+
+    /// Tells operators what a provider said of an SMS: one that failed is an audit event. Nothing else comes of it
+    /// (row V09).
+    ///
+    /// # Errors
+    /// If the store failed.
+    pub async fn sms_status(&self, status: &TwilioStatus) -> Result<(), Error> {
+        if status.status != SmsStatus::Failed {
+            return Ok(());
+        }
+        #[cfg(feature = "tracing")]
+        tracing::warn!(message = status.message, code = status.error_code, "an SMS was not delivered");
+        let event = Event::new(Audited::DeliveryFailed, &TenantId::PUBLIC).cause(Cause::Refused);
+        audit::note(self.db(), event.factor(&FactorId::OTP_PHONE)).await
     }
 
     fn db(&self) -> &Db {

@@ -39,7 +39,9 @@ pub use self::{
     error::DeliveryError,
     notice::Notice,
     outbox::{Outbox, Sent},
+    sms::{HttpSms, SmsSender},
     template::{Message, Templates, Texts},
+    twilio::{SmsStatus, TwilioStatus},
     words::Words,
 };
 
@@ -52,9 +54,12 @@ mod notice;
 mod outbox;
 mod pending;
 mod sealed;
+mod sms;
 #[cfg(feature = "smtp")]
 mod smtp;
+pub(crate) mod telling;
 mod template;
+mod twilio;
 mod words;
 pub(crate) mod worker;
 

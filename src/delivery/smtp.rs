@@ -79,7 +79,7 @@ enum Tls {
     /// From the first byte (RFC 8314).
     Implicit(TlsParameters),
     /// Asked for, and nothing else is said without it.
-    StartTls(TlsParameters),
+    Upgraded(TlsParameters),
     No,
 }
 
@@ -105,7 +105,7 @@ impl SmtpTransport {
     /// As [`relay`](SmtpTransport::relay), which is the better choice where the server knows both: what is said before
     /// TLS isn't protected.
     pub fn starttls_relay(host: &str, from: &str) -> Result<Self, ConfigError> {
-        let tls = Tls::StartTls(parameters(host, &[])?);
+        let tls = Tls::Upgraded(parameters(host, &[])?);
         Self::new(host, 587, tls, from)
     }
 
@@ -152,7 +152,7 @@ impl SmtpTransport {
         self.roots.push(certificate.ok_or_else(|| ConfigError::one("not a certificate in PEM form"))?);
         self.tls = match self.tls {
             Tls::Implicit(_) => Tls::Implicit(parameters(&self.host, &self.roots)?),
-            Tls::StartTls(_) => Tls::StartTls(parameters(&self.host, &self.roots)?),
+            Tls::Upgraded(_) => Tls::Upgraded(parameters(&self.host, &self.roots)?),
             Tls::No => Tls::No,
         };
         Ok(self)
@@ -194,11 +194,11 @@ impl SmtpTransport {
         let (server, hello) = ((self.host.as_str(), self.port), ClientId::default());
         let implicit = match &self.tls {
             Tls::Implicit(tls) => Some(tls.clone()),
-            Tls::StartTls(_) | Tls::No => None,
+            Tls::Upgraded(_) | Tls::No => None,
         };
         let connecting = AsyncSmtpConnection::connect_tokio1(server, Some(CONNECT), &hello, implicit, None);
         let mut connection = connecting.await?;
-        if let Tls::StartTls(tls) = &self.tls {
+        if let Tls::Upgraded(tls) = &self.tls {
             connection.starttls(tls.clone(), &hello).await?;
         }
         if let (Some(credentials), true) = (&self.credentials, connection.is_encrypted()) {

@@ -39,7 +39,7 @@ const TO_DESTINATION: [Quota; 3] = [
 const BY_USER: [Quota; 1] = [Quota::new(10, Duration::from_secs(HOUR))];
 const BY_PEER: [Quota; 1] = [Quota::new(20, Duration::from_secs(HOUR))];
 /// How long a budget of guesses is kept after the last one.
-const BUDGET_LIFE: Duration = Duration::from_secs(90 * 24 * HOUR);
+pub(super) const BUDGET_LIFE: Duration = Duration::from_secs(90 * 24 * HOUR);
 
 /// What a code was begun for, as the caller is told.
 #[derive(Debug)]
@@ -223,7 +223,7 @@ impl Desk {
         if let Some(session) = &code.session {
             event = event.session(session);
         }
-        audit::note(&self.kit.db, event.peer(caller.request.peer)).await
+        self.note_wrong_guess(caller, code, &budget(code), event.peer(caller.request.peer)).await
     }
 
     /// Charges a guess, in a commit of its own, before it is compared (rows O04, O06). The flow as charged,
@@ -317,6 +317,11 @@ impl Desk {
 
     /// Reserves a send, in the batch of the code (row O27).
     async fn take_send(&self, tx: &mut Tx, caller: &Caller, contact: &Contact) -> Result<Send, Error> {
+        // Whoever has no session is told nothing of how much waits (row V10).
+        if self.courier.is_full(&caller.tenant) {
+            let wait = RetryAfter(Duration::from_secs(MINUTE));
+            return Ok(if caller.session.is_some() { Send::TooMany(wait) } else { Send::Silent });
+        }
         if !self.kit.config.limits {
             return Ok(Send::Yes);
         }

@@ -35,6 +35,7 @@ pub(crate) mod rotate;
 pub(crate) mod second;
 pub(crate) mod shadow;
 pub(crate) mod sign_in;
+mod suspicious;
 
 /// The parts every step needs. Behind one `Arc`, so that a step may outlive its caller.
 pub(crate) struct Desk {

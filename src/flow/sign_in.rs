@@ -14,10 +14,11 @@ use crate::{
         payload::Payload,
     },
     claim::MfaClaim,
+    delivery::Notice,
     factor::Proof,
     hooks::{FactorCompleted, Happened, SessionCreated, UserCreated},
     model::{
-        Staged, TAKEN, Tx,
+        Staged, TAKEN, Tx, agents,
         audit::{self, Audited, Cause, Event},
         change::Change,
         epoch::Standing,
@@ -249,6 +250,11 @@ impl Desk {
         let what = if row.is_half() { Audited::PartlySignedIn } else { Audited::SignedIn };
         let event = Event::new(what, tenant).user(&user.id).session(handle).factor(&proof.factor);
         audit::stage(&mut tx, event.peer(caller.request.peer))?;
+        if agents::note(&mut tx, &user.id, caller.request.user_agent.as_deref()).await? {
+            let event = Event::new(Audited::NewDevice, tenant).user(&user.id).session(handle);
+            audit::stage(&mut tx, event.peer(caller.request.peer))?;
+            self.courier.tell(&mut tx, tenant, user, |to| Notice::NewDevice { to })?;
+        }
         let (created, met) = (candidate.new.is_some(), !row.is_half());
         let done = Completed { user: user.clone(), created, met, opened, tokens };
         tx.commit(Round::Done(Outcome::Done(Box::new(done)), changes))

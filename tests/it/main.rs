@@ -31,6 +31,8 @@ mod hooks;
 mod keys;
 mod layer;
 mod leaving;
+#[cfg(feature = "smtp")]
+mod mail;
 mod mixup;
 mod mount;
 mod mounting;
