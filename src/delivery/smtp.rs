@@ -4,7 +4,7 @@
 //! middle of a message, and the next message would read the answers to the one before.
 
 use std::{
-    fmt,
+    fmt, io,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
@@ -127,7 +127,7 @@ impl SmtpTransport {
     /// Another port.
     pub fn port(mut self, port: u16) -> Self {
         self.port = port;
-        self
+        self.changed()
     }
 
     /// Who the app is to the server.
@@ -139,7 +139,7 @@ impl SmtpTransport {
             return Err(ConfigError::one("credentials for a mail server need TLS"));
         }
         self.credentials = Some(Credentials::new(user.to_owned(), password.expose().clone()));
-        Ok(self)
+        Ok(self.changed())
     }
 
     /// Trusts another root certificate, as PEM, beside the system's: for a private authority.
@@ -155,7 +155,13 @@ impl SmtpTransport {
             Tls::Upgraded(_) => Tls::Upgraded(parameters(&self.host, &self.roots)?),
             Tls::No => Tls::No,
         };
-        Ok(self)
+        Ok(self.changed())
+    }
+
+    /// A connection that was made otherwise isn't this one's: clones share them.
+    fn changed(mut self) -> Self {
+        self.idle = Arc::default();
+        self
     }
 
     /// The message as it is sent. Headers are made of the canonical address and of what the crate made (row V07).
@@ -320,11 +326,23 @@ fn refused(error: lettre::transport::smtp::Error) -> DeliveryError {
 fn reason(what: &str, error: &lettre::transport::smtp::Error) -> String {
     match error.status() {
         Some(code) => format!("{what}: smtp {code}"),
-        None if error.is_tls() => format!("{what}: tls"),
+        None if error.is_tls() || is_garbled(error) => format!("{what}: tls"),
         None if error.is_timeout() => format!("{what}: timeout"),
         None if error.is_client() => format!("{what}: the server lacks what is required"),
         None => what.to_owned(),
     }
+}
+
+/// How a handshake that failed comes out of the stream.
+fn is_garbled(error: &lettre::transport::smtp::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if cause.downcast_ref::<io::Error>().is_some_and(|cause| cause.kind() == io::ErrorKind::InvalidData) {
+            return true;
+        }
+        source = cause.source();
+    }
+    false
 }
 
 const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";

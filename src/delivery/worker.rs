@@ -64,7 +64,8 @@ pub(crate) async fn run(dispatch: Arc<Dispatch>) {
     loop {
         let now = time::of_runtime();
         let due = now >= look_at;
-        if due || woken {
+        // Whoever has enough at hand needn't look for more.
+        if due || (woken && hands.next.len() < AT_ONCE) {
             woken = false;
             let since = (!due).then(|| dispatch.db.now() - RECENT);
             let look = dispatch.look(since, &hands.known).await;

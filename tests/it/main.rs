@@ -50,6 +50,8 @@ mod schedules;
 mod seed;
 mod seen;
 mod sessions;
+#[cfg(feature = "http-client")]
+mod sms;
 mod spy;
 mod step_up;
 mod support;
