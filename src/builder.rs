@@ -13,7 +13,7 @@ use crate::{
         AntiCsrf, AppInfo, Config, FactorChanges, Lifetimes, Passwordless, SameSite, Secrets, SendLimits,
         SigningAlg, TransferMethods, TrustedProxies,
     },
-    delivery::{AnyDelivery, Delivery, worker::Courier},
+    delivery::{AnyDelivery, Delivery, dispatch::Dispatch},
     engine::Mfa,
     factor::{
         Factors,
@@ -379,6 +379,8 @@ impl MfaBuilder {
         // Without delivery there are no codes either: nothing is ever staged.
         let delivery = self.delivery.unwrap_or_else(|| AnyDelivery::new(crate::delivery::Outbox::new()));
         let (clock, seals) = (self.own_clock, Arc::clone(&sealer));
+        let website = config.app.websites.first().map_or("", |website| website.host());
+        let names = (config.app.name.clone(), website.to_owned());
         let kit =
             Kit::new(db.clone(), Arc::clone(&config), seals, refresh, self.seen, clock, factors.usable());
         validators.push(Arc::new(MfaSatisfied::new()));
@@ -392,7 +394,7 @@ impl MfaBuilder {
             validators: validators.into(),
             factors: Arc::new(factors),
             otp: Otp::new(check::otp_settings(&config), peppers),
-            courier: Arc::new(Courier::new(db, sealer, delivery).map_err(wrong)?),
+            courier: Arc::new(Dispatch::new(db, sealer, delivery, names).map_err(wrong)?),
             peer: self.peer,
             hooks: self.hooks,
             #[cfg(feature = "password")]

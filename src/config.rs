@@ -10,7 +10,9 @@ pub use self::{
     passwordless::{FlowType, Passwordless},
     sends::SendLimits,
 };
-pub use crate::base::error::ConfigError;
+#[cfg(feature = "http-client")]
+pub use crate::base::http::Reqwest;
+pub use crate::base::{error::ConfigError, http::HttpClient};
 pub use crate::session::{
     cookies::{SameSite, TransferMethod, TransferMethods},
     csrf::AntiCsrf,

@@ -26,14 +26,16 @@ pub use crate::flow::shadow::ShadowCounts;
 use crate::{
     base::{
         error::Error,
+        ident::{FactorId, TenantId},
         time::{self, Timestamp},
     },
+    delivery::{SmsStatus, TwilioStatus},
     factor::Proof,
     flow::{Desk, shadow::Shadow},
     hooks::{self, AnySink, AuditEvent},
     model::{
         Db,
-        audit::{self, Inbox},
+        audit::{self, Audited, Cause, Event, Inbox},
         change::Change,
     },
     session::{Session, feed::Freshness},
@@ -161,6 +163,11 @@ impl Mfa {
             audit_dropped: count(&told.dropped),
             audit_failed: count(&told.failed),
             hooks_failed: count(&told.hooks_failed),
+            notices_delivered: count(&self.desk.courier.counts.delivered),
+            notices_failed: count(&self.desk.courier.counts.given_up),
+            delivery_failures: count(&self.desk.courier.counts.failed_tries),
+            deliveries_under_way: count(&self.desk.courier.counts.under_way),
+            notices_waiting: self.desk.courier.waiting(),
             feed_reads: count(&kit.feed_counts.reads),
             feed_failures: count(&kit.feed_counts.failures),
             served_stale: count(&kit.feed_counts.served_stale),
@@ -178,17 +185,33 @@ impl Mfa {
         reads && !kit.is_skewed() && kit.keys.current().signing(now).is_some()
     }
 
-    /// Takes no new work, and waits for what is under way, and for the audit sink and the hooks to hear of it, at
-    /// most 30 s each.
+    /// Takes no new work, and waits for what is under way, messages included, and for the audit sink and the hooks to
+    /// hear of it, at most 30 s each. Messages that weren't begun are left to other processes, or to the next start.
     pub async fn shutdown(&self) {
         let patience = Duration::from_secs(30);
         self.desk.kit.tasks.drain(patience).await;
+        self.desk.courier.close(patience).await;
         let told = async {
             while self.db().trail.counts.waiting.load(Ordering::SeqCst) > 0 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
         let _late = tokio::time::timeout(patience, told).await;
+    }
+
+    /// Tells operators what a provider said of an SMS: one that failed is an audit event. Nothing else comes of it
+    /// (row V09).
+    ///
+    /// # Errors
+    /// If the store failed.
+    pub async fn sms_status(&self, status: &TwilioStatus) -> Result<(), Error> {
+        if status.status != SmsStatus::Failed {
+            return Ok(());
+        }
+        #[cfg(feature = "tracing")]
+        tracing::warn!(message = status.message, code = status.error_code, "an SMS was not delivered");
+        let event = Event::new(Audited::DeliveryFailed, &TenantId::PUBLIC).cause(Cause::Refused);
+        audit::note(self.db(), event.factor(&FactorId::OTP_PHONE)).await
     }
 
     fn db(&self) -> &Db {
@@ -233,6 +256,16 @@ pub struct Counters {
     pub audit_failed: u64,
     /// How often a hook did after the commit, or an end of a session found no room among those that waited.
     pub hooks_failed: u64,
+    /// Messages that were delivered.
+    pub notices_delivered: u64,
+    /// Messages that were given up: each is an audit event as well.
+    pub notices_failed: u64,
+    /// Tries to deliver one that failed.
+    pub delivery_failures: u64,
+    /// Tries under way now, at most 64.
+    pub deliveries_under_way: u64,
+    /// Messages that wait, of every process, as of the last look at the queue.
+    pub notices_waiting: u64,
     /// How often the change feed was read completely.
     pub feed_reads: u64,
     /// How often it could not be read.

@@ -3,7 +3,7 @@
 //! | | what it is for | when | if it fails |
 //! |---|---|---|---|
 //! | [`Hooks::opts_in`] | a question: is this completed factor asked of its user from now on? | before the commit of the completion; the answer is written *with* it | nothing is completed: 503 |
-//! | [`Hooks::on_user_created`], [`on_session_created`](Hooks::on_session_created), [`on_factor_completed`](Hooks::on_factor_completed), [`on_token_theft`](Hooks::on_token_theft) | the app's own follow-up | after the commit, before the answer, which waits for at most 5 s | it is counted and logged, and what happened stays so |
+//! | [`Hooks::on_user_created`], [`on_session_created`](Hooks::on_session_created), [`on_factor_completed`](Hooks::on_factor_completed), [`on_token_theft`](Hooks::on_token_theft), [`on_suspicious_attempts`](Hooks::on_suspicious_attempts) | the app's own follow-up | after the commit, before the answer, which waits for at most 5 s | it is counted and logged, and what happened stays so |
 //! | [`Hooks::on_session_ended`] | closing sockets, clearing caches | after the commit, beside the requests; nobody waits | the same |
 //! | [`AuditSink::record`] | a trail outside of the store, alarms | after the commit, beside the requests; nobody waits | the same; the trail in the store has the event |
 //!
@@ -123,6 +123,18 @@ pub trait Hooks: Send + Sync + 'static {
         ready(Ok(()))
     }
 
+    /// Somebody who passed the first factor entered five wrong codes in a row, or so many that guesses rest now (row
+    /// O35). The user is told by mail already.
+    ///
+    /// # Errors
+    /// Counted and logged.
+    fn on_suspicious_attempts(
+        &self,
+        _e: &SuspiciousAttempts<'_>,
+    ) -> impl Future<Output = Result<(), BoxError>> + Send {
+        ready(Ok(()))
+    }
+
     /// Sessions ended: by a sign-out, a revocation, theft, a change of factors, or for another one. Not those
     /// whose time ran out unnoticed.
     ///
@@ -200,6 +212,22 @@ pub struct TokenTheft<'a> {
     pub age: Duration,
 }
 
+/// Somebody who passed the first factor tries codes.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct SuspiciousAttempts<'a> {
+    /// Whose account it is.
+    pub user: &'a UserId,
+    /// Where.
+    pub tenant: &'a TenantId,
+    /// The factor whose codes were wrong.
+    pub factor: &'a FactorId,
+    /// Whether guesses are refused for a while now.
+    pub resting: bool,
+    /// Who sent the request, by the app's own reckoning.
+    pub peer: Option<IpAddr>,
+}
+
 /// Something that happened.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Happened<'a> {
@@ -208,6 +236,7 @@ pub(crate) enum Happened<'a> {
     FactorCompleted(FactorCompleted<'a>),
     TokenTheft(TokenTheft<'a>),
     SessionEnded(&'a Ending),
+    SuspiciousAttempts(SuspiciousAttempts<'a>),
 }
 
 impl Happened<'_> {
@@ -219,6 +248,7 @@ impl Happened<'_> {
             Self::FactorCompleted(_) => "on_factor_completed",
             Self::TokenTheft(_) => "on_token_theft",
             Self::SessionEnded(_) => "on_session_ended",
+            Self::SuspiciousAttempts(_) => "on_suspicious_attempts",
         }
     }
 }
@@ -316,6 +346,7 @@ impl<H: Hooks> Erased for H {
             Happened::FactorCompleted(e) => Box::pin(self.on_factor_completed(e)),
             Happened::TokenTheft(e) => Box::pin(self.on_token_theft(e)),
             Happened::SessionEnded(e) => Box::pin(self.on_session_ended(e)),
+            Happened::SuspiciousAttempts(e) => Box::pin(self.on_suspicious_attempts(e)),
         }
     }
 }

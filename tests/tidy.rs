@@ -56,10 +56,14 @@ const EDGE_CRATES: [&str; 7] =
     ["http", "http_body", "http_body_util", "axum_core", "tower", "tower_http", "pin_project_lite"];
 /// Who below floor 6 names `http` all the same, and how: the one reader and writer of tokens, the one that
 /// tells who sent a request, and the signature of the closure that the app hands in for that.
-const HTTP_BELOW: [(&str, Option<&str>); 4] = [
+const HTTP_BELOW: [(&str, Option<&str>); 7] = [
     ("session/transport.rs", None),
     ("session/transport/write.rs", None),
     ("session/peer.rs", None),
+    // The seam for requests of the crate's own, its client, and the provider that speaks through it.
+    ("base/http.rs", None),
+    ("base/http/reqwest.rs", None),
+    ("delivery/sms.rs", None),
     ("builder.rs", Some("peer: impl Fn(&http::Extensions, &http::HeaderMap) -> Option<IpAddr>")),
 ];
 const CLOCKS: [&str; 4] = ["SystemTime::now", "Instant::now", "UNIX_EPOCH.elapsed", "OffsetDateTime::now"];

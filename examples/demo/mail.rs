@@ -8,8 +8,8 @@ use std::{
 use serde::Serialize;
 use tower_mfa::{
     Clock as _,
-    delivery::{Delivery, DeliveryError, Notice, Templates as _, Texts},
-    ident::{Contact, SystemClock, TenantId},
+    delivery::{Delivery, DeliveryError, Envelope, Notice, Templates as _, Texts},
+    ident::{Contact, SystemClock},
 };
 
 /// Where messages end up. A clone shares them.
@@ -47,8 +47,8 @@ impl Mailbox {
 }
 
 impl Delivery for Mailbox {
-    async fn deliver(&self, tenant: &TenantId, notice: &Notice) -> Result<(), DeliveryError> {
-        let message = self.texts.message(tenant, notice);
+    async fn deliver(&self, envelope: &Envelope, notice: &Notice) -> Result<(), DeliveryError> {
+        let message = self.texts.message(&envelope.tenant, notice);
         let sent = Sent {
             by: match notice.to() {
                 Contact::Email(_) => "email",

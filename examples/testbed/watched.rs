@@ -12,7 +12,7 @@ use std::{
 
 use tower_mfa::{
     Clock, MfaPolicy, PolicyContext, Requirements,
-    delivery::{Delivery, DeliveryError, Notice, Outbox},
+    delivery::{Delivery, DeliveryError, Envelope, Notice, Outbox},
     ident::{SystemClock, TenantId, Timestamp},
     policy::{AnyPolicy, PolicyError},
     store::{AnyStore, Batch, Commit, Key, Record, Row, Scan, Store, StoreError},
@@ -136,8 +136,8 @@ pub(crate) struct WatchedOutbox {
 }
 
 impl Delivery for WatchedOutbox {
-    async fn deliver(&self, tenant: &TenantId, notice: &Notice) -> Result<(), DeliveryError> {
-        self.kept.deliver(tenant, notice).await?;
+    async fn deliver(&self, envelope: &Envelope, notice: &Notice) -> Result<(), DeliveryError> {
+        self.kept.deliver(envelope, notice).await?;
         self.sent.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }

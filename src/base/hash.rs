@@ -50,6 +50,21 @@ pub(crate) fn mac(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
     out
 }
 
+/// HMAC-SHA-256 as others spell it: over the data as it is.
+pub(crate) fn hmac_sha256(key: &[u8], data: &[u8]) -> [u8; 32] {
+    let mut out = [0; 32];
+    out.copy_from_slice(hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), data).as_ref());
+    out
+}
+
+/// HMAC-SHA-1, for those who sign by nothing better.
+pub(crate) fn hmac_sha1(key: &[u8], data: &[u8]) -> [u8; 20] {
+    let mut out = [0; 20];
+    let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, key);
+    out.copy_from_slice(hmac::sign(&key, data).as_ref());
+    out
+}
+
 /// A key of its own for one purpose, derived from a root key (HKDF-SHA-256, RFC 5869).
 pub(crate) fn derive(root: &[u8; 32], purpose: &str) -> Zeroizing<[u8; 32]> {
     struct Len;

@@ -1,9 +1,10 @@
-//! Floor 0: the words everything else is written in. Knows no store, no user record, no HTTP.
+//! Floor 0: the words everything else is written in. Knows no store, no user record, no HTTP but for one seam.
 
 pub(crate) mod contact;
 pub(crate) mod error;
 pub(crate) mod failpoint;
 pub(crate) mod hash;
+pub(crate) mod http;
 pub(crate) mod ident;
 pub(crate) mod json;
 pub(crate) mod payload;

@@ -211,6 +211,11 @@ pub(crate) fn monotonic() -> Instant {
     Instant::now()
 }
 
+/// A point on the runtime's own clock, by which it sleeps.
+pub(crate) fn of_runtime() -> tokio::time::Instant {
+    tokio::time::Instant::now()
+}
+
 fn wall() -> i64 {
     match SystemTime::now().duration_since(UNIX_EPOCH) {
         Ok(since) => millis(since),

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{Delivery, DeliveryError, Notice};
+use super::{Delivery, DeliveryError, Envelope, Notice};
 use crate::base::{contact::Contact, ident::TenantId, secret::Secret};
 
 /// Keeps the newest 10 000 notices; a clone shares them. Not for production: nothing is sent, and codes
@@ -32,6 +32,8 @@ pub struct Outbox {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Sent {
+    /// Its [`Envelope::id`]: the same if it came twice.
+    pub id: String,
     /// The tenant it came from.
     pub tenant: TenantId,
     /// The notice.
@@ -83,7 +85,7 @@ impl fmt::Debug for Outbox {
 }
 
 impl Delivery for Outbox {
-    async fn deliver(&self, tenant: &TenantId, notice: &Notice) -> Result<(), DeliveryError> {
+    async fn deliver(&self, envelope: &Envelope, notice: &Notice) -> Result<(), DeliveryError> {
         if self.prints {
             // A terminal that went away is no reason to fail.
             let _ = writeln!(io::stderr(), "{}", line(notice));
@@ -92,7 +94,11 @@ impl Delivery for Outbox {
         if kept.len() >= LIMIT {
             kept.pop_front();
         }
-        kept.push_back(Sent { tenant: tenant.clone(), notice: notice.clone() });
+        kept.push_back(Sent {
+            id: envelope.id.clone(),
+            tenant: envelope.tenant.clone(),
+            notice: notice.clone(),
+        });
         Ok(())
     }
 }
@@ -127,17 +133,17 @@ mod tests {
 
     #[tokio::test]
     async fn keeps_by_contact_and_is_bounded() {
-        let (outbox, tenant) = (Outbox::new(), TenantId::PUBLIC);
+        let (outbox, envelope) = (Outbox::new(), Envelope::sample());
         let (alice, bob) =
             (Contact::parse("a@shop.example").unwrap(), Contact::parse("b@shop.example").unwrap());
         for (to, code) in [("a@shop.example", "1"), ("b@shop.example", "2"), ("A@shop.example", "3")] {
-            outbox.clone().deliver(&tenant, &notice(to, code)).await.unwrap();
+            outbox.clone().deliver(&envelope, &notice(to, code)).await.unwrap();
         }
         assert_eq!((outbox.count_to(&alice), outbox.count_to(&bob)), (2, 1));
         assert_eq!(outbox.last_to(&alice).unwrap().notice.code().unwrap().expose(), "3");
         assert_eq!(outbox.messages().len(), 3);
         for n in 0..LIMIT {
-            outbox.deliver(&tenant, &notice("c@shop.example", &n.to_string())).await.unwrap();
+            outbox.deliver(&envelope, &notice("c@shop.example", &n.to_string())).await.unwrap();
         }
         assert_eq!((outbox.messages().len(), outbox.count_to(&alice)), (LIMIT, 0));
     }

@@ -27,9 +27,12 @@ impl Notice {
                 Self::PasswordReset { valid_for, .. } | Self::EmailVerification { valid_for, .. } => {
                     members.insert("validFor".to_owned(), millis(*valid_for));
                 }
-                Self::SuspiciousAttempts { factor, .. } => {
+                Self::SuspiciousAttempts { factor, .. }
+                | Self::FactorAdded { factor, .. }
+                | Self::FactorRemoved { factor, .. } => {
                     members.insert("factor".to_owned(), json!(factor));
                 }
+                Self::NewDevice { .. } => {}
             }
         }
         let sealed = Secret::new(value.to_string());
@@ -70,6 +73,9 @@ fn read(members: &Map<String, Value>) -> Option<Notice> {
             Notice::EmailVerification { to, link: secret("link")?, valid_for: valid_for()? }
         }
         "SuspiciousAttempts" => Notice::SuspiciousAttempts { to, factor: factor()? },
+        "FactorAdded" => Notice::FactorAdded { to, factor: factor()? },
+        "FactorRemoved" => Notice::FactorRemoved { to, factor: factor()? },
+        "NewDevice" => Notice::NewDevice { to },
         _ => return None,
     })
 }
@@ -112,7 +118,10 @@ mod tests {
             sign_in(Some("999999"), Some("https://shop.example/"), "+36301111142", false),
             Notice::PasswordReset { to: to.clone(), link: secret("https://shop.example/r"), valid_for },
             Notice::EmailVerification { to: to.clone(), link: secret("https://shop.example/v"), valid_for },
-            Notice::SuspiciousAttempts { to, factor: FactorId::TOTP },
+            Notice::SuspiciousAttempts { to: to.clone(), factor: FactorId::TOTP },
+            Notice::FactorAdded { to: to.clone(), factor: FactorId::OTP_PHONE },
+            Notice::FactorRemoved { to: to.clone(), factor: FactorId::PASSWORD },
+            Notice::NewDevice { to },
         ]
     }
 

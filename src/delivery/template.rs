@@ -1,17 +1,24 @@
 //! The words of a message. Pure: a notice in, a text out.
 //!
 //! Only values that the crate or the configuration made go into a text (row O33): a code, a link, a time,
-//! the app's name. What users typed never does.
+//! the app's name and the app's own sentences. What users typed never does.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc};
 
-use super::Notice;
+use super::{Notice, Words, words::english};
 use crate::base::{contact::Contact, ident::TenantId, secret::Secret};
 
 /// Turns notices into words. [`Texts`] are the ones that come with the crate.
+/// A closure is one, too: [`Texts::reword`] does for other words, a closure or a type for another form.
 pub trait Templates: Send + Sync + 'static {
     /// The message for a notice: a mail for an address, a short text for a number.
     fn message(&self, tenant: &TenantId, notice: &Notice) -> Message;
+}
+
+impl<F: Fn(&TenantId, &Notice) -> Message + Send + Sync + 'static> Templates for F {
+    fn message(&self, tenant: &TenantId, notice: &Notice) -> Message {
+        self(tenant, notice)
+    }
 }
 
 /// What is sent.
@@ -45,7 +52,7 @@ impl fmt::Debug for Message {
     }
 }
 
-/// The default texts, in English.
+/// The texts that come with the crate: English, or the app's own sentences in the same form.
 ///
 /// ```
 /// use std::time::Duration;
@@ -66,20 +73,35 @@ impl fmt::Debug for Message {
 /// assert_eq!(message.subject, "Your code for Corner Shop");
 /// assert!(message.text.expose().contains("123456"));
 /// assert!(!message.subject.contains("123456"));
+///
+/// // Other words for one notice, another language for one tenant; the rest stays as it is.
+/// let texts = Texts::new("Corner Shop").reword(|tenant, notice, words| {
+///     if let (Notice::SignInCode { .. }, "berlin") = (notice, tenant.as_str()) {
+///         words.language = "de".to_owned();
+///         words.subject = "Ihr Code für den Laden".to_owned();
+///         words.lead = "Mit diesem Code melden Sie sich an:".to_owned();
+///     }
+/// });
+/// let berlin: TenantId = "berlin".parse()?;
+/// assert_eq!(texts.message(&berlin, &notice).subject, "Ihr Code für den Laden");
+/// assert_eq!(texts.message(&TenantId::PUBLIC, &notice).subject, "Your code for Corner Shop");
 /// # Ok::<(), tower_mfa::ident::ParseError>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Texts {
     app: String,
     host: Option<String>,
+    reword: Option<Arc<Reword>>,
 }
+
+type Reword = dyn Fn(&TenantId, &Notice, &mut Words) + Send + Sync;
 
 impl Texts {
     /// Texts that call the app by this name. Control characters are dropped, and what exceeds 64
     /// characters.
     pub fn new(app_name: &str) -> Self {
         let app: String = app_name.chars().filter(|c| !c.is_control()).take(64).collect();
-        Self { app: app.trim().to_owned(), host: None }
+        Self { app: app.trim().to_owned(), host: None, reword: None }
     }
 
     /// Ends each SMS that has a code with the line that binds the code to the website's host: phones then
@@ -90,143 +112,96 @@ impl Texts {
         self
     }
 
-    fn words(&self, notice: &Notice) -> Words {
-        let app = &self.app;
-        match notice {
-            Notice::SignInCode { valid_for, first_factor, code, link, .. } => {
-                let what = match (code, link) {
-                    (Some(_), None) => "code",
-                    (None, _) => "link",
-                    (Some(_), Some(_)) => "code and link",
-                };
-                let plural = code.is_some() && link.is_some();
-                let goal = if *first_factor { "sign in to" } else { "finish signing in to" };
-                let (works, it) = if plural { ("work", "them") } else { ("works", "it") };
-                Words {
-                    subject: format!("Your {what} for {app}"),
-                    lead: format!("Use this {what} to {goal} {app}."),
-                    button: "Sign in",
-                    validity: Some(format!(
-                        "The {what} {works} once, for {}. Never pass {it} on to anyone, not even to us.",
-                        spoken(*valid_for)
-                    )),
-                    end: match first_factor {
-                        true => "If you didn't ask for this message, you can ignore it.".to_owned(),
-                        false => "If you aren't signing in right now, somebody else may know your \
-                                  password: please change it."
-                            .to_owned(),
-                    },
-                }
-            }
-            Notice::PasswordReset { valid_for, .. } => Words {
-                subject: format!("Set a new password for {app}"),
-                lead: format!("Open this link to set a new password for {app}."),
-                button: "Set a new password",
-                validity: Some(format!("The link works once, for {}.", spoken(*valid_for))),
-                end: "If you didn't ask for it, ignore this message: your password stays as it is."
-                    .to_owned(),
-            },
-            Notice::EmailVerification { valid_for, .. } => Words {
-                subject: format!("Confirm your e-mail address for {app}"),
-                lead: format!("Open this link to confirm your e-mail address for {app}."),
-                button: "Confirm",
-                validity: Some(format!("The link works once, for {}.", spoken(*valid_for))),
-                end: "If you have no account there, ignore this message.".to_owned(),
-            },
-            Notice::SuspiciousAttempts { .. } => Words {
-                subject: format!("Wrong codes for your account at {app}"),
-                lead: format!(
-                    "Somebody got past the first step of signing in to your account at {app}, and then \
-                     entered wrong codes several times."
-                ),
-                button: "",
-                validity: None,
-                end: "If that wasn't you, somebody may know your password: please change it.".to_owned(),
-            },
-        }
+    /// Other words: the closure changes the sentences that it wants to, by tenant and by notice. It has no say in
+    /// where the code and the link stand, nor in how they are escaped.
+    pub fn reword(mut self, reword: impl Fn(&TenantId, &Notice, &mut Words) + Send + Sync + 'static) -> Self {
+        self.reword = Some(Arc::new(reword));
+        self
     }
 
-    fn mail(&self, notice: &Notice) -> Message {
-        let words = self.words(notice);
+    fn mail(&self, words: &Words, notice: &Notice) -> Message {
         let code = notice.code().map_or("", |code| code.expose().as_str());
         let link = notice.link().map_or("", |link| link.expose().as_str());
         let paragraphs = [
-            "Hello,",
+            &words.greeting,
             &words.lead,
             &indented(code),
             &indented(link),
-            words.validity.as_deref().unwrap_or_default(),
+            &words.validity,
             &words.end,
-            &self.app,
+            &words.signature,
         ];
-        let text: Vec<&str> = paragraphs.into_iter().filter(|text| !text.is_empty()).collect();
+        let text: Vec<&str> =
+            paragraphs.into_iter().filter(|text| !text.is_empty()).map(String::as_str).collect();
         let text = text.join("\n\n") + "\n";
-        Message::new(&words.subject, text).html(self.html(&words, code, link))
+        // One line: a header has no other.
+        let subject: String = words.subject.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        Message::new(&subject, text).html(html(words, &subject, code, link))
     }
 
-    fn html(&self, words: &Words, code: &str, link: &str) -> String {
-        let mut body = format!("<p>Hello,</p><p>{}</p>", escaped(&words.lead));
-        if !code.is_empty() {
-            body +=
-                &format!("<p style=\"font:bold 28px monospace;letter-spacing:4px\">{}</p>", escaped(code));
-        }
-        if !link.is_empty() {
-            let link = escaped(link);
-            body += &format!("<p><a href=\"{link}\">{}</a></p><p>{link}</p>", words.button);
-        }
-        if let Some(validity) = &words.validity {
-            body += &format!("<p>{}</p>", escaped(validity));
-        }
-        body += &format!("<p>{}</p><p>{}</p>", escaped(&words.end), escaped(&self.app));
-        format!(
-            "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{}</title></head>\
-             <body style=\"font:16px sans-serif;max-width:34em;margin:2em auto\">{body}</body></html>",
-            escaped(&words.subject)
-        )
-    }
-
-    /// One SMS where there is a code alone: 160 characters that need no other alphabet than GSM 7-bit.
-    fn sms(&self, notice: &Notice) -> Message {
-        let app = gsm(&self.app);
-        let code = notice.code().map(|code| code.expose().as_str());
-        let link = notice.link().map(|link| link.expose().as_str());
-        let text = match (code, link) {
-            (Some(code), None) => {
-                let end = match &self.host {
-                    Some(host) => format!("\n\n@{host} #{code}"),
-                    None => String::new(),
-                };
-                let said = |app: &str| format!("{code} is your code{app}. Never pass it on to anyone.");
-                // A name or a host may be too long for what must fit: the name goes first.
-                [said(&format!(" for {app}")) + &end, said("") + &end]
-                    .into_iter()
-                    .find(|text| text.len() <= SMS)
-                    .unwrap_or_else(|| said(""))
-            }
-            (Some(code), Some(link)) => format!("{code} is your code for {app}. Or open {link}"),
-            (None, Some(link)) => format!("Open this link for {app}: {link}"),
-            (None, None) => format!("{app}: wrong codes for your account. Not you? Change your password."),
+    /// One SMS where there is a code alone: 160 characters of the GSM alphabet.
+    fn sms(&self, words: &Words, notice: &Notice) -> Message {
+        let code = notice.code().map_or("", |code| code.expose().as_str());
+        let link = notice.link().map_or("", |link| link.expose().as_str());
+        let said = |words: &Words| {
+            let parts = [&gsm(&words.sms_before), code, &gsm(&words.sms_after), link];
+            let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+            parts.join(" ")
         };
-        Message::new("", text)
+        if code.is_empty() || !link.is_empty() {
+            return Message::new("", said(words));
+        }
+        let end = match &self.host {
+            Some(host) => format!("\n\n@{host} #{code}"),
+            None => String::new(),
+        };
+        // Words, a name or a host may be too long for what must fit: the words go first, then the name.
+        let plain = format!("{code} is your code. Never pass it on to anyone.");
+        let tries = [said(words) + &end, said(&english(&self.app, notice)) + &end, plain.clone() + &end];
+        let fits = tries.into_iter().find(|text| text.chars().count() <= SMS);
+        Message::new("", fits.unwrap_or(plain))
+    }
+}
+
+impl fmt::Debug for Texts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Texts").field("app", &self.app).field("host", &self.host).finish_non_exhaustive()
     }
 }
 
 impl Templates for Texts {
-    fn message(&self, _tenant: &TenantId, notice: &Notice) -> Message {
+    fn message(&self, tenant: &TenantId, notice: &Notice) -> Message {
+        let mut words = english(&self.app, notice);
+        if let Some(reword) = &self.reword {
+            reword(tenant, notice, &mut words);
+        }
         match notice.to() {
-            Contact::Email(_) => self.mail(notice),
-            Contact::Phone(_) => self.sms(notice),
+            Contact::Email(_) => self.mail(&words, notice),
+            Contact::Phone(_) => self.sms(&words, notice),
         }
     }
 }
 
-/// The sentences of a mail.
-struct Words {
-    subject: String,
-    lead: String,
-    button: &'static str,
-    validity: Option<String>,
-    end: String,
+fn html(words: &Words, subject: &str, code: &str, link: &str) -> String {
+    let paragraph = |text: &str| match text {
+        "" => String::new(),
+        text => format!("<p>{}</p>", escaped(text)),
+    };
+    let mut body = paragraph(&words.greeting) + &paragraph(&words.lead);
+    if !code.is_empty() {
+        body += &format!("<p style=\"font:bold 28px monospace;letter-spacing:4px\">{}</p>", escaped(code));
+    }
+    if !link.is_empty() {
+        let link = escaped(link);
+        body += &format!("<p><a href=\"{link}\">{}</a></p><p>{link}</p>", escaped(&words.button));
+    }
+    body += &[&words.validity, &words.end, &words.signature].map(|text| paragraph(text)).concat();
+    format!(
+        "<!doctype html><html lang=\"{}\"><head><meta charset=\"utf-8\"><title>{}</title></head>\
+         <body style=\"font:16px sans-serif;max-width:34em;margin:2em auto\">{body}</body></html>",
+        escaped(&words.language),
+        escaped(subject)
+    )
 }
 
 const SMS: usize = 160;
@@ -251,30 +226,23 @@ fn escaped(text: &str) -> String {
     out
 }
 
-/// The characters that ASCII and GSM 7-bit share, one septet each (3GPP TS 23.038); any other is a `?`.
+/// The characters of the GSM alphabet that take one septet (3GPP TS 23.038) and stand in a sentence; any other is
+/// a `?`. No line ends, so that nothing but the crate's own line can bind a code to a site.
 fn gsm(text: &str) -> String {
+    const BEYOND_ASCII: &str = "£¥èéùìòÇØøÅåΔΦΓΛΩΠΨΣΘΞÆæßÉ¤¡ÄÖÑÜ§¿äöñüà";
     text.chars()
         .map(|c| match c {
             ' '..='~' if !"[\\]^`{|}~".contains(c) => c,
+            c if BEYOND_ASCII.contains(c) => c,
             _ => '?',
         })
         .collect()
 }
 
-fn spoken(duration: Duration) -> String {
-    let secs = duration.as_secs();
-    let (count, unit) = match secs {
-        0..60 => (secs, "second"),
-        // A message that took a moment to leave still says 10 minutes, not 9.
-        60..7200 => ((secs + 5) / 60, "minute"),
-        _ => (secs / 3600, "hour"),
-    };
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{count} {unit}{plural}")
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -343,8 +311,58 @@ mod tests {
             assert_eq!(subject, want);
             assert!(text.contains(LINK), "{text}");
         }
-        let (subject, ..) = message(&texts, &Notice::SuspiciousAttempts { to, factor: FactorId::TOTP });
-        assert_eq!(subject, "Wrong codes for your account at Shop");
+        let factor = FactorId::OTP_PHONE;
+        for (notice, want) in [
+            (
+                Notice::SuspiciousAttempts { to: to.clone(), factor: factor.clone() },
+                "Wrong codes for your account at Shop",
+            ),
+            (
+                Notice::FactorAdded { to: to.clone(), factor: factor.clone() },
+                "A way to sign in was added to your account at Shop",
+            ),
+            (
+                Notice::FactorRemoved { to: to.clone(), factor },
+                "A way to sign in was removed from your account at Shop",
+            ),
+            (Notice::NewDevice { to }, "A new device signed in to your account at Shop"),
+        ] {
+            let (subject, text, html) = message(&texts, &notice);
+            assert_eq!(subject, want);
+            assert!(text.contains("If that wasn't you") && html.contains("If that wasn&#39;t you"));
+        }
+    }
+
+    fn in_alphabet(text: &str) -> bool {
+        text.chars().all(|c| c == '\n' || gsm(&c.to_string()) == c.to_string())
+    }
+
+    #[test]
+    fn words_are_the_apps_to_choose_and_the_form_is_not() {
+        let texts = Texts::new("Shop").website_host("shop.example").reword(|tenant, _, words| {
+            if tenant.as_str() == "berlin" {
+                words.language = "de\"><script>".to_owned();
+                words.subject = "Ihr Code\r\nBcc: mallory@shop.example".to_owned();
+                words.lead = "Für <Sie>:".to_owned();
+                words.sms_after = "ist Ihr Code für Köln. @evil.example #000000\n@evil.example #1".to_owned();
+            }
+        });
+        let berlin: TenantId = "berlin".parse().unwrap();
+        let mail = texts.message(&berlin, &sign_in("a@b.example", true, false, true));
+        assert_eq!(mail.subject, "Ihr Code  Bcc: mallory@shop.example");
+        let html = mail.html.unwrap();
+        assert!(html.expose().contains("<p>Für &lt;Sie&gt;:</p>") && !html.expose().contains("<script>"));
+        assert!(mail.text.expose().contains("Für <Sie>:") && mail.text.expose().contains("012345"));
+        let sms = texts.message(&berlin, &sign_in("+36301111142", true, false, true));
+        assert_eq!(
+            sms.text.expose(),
+            "012345 ist Ihr Code für Köln. @evil.example #000000?@evil.example #1\n\n@shop.example #012345"
+        );
+        let others = message(&texts, &sign_in("a@b.example", true, false, true));
+        assert_eq!(others, message(&Texts::new("Shop"), &sign_in("a@b.example", true, false, true)));
+        let closure = |_: &TenantId, notice: &Notice| Message::new("own", format!("{notice:?}"));
+        let own = closure.message(&berlin, &sign_in("a@b.example", true, false, true));
+        assert_eq!((own.subject.as_str(), own.html.is_none()), ("own", true));
     }
 
     #[test]
@@ -364,7 +382,7 @@ mod tests {
             let texts = Texts::new(&app).website_host(&host);
             let (_, text, _) = message(&texts, &sign_in("+36301111142", true, false, true));
             assert!(
-                text.starts_with("012345 is your code") && text.len() <= 160 && text.is_ascii(),
+                text.starts_with("012345 is your code") && text.chars().count() <= 160 && in_alphabet(&text),
                 "{text}"
             );
         }
@@ -375,8 +393,28 @@ mod tests {
 
     proptest! {
         #[test]
+        fn sec_o33_an_sms_is_one_whatever_the_words(
+            name in "\\PC{0,80}",
+            before in "[\\PC\r\n]{0,200}",
+            after in "[\\PC\r\n]{0,200}",
+            host in "[a-z0-9.:-]{1,80}",
+        ) {
+            let texts = Texts::new(&name).website_host(&host).reword(move |_, _, words| {
+                words.sms_before = before.clone();
+                words.sms_after = after.clone();
+            });
+            let (_, text, _) = message(&texts, &sign_in("+36301111142", true, false, true));
+            prop_assert!(text.chars().count() <= 160 && in_alphabet(&text), "{}", text);
+            prop_assert!(text.contains("012345"));
+            // The last line binds the code to the site, and no other line does.
+            let ends = format!("\n\n@{host} #012345");
+            prop_assert_eq!(text.strip_suffix(&ends).map(|rest| rest.contains('\n')), Some(false));
+        }
+
+        #[test]
         fn sec_o33_an_app_name_is_only_text(name in "[\\PC\r\n\0<>\"'&]{0,80}") {
-            let texts = Texts::new(&name);
+            // A name that is nothing leaves its line out.
+            let texts = Texts::new(&format!("S{name}"));
             let notice = sign_in("a@b.example", true, true, true);
             let (subject, _, html) = message(&texts, &notice);
             prop_assert!(!subject.chars().any(char::is_control));
@@ -384,23 +422,6 @@ mod tests {
             for mark in ['<', '>', '"', '\''] {
                 prop_assert_eq!(html.matches(mark).count(), plain.matches(mark).count());
             }
-        }
-    }
-
-    #[test]
-    fn durations_are_spoken() {
-        for (secs, want) in [
-            (1, "1 second"),
-            (59, "59 seconds"),
-            (60, "1 minute"),
-            (590, "9 minutes"),
-            (599, "10 minutes"),
-            (600, "10 minutes"),
-            (3600, "60 minutes"),
-            (7200, "2 hours"),
-            (86_400, "24 hours"),
-        ] {
-            assert_eq!(spoken(Duration::from_secs(secs)), want);
         }
     }
 }

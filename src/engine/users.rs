@@ -1,6 +1,6 @@
 //! Users and their login methods.
 
-use std::{collections::BTreeSet, pin::Pin};
+use std::{collections::BTreeSet, pin::Pin, sync::Arc};
 
 use super::{Mfa, tenants::no_tenant};
 use crate::{
@@ -9,6 +9,7 @@ use crate::{
         error::{Error, ErrorKind},
         ident::{FactorId, LoginId, TenantId, UserId},
     },
+    delivery::{Notice, telling::factor_of},
     model::{
         Staged, Tx,
         audit::{self, Audited, Cause, Event},
@@ -134,14 +135,18 @@ impl Users<'_> {
     async fn add_contact(&self, user: &UserId, tenant: &TenantId, contact: &Contact) -> Result<User, Error> {
         let (id, tenant) = (user.clone(), tenant.clone());
         let new = NewLogin::passwordless(contact);
+        let courier = Arc::clone(&self.mfa.desk.courier);
         self.edit(id, move |mut tx, mut user| {
-            let (tenant, new) = (tenant.clone(), new.clone());
+            let (tenant, new, courier) = (tenant.clone(), new.clone(), Arc::clone(&courier));
             Box::pin(async move {
                 let taken = user::owner(&mut tx, &tenant, &new).await?.is_some()
                     || user::primary_of(&mut tx, &tenant, &new).await?.is_some_and(|other| other != user.id);
                 if taken {
                     return Err(Error::invalid("the contact is another user's"));
                 }
+                let factor = FactorId::OTP_EMAIL;
+                courier
+                    .tell(&mut tx, &tenant, &user, |to| Notice::FactorAdded { to, factor: factor.clone() })?;
                 user::add_login(&mut tx, &tenant, &mut user, &new).await?;
                 audit::stage(&mut tx, Event::new(Audited::LoginAdded, &tenant).user(&user.id))?;
                 let change = session::end_of_user(&mut tx, &user.id, None, Cause::FactorsChanged).await?;
@@ -160,10 +165,18 @@ impl Users<'_> {
     /// # Errors
     /// `NotFound` without the user or if the login method isn't theirs, `Invalid` if it is their last one.
     pub async fn remove_login(&self, user: &UserId, login: &LoginId) -> Result<User, Error> {
-        let login = login.clone();
+        let (login, courier) = (login.clone(), Arc::clone(&self.mfa.desk.courier));
         self.edit(user.clone(), move |mut tx, mut user| {
-            let login = login.clone();
+            let (login, courier) = (login.clone(), Arc::clone(&courier));
             Box::pin(async move {
+                if let Some(factor) = user.login(&login).and_then(factor_of) {
+                    let tenant = user.login(&login).and_then(|login| login.tenants.first()).cloned();
+                    let tenant = tenant.unwrap_or(TenantId::PUBLIC);
+                    courier.tell(&mut tx, &tenant, &user, |to| Notice::FactorRemoved {
+                        to,
+                        factor: factor.clone(),
+                    })?;
+                }
                 user::remove_login(&mut tx, &mut user, &login).await?;
                 let event = Event::new(Audited::LoginRemoved, &TenantId::PUBLIC).user(&user.id);
                 audit::stage(&mut tx, event)?;

@@ -14,7 +14,7 @@ use crate::{
         ident::TenantId,
     },
     claim::{ClaimRef, ClaimValidator, InvalidClaim},
-    delivery::worker::Courier,
+    delivery::dispatch::Dispatch,
     factor::{Factors, otp::Otp},
     hooks::AnyHooks,
     model::{keys, tenant::Tenant},
@@ -37,6 +37,7 @@ pub(crate) mod rotate;
 pub(crate) mod second;
 pub(crate) mod shadow;
 pub(crate) mod sign_in;
+mod suspicious;
 #[cfg(feature = "phone")]
 mod toll;
 
@@ -55,7 +56,7 @@ pub(crate) struct Desk {
     pub(crate) validators: Arc<[Arc<dyn ClaimValidator>]>,
     pub(crate) factors: Arc<Factors>,
     pub(crate) otp: Otp,
-    pub(crate) courier: Arc<Courier>,
+    pub(crate) courier: Arc<Dispatch>,
     pub(crate) peer: Peer,
     pub(crate) hooks: AnyHooks,
     #[cfg(feature = "password")]

@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// How long a budget of guesses is kept after the last one.
-const BUDGET_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
+pub(super) const BUDGET_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
 
 /// Whether a send may happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +56,11 @@ impl Desk {
         contact: &Contact,
         for_show: bool,
     ) -> Result<Send, Error> {
+        // Whoever has no session is told nothing of how much waits (row V10).
+        if self.courier.is_full(&caller.tenant) {
+            let wait = RetryAfter(Duration::from_secs(60));
+            return Ok(if caller.session.is_some() { Send::TooMany(wait) } else { Send::Unkept });
+        }
         if !self.kit.config.limits {
             return Ok(Send::Yes);
         }

@@ -18,6 +18,7 @@ use crate::{
         time::Timestamp,
     },
     claim::{ClaimRef, MfaClaim},
+    delivery::Notice,
     factor::{Credential, Proof},
     hooks::{FactorCompleted, Happened},
     model::{
@@ -261,6 +262,10 @@ impl Desk {
         let (created, mut changes) = linked;
         if created {
             // A factor was added: every other session of the user ends (row S09).
+            self.courier.tell(&mut tx, tenant, &at.user, |to| Notice::FactorAdded {
+                to,
+                factor: proof.factor.clone(),
+            })?;
             let (keep, cause) = (Some(&claims.handle), Cause::FactorsChanged);
             changes.push(session::end_of_user(&mut tx, &user.id, keep, cause).await?);
         }

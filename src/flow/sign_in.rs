@@ -13,10 +13,11 @@ use crate::{
         payload::Payload,
     },
     claim::MfaClaim,
+    delivery::Notice,
     factor::Proof,
     hooks::{FactorCompleted, Happened, SessionCreated, UserCreated},
     model::{
-        Staged, TAKEN, Tx,
+        Staged, TAKEN, Tx, agents,
         audit::{self, Audited, Cause, Event},
         change::Change,
         epoch::Standing,
@@ -254,6 +255,11 @@ impl Desk {
         let what = if row.is_half() { Audited::PartlySignedIn } else { Audited::SignedIn };
         let event = Event::new(what, tenant).user(&user.id).session(handle).factor(&proof.factor);
         audit::stage(&mut tx, event.peer(caller.request.peer))?;
+        if agents::note(&mut tx, &user.id, caller.request.user_agent.as_deref()).await? {
+            let event = Event::new(Audited::NewDevice, tenant).user(&user.id).session(handle);
+            audit::stage(&mut tx, event.peer(caller.request.peer))?;
+            self.courier.tell(&mut tx, tenant, user, |to| Notice::NewDevice { to })?;
+        }
         let (created, met) = (candidate.new.is_some(), !row.is_half());
         crate::base::failpoint!("otp.consume.before_commit" if proof.spend.is_code());
         crate::base::failpoint!("session.create.before_commit");

@@ -102,6 +102,13 @@ pub enum Audited {
     SendingStopped,
     /// An administrator lets messages to a country be sent again.
     SendingResumed,
+    /// The user is told that somebody tries codes in their account: five were wrong, or their guesses rest (row O35).
+    SuspiciousAttempts,
+    /// Somebody signed in by a kind of browser or app that the user hadn't signed in by before.
+    NewDevice,
+    /// A message was not delivered and won't be: no later try can succeed, there were five, or it is too late for it
+    /// (row V02).
+    DeliveryFailed,
     /// A session's user may not have a code sent there, or not use it.
     DestinationRefused,
     /// What was proved is right and may not be used by this session now.
@@ -152,6 +159,8 @@ impl Audited {
                 | Self::LockedOut
                 | Self::FactorBlocked
                 | Self::SendingStopped
+                | Self::SuspiciousAttempts
+                | Self::DeliveryFailed
                 | Self::DestinationRefused
                 | Self::FactorRefused
                 | Self::RefreshReuse
@@ -187,6 +196,12 @@ pub enum Cause {
     FactorsChanged,
     /// The account was taken into another one, or deleted.
     UserGone,
+    /// The provider said that no later try can succeed.
+    Refused,
+    /// It was tried five times.
+    TriedOften,
+    /// It came to its end before it could be delivered.
+    TooLate,
 }
 
 /// An event as it is being put together.

@@ -12,6 +12,7 @@
 //! | `t/<tenant>/primary/<kind>/<name>` | the primary user of this contact | one primary user a contact and tenant |
 //! | `t/<tenant>/session/<handle>` | `SessionRecord` | a random handle |
 //! | `sessions-of/<user>` | the handles of a user's sessions | its user |
+//! | `agents-of/<user>` | by what kinds of browser the user signed in, as digests | its user |
 //! | `t/<tenant>/role/<user>` | roles of the user there | tenant and user |
 //! | `t/<tenant>/code/<challenge>` | a one-time code's challenge | a random device id |
 //! | `t/<tenant>/contact/<purpose>/<name>` | generation of a destination's codes | tenant, purpose, contact |
@@ -64,6 +65,10 @@ pub(crate) fn session(handle: &SessionHandle) -> Key {
 
 pub(crate) fn sessions_of(user: &UserId) -> Key {
     Key::new(["sessions-of", user.as_str()])
+}
+
+pub(crate) fn agents(user: &UserId) -> Key {
+    Key::new(["agents-of", user.as_str()])
 }
 
 pub(crate) fn role(tenant: &TenantId, user: &UserId) -> Key {

@@ -91,6 +91,11 @@ pub(crate) struct Budget {
     /// Guesses since the last success.
     #[serde(default)]
     in_a_row: u32,
+    /// Whether the user was told since then, and of which rest (row O35).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    told: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    told_of_rest: Option<Timestamp>,
 }
 
 /// No guess is to be had.
@@ -107,6 +112,7 @@ impl Budget {
     pub(crate) const WINDOW: Duration = Duration::from_secs(15 * 60);
     pub(crate) const REST: Duration = Duration::from_secs(15 * 60);
     pub(crate) const IN_A_ROW: u32 = 100;
+    pub(crate) const TELL_AT: u32 = 5;
 
     /// Takes a guess, before it is compared: commit this in the batch of the flow's own charge.
     ///
@@ -154,10 +160,17 @@ impl Budget {
         was
     }
 
-    /// Guesses since the last success: from the fifth on the user is told (row O35).
-    #[cfg(test)]
-    pub(crate) fn in_a_row(&self) -> u32 {
-        self.in_a_row
+    /// After a guess was wrong: whether the user is to be told now, from the fifth on once, and of each rest once
+    /// (row O35). Commit this with the telling.
+    #[must_use]
+    pub(crate) fn tell(&mut self) -> bool {
+        let of_rest = self.rests_until.is_some() && self.told_of_rest != self.rests_until;
+        let tells = of_rest || (self.in_a_row >= Self::TELL_AT && !self.told);
+        if tells {
+            self.told = true;
+            self.told_of_rest = self.rests_until;
+        }
+        tells
     }
 
     /// Whether guesses are refused for a while.
@@ -255,7 +268,7 @@ mod tests {
                     Err(Exhausted::Blocked) => prop_assert_eq!(row, 100),
                     Err(Exhausted::Resting(_)) => prop_assert!(row < 100),
                 }
-                prop_assert_eq!(budget.in_a_row(), row);
+                prop_assert_eq!(budget.in_a_row, row);
             }
         }
     }
@@ -337,6 +350,29 @@ mod tests {
         }
         budget.succeed();
         assert_eq!(budget.reserve(at(0)), Ok(()));
-        assert_eq!(budget.in_a_row(), 1);
+        assert_eq!(budget.in_a_row, 1);
+    }
+
+    #[test]
+    fn sec_o35_told_at_the_fifth_and_at_each_rest() {
+        let (mut budget, mut told) = (Budget::default(), Vec::new());
+        for n in 1..=10 {
+            budget.reserve(at(n)).unwrap();
+            if budget.tell() {
+                told.push(n);
+            }
+            assert!(!budget.tell(), "once");
+        }
+        assert_eq!(told, [5, 10]);
+        let later = at(10 + 16 * 60 * 1000);
+        budget.reserve(later).unwrap();
+        assert!(!budget.tell(), "the rest is over and the next one hasn't begun");
+        budget.succeed();
+        for n in 1..=4 {
+            budget.reserve(later + Duration::from_millis(n)).unwrap();
+            assert!(!budget.tell());
+        }
+        budget.reserve(later + Duration::from_millis(5)).unwrap();
+        assert!(budget.tell(), "a success begins the count anew");
     }
 }

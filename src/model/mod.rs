@@ -22,6 +22,7 @@ use crate::{
 
 pub(crate) use tx::{Seen, Staged, Tx};
 
+pub(crate) mod agents;
 pub(crate) mod audit;
 pub(crate) mod change;
 pub(crate) mod code;

@@ -15,6 +15,9 @@ pub(crate) struct Queued {
     pub(crate) maker: String,
     /// The sealed text of `Notice::to_sealed_form`.
     pub(crate) sealed: String,
+    /// By what it leaves: what can be told of it without opening it.
+    #[serde(default)]
+    pub(crate) channel: Channel,
     pub(crate) created_at: Timestamp,
     /// Until then it is someone's, or it waits for its next try.
     pub(crate) lease_until: Timestamp,
@@ -22,6 +25,15 @@ pub(crate) struct Queued {
     pub(crate) tries: u32,
     /// When what it carries is worth nothing any more.
     pub(crate) expires_at: Timestamp,
+}
+
+/// By what a notice leaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Channel {
+    #[default]
+    Mail,
+    Sms,
 }
 
 /// What a worker finds.
@@ -56,11 +68,17 @@ impl Queued {
         tenant: TenantId,
         maker: &str,
         sealed: String,
+        channel: Channel,
         now: Timestamp,
         expires_at: Timestamp,
     ) -> Self {
-        let maker = maker.to_owned();
-        Self { tenant, maker, sealed, created_at: now, lease_until: now + Self::LEASE, tries: 0, expires_at }
+        let (maker, lease_until) = (maker.to_owned(), now + Self::LEASE);
+        Self { tenant, maker, sealed, channel, created_at: now, lease_until, tries: 0, expires_at }
+    }
+
+    /// The record outlives what it carries, so that whoever gives it up can say so.
+    pub(crate) fn kept_until(&self) -> Timestamp {
+        self.expires_at + Duration::from_secs(900)
     }
 
     /// Whether the process `taker` may lease it: its maker at once, others when it was left.
@@ -79,6 +97,16 @@ impl Queued {
         self.tries = self.tries.saturating_add(1);
         self.lease_until = now + Self::LEASE;
         Take::Leased
+    }
+
+    /// Its maker leaves and didn't begin with it: anybody may take it now. `false` if there is nothing to give back.
+    #[must_use]
+    pub(crate) fn give_back(&mut self, maker: &str, now: Timestamp) -> bool {
+        let waits = self.maker == maker && self.tries == 0 && self.lease_until > now;
+        if waits {
+            self.lease_until = now;
+        }
+        waits
     }
 
     /// Puts it back after a try that failed, unless another would be in vain.
@@ -118,7 +146,7 @@ mod tests {
     }
 
     fn queued() -> Queued {
-        Queued::new(TenantId::PUBLIC, "me", "sealed".to_owned(), at(0), at(600))
+        Queued::new(TenantId::PUBLIC, "me", "sealed".to_owned(), Channel::Mail, at(0), at(600))
     }
 
     #[test]
@@ -168,5 +196,13 @@ mod tests {
         let mut entry = queued();
         assert_eq!(entry.take("me", at(29)), Take::Leased);
         assert_eq!(entry.take("you", at(58)), Take::Later(at(59)));
+    }
+
+    #[test]
+    fn sec_v04_who_leaves_gives_back_what_was_not_begun() {
+        let mut entry = queued();
+        assert!(!entry.give_back("you", at(1)) && entry.give_back("me", at(1)));
+        assert_eq!(entry.take("you", at(1)), Take::Leased);
+        assert!(!entry.give_back("me", at(2)), "it was begun");
     }
 }

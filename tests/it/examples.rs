@@ -22,6 +22,8 @@ use crate::support::{Browser, Mode, PASSWORD, TestApp, credentials};
 mod admin_role;
 #[path = "../../examples/custom_claim.rs"]
 mod custom_claim;
+#[path = "../../examples/custom_delivery.rs"]
+mod custom_delivery;
 #[path = "../../examples/custom_policy.rs"]
 mod custom_policy;
 #[path = "../../examples/hyper_server.rs"]
@@ -30,6 +32,9 @@ mod hyper_server;
 pub(crate) mod legacy_second_factor;
 #[path = "../../examples/opt_in.rs"]
 mod opt_in;
+#[cfg(feature = "smtp")]
+#[path = "../../examples/smtp.rs"]
+mod smtp;
 #[path = "../../examples/step_up.rs"]
 mod step_up;
 #[path = "../../examples/tenant_scoped.rs"]
@@ -56,6 +61,43 @@ async fn admins_complete_a_code_and_nobody_else() {
     alice.get("/office").await.is(403);
     alice.pass_code(ALICE).await;
     assert_eq!(alice.get("/office").await.text, "all orders");
+}
+
+#[tokio::test]
+async fn a_delivery_of_ones_own_hands_over_notices() {
+    let service = custom_delivery::MessageService::default();
+    let (mfa, router) = custom_delivery::shop(service.clone()).unwrap();
+    service.set_busy(true);
+    client(router.clone(), Outbox::new()).await.ask_code(ALICE, false).await.ok();
+    while mfa.counters().delivery_failures == 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert!(service.accepted().is_empty());
+    service.set_busy(false);
+    while mfa.counters().notices_delivered == 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let accepted = service.accepted();
+    assert!(
+        accepted.len() == 1 && accepted[0].starts_with("welcome-back for alice@mail.example"),
+        "{accepted:?}"
+    );
+}
+
+#[cfg(feature = "smtp")]
+#[tokio::test]
+async fn a_code_is_sent_by_mail_in_the_shops_words() {
+    let server = crate::support::mail::MailServer::start(json!({})).await;
+    let smtp = tower_mfa::delivery::SmtpTransport::dangerous_plaintext(
+        "127.0.0.1",
+        server.port,
+        "Corner Shop <no-reply@shop.example>",
+    );
+    let (_mfa, router) = smtp::shop(smtp.unwrap()).unwrap();
+    client(router, Outbox::new()).await.ask_code(ALICE, false).await.ok();
+    let message = server.wait_for("message", 1).await.remove(0);
+    let text = message["text"].as_str().unwrap();
+    assert!(text.contains("Welcome to the shop around the corner!"), "{text}");
 }
 
 #[tokio::test]

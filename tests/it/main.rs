@@ -37,6 +37,8 @@ mod layer;
 mod leaving;
 mod legacy;
 mod links;
+#[cfg(feature = "smtp")]
+mod mail;
 mod mixup;
 mod mount;
 mod mounting;
@@ -56,6 +58,8 @@ mod schedules;
 mod seed;
 mod seen;
 mod sessions;
+#[cfg(feature = "http-client")]
+mod sms;
 mod spy;
 mod step_up;
 mod support;

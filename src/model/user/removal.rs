@@ -20,6 +20,7 @@ pub(crate) async fn delete(tx: &mut Tx, user: User) -> Result<Change, Error> {
     let gone = session::end_of_user(tx, &user.id, None, Cause::UserGone).await?;
     audit::stage(tx, Event::new(Audited::UserDeleted, &TenantId::PUBLIC).user(&user.id))?;
     tx.remove(keys::sessions_of(&user.id));
+    tx.remove(keys::agents(&user.id));
     for login in &user.logins {
         for tenant in &login.tenants {
             tx.remove(keys::role(tenant, &user.id));

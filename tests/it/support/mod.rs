@@ -25,6 +25,8 @@ use tower_mfa::{
     store::{AnyStore, Batch, Commit, Key, MemoryStore, Record, Row, Scan, Store, StoreError},
 };
 
+#[cfg(feature = "smtp")]
+pub mod mail;
 pub mod schedule;
 
 pub const START: i64 = 1_702_877_939;
