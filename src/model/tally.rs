@@ -155,7 +155,7 @@ mod tests {
         for n in 0..100 {
             take(&mut lanes, quota, n * 7, at(0)).unwrap();
         }
-        assert!(take(&mut lanes, quota, 0, at(0)).is_err());
+        take(&mut lanes, quota, 0, at(0)).unwrap_err();
     }
 
     #[test]
