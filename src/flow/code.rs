@@ -245,7 +245,7 @@ impl Desk {
         if let Some(session) = &code.session {
             event = event.session(session);
         }
-        self.note_wrong_guess(caller, code, &budget(code), event.peer(caller.request.peer)).await
+        self.note_wrong_guess(caller, code, &quota::budget(code), event.peer(caller.request.peer)).await
     }
 
     /// Charges a guess, in a commit of its own, before it is compared (rows O04, O06). The flow as charged,

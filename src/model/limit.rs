@@ -339,7 +339,7 @@ mod tests {
             assert_eq!(budget.reserve(at(now)), Ok(()));
         }
         assert!(budget.reserve(at(now)).is_err());
-        assert_eq!(budget.in_a_row(), 10);
+        assert_eq!(budget.in_a_row, 10);
     }
 
     #[test]

@@ -28,7 +28,7 @@ use crate::{
     api::ApiLayer,
     claim::{ClaimContext, ClaimError, SessionClaim},
     config::{AppInfo, Secrets},
-    delivery::{Delivery, DeliveryError, Notice},
+    delivery::{Delivery, DeliveryError, Envelope, Notice},
     ident::{Email, Payload, SystemClock, TenantId, Timestamp},
     model::{code::Code, keys, queue::Queued},
     policy::PolicyError,
@@ -68,7 +68,7 @@ impl Clock for Ahead {
 struct Lines(PathBuf);
 
 impl Delivery for Lines {
-    async fn deliver(&self, _tenant: &TenantId, notice: &Notice) -> Result<(), DeliveryError> {
+    async fn deliver(&self, _: &Envelope, notice: &Notice) -> Result<(), DeliveryError> {
         let Some(code) = notice.code() else { return Ok(()) };
         let line = format!("{} {}\n", notice.to().as_str(), code.expose());
         let mut file = OpenOptions::new().create(true).append(true).open(&self.0).unwrap();

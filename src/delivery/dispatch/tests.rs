@@ -134,7 +134,7 @@ impl World {
         self.db
             .transact(code, |mut tx| async move {
                 let end = tx.now() + Duration::from_secs(lives);
-                dispatch.stage(&mut tx, &TenantId::PUBLIC, notice, end)?;
+                dispatch.stage(&mut tx, &TenantId::PUBLIC, notice, end, false)?;
                 tx.commit(())
             })
             .await
