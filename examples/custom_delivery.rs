@@ -41,10 +41,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// The company's message service, of which the app is a client: here it keeps what it is told.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct MessageService(Arc<Mutex<Kept>>);
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Kept {
     ids: BTreeSet<String>,
     lines: Vec<String>,
@@ -76,6 +76,7 @@ impl MessageService {
 }
 
 /// The seam.
+#[derive(Debug)]
 pub struct ByService(pub MessageService);
 
 impl Delivery for ByService {

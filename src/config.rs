@@ -5,8 +5,8 @@ use std::{fmt, fs, io::Write as _, path::Path, time::Duration};
 use zeroize::Zeroizing;
 
 #[cfg(feature = "http-client")]
-pub use crate::base::http::Reqwest;
-pub use crate::base::{error::ConfigError, http::HttpClient};
+pub use crate::base::http_client::Reqwest;
+pub use crate::base::{error::ConfigError, http_client::HttpClient};
 pub use crate::session::{
     cookies::{SameSite, TransferMethod, TransferMethods},
     csrf::AntiCsrf,

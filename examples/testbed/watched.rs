@@ -13,7 +13,7 @@ use std::{
 use tower_mfa::{
     Clock, MfaPolicy, PolicyContext, Requirements,
     delivery::{Delivery, DeliveryError, Envelope, Notice, Outbox},
-    ident::{SystemClock, TenantId, Timestamp},
+    ident::{SystemClock, Timestamp},
     policy::{AnyPolicy, PolicyError},
     store::{AnyStore, Batch, Commit, Key, Record, Row, Scan, Store, StoreError},
 };
