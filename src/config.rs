@@ -11,8 +11,8 @@ pub use self::{
     sends::SendLimits,
 };
 #[cfg(feature = "http-client")]
-pub use crate::base::http::Reqwest;
-pub use crate::base::{error::ConfigError, http::HttpClient};
+pub use crate::base::http_client::Reqwest;
+pub use crate::base::{error::ConfigError, http_client::HttpClient};
 pub use crate::session::{
     cookies::{SameSite, TransferMethod, TransferMethods},
     csrf::AntiCsrf,

@@ -61,8 +61,8 @@ const HTTP_BELOW: [(&str, Option<&str>); 7] = [
     ("session/transport/write.rs", None),
     ("session/peer.rs", None),
     // The seam for requests of the crate's own, its client, and the provider that speaks through it.
-    ("base/http.rs", None),
-    ("base/http/reqwest.rs", None),
+    ("base/http_client.rs", None),
+    ("base/http_client/reqwest.rs", None),
     ("delivery/sms.rs", None),
     ("builder.rs", Some("peer: impl Fn(&http::Extensions, &http::HeaderMap) -> Option<IpAddr>")),
 ];

@@ -4,7 +4,7 @@ pub(crate) mod contact;
 pub(crate) mod error;
 pub(crate) mod failpoint;
 pub(crate) mod hash;
-pub(crate) mod http;
+pub(crate) mod http_client;
 pub(crate) mod ident;
 pub(crate) mod json;
 pub(crate) mod payload;

@@ -11,7 +11,7 @@ use crate::base::{
     contact::Phone,
     error::ConfigError,
     hash,
-    http::{AnyHttpClient, HttpClient, is_safe},
+    http_client::{AnyHttpClient, HttpClient, is_safe},
     secret::Secret,
 };
 

@@ -37,10 +37,12 @@ enum Does {
     Panics,
 }
 
+type Plan = dyn Fn(&Envelope, &Notice) -> Does + Send + Sync;
+
 /// A provider that writes down every try.
 #[derive(Clone)]
 struct Provider {
-    does: Arc<dyn Fn(&Envelope, &Notice) -> Does + Send + Sync>,
+    does: Arc<Plan>,
     tries: Arc<Mutex<Vec<(String, String, i64)>>>,
     at_once: Arc<AtomicUsize>,
     most: Arc<AtomicUsize>,
