@@ -16,7 +16,7 @@ pub use crate::base::{error::ConfigError, http_client::HttpClient};
 pub use crate::session::{
     cookies::{SameSite, TransferMethod, TransferMethods},
     csrf::AntiCsrf,
-    proxies::TrustedProxies,
+    peer::proxies::TrustedProxies,
     signing::SigningAlg,
 };
 use crate::{

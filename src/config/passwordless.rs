@@ -248,8 +248,9 @@ impl Countries {
 }
 
 #[cfg(test)]
-#[cfg(feature = "phone")]
 mod tests {
+    #![cfg(feature = "phone")]
+
     use super::*;
 
     #[test]
