@@ -298,21 +298,27 @@ impl TestApp {
         self.code_after(email, 0).await
     }
 
-    /// The last code, once more than `seen` messages were sent.
+    /// The last code, once more than `seen` were sent.
     pub async fn code_after(&self, email: &str, seen: usize) -> String {
-        let contact = Contact::from(Email::parse(email).unwrap());
         for _ in 0..5000 {
-            if self.outbox.count_to(&contact) > seen {
-                let sent = self.outbox.last_to(&contact).unwrap();
-                return sent.notice.code().unwrap().expose().clone();
+            let codes = self.codes_to(email);
+            if codes.len() > seen {
+                return codes.last().unwrap().clone();
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         panic!("no message to {email}");
     }
 
+    /// How many messages with a code were sent to an address; notices of other kinds don't count.
     pub fn sent_to(&self, email: &str) -> usize {
-        self.outbox.count_to(&Contact::from(Email::parse(email).unwrap()))
+        self.codes_to(email).len()
+    }
+
+    fn codes_to(&self, email: &str) -> Vec<String> {
+        let contact = Contact::from(Email::parse(email).unwrap());
+        let sent = self.outbox.messages().into_iter().filter(|sent| *sent.notice.to() == contact);
+        sent.filter_map(|sent| sent.notice.code().map(|code| code.expose().clone())).collect()
     }
 
     pub async fn user(&self, email: &str) -> UserId {
@@ -553,6 +559,19 @@ impl Browser {
 
 pub fn credentials(email: &str, password: &str) -> Value {
     json!({ "formFields": [{ "id": "email", "value": email }, { "id": "password", "value": password }] })
+}
+
+/// What Twilio says of an SMS that failed, signed.
+pub fn failed_sms() -> tower_mfa::delivery::TwilioStatus {
+    use aws_lc_rs::hmac;
+    use base64::Engine as _;
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let params = [pair("MessageSid", "SM1"), pair("MessageStatus", "failed")];
+    let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, b"t0ken");
+    let mac = hmac::sign(&key, b"https://shop.test/smsMessageSidSM1MessageStatusfailed");
+    let signature = base64::engine::general_purpose::STANDARD.encode(mac);
+    let token = tower_mfa::ident::Secret::new("t0ken".to_owned());
+    tower_mfa::delivery::TwilioStatus::verify(&token, "https://shop.test/sms", &params, &signature).unwrap()
 }
 
 /// A code that is certainly not this one.
