@@ -211,7 +211,12 @@ impl Mfa {
         #[cfg(feature = "tracing")]
         tracing::warn!(message = status.message, code = status.error_code, "an SMS was not delivered");
         let event = Event::new(Audited::DeliveryFailed, &TenantId::PUBLIC).cause(Cause::Refused);
-        audit::note(self.db(), event.factor(&FactorId::OTP_PHONE)).await
+        let event = event.factor(&FactorId::OTP_PHONE);
+        self.change(|desk| async move {
+            audit::note(&desk.kit.db, event).await?;
+            Ok(((), Vec::new()))
+        })
+        .await
     }
 
     fn db(&self) -> &Db {

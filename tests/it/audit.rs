@@ -43,7 +43,10 @@ fn name(what: Audited) -> String {
     serde_json::to_value(what).unwrap().as_str().unwrap().to_owned()
 }
 
-const KINDS: [&str; 29] = [
+const KINDS: [&str; 32] = [
+    "delivery-failed",
+    "new-device",
+    "suspicious-attempts",
     "access-refused",
     "destination-refused",
     "factor-completed",
@@ -173,6 +176,16 @@ async fn sec_g07_every_kind_of_event_is_told_and_kept_and_holds_no_secret() {
     mfa.users().delete(&bob_id).await.unwrap();
     let leaked = mfa.keys().list().await.unwrap().remove(0).kid;
     mfa.keys().revoke(&leaked).await.unwrap();
+
+    // A browser that is new, and an SMS that didn't arrive.
+    let mut body = app.browser(Mode::Header).request(
+        http::Method::POST,
+        "/auth/signin",
+        Some(credentials(ALICE, PASSWORD)),
+    );
+    body.headers_mut().insert("user-agent", "Firefox".parse().unwrap());
+    app.send(body).await.ok();
+    mfa.sms_status(&crate::support::failed_sms()).await.unwrap();
 
     mfa.shutdown().await;
     let all = heard.all();

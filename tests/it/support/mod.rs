@@ -329,25 +329,32 @@ impl TestApp {
         self.code_after(contact, 0).await
     }
 
-    /// The last code, once more than `seen` messages were sent.
+    /// The last code, once more than `seen` messages were sent that hold one or a link.
     pub async fn code_after(&self, contact: &str, seen: usize) -> String {
         self.notice_after(contact, seen).await.code().unwrap().expose().clone()
     }
 
-    /// The last notice, once more than `seen` were sent.
+    /// The last notice with a code or a link, once more than `seen` were sent.
     pub async fn notice_after(&self, contact: &str, seen: usize) -> Notice {
-        let contact = Contact::parse(contact).unwrap();
         for _ in 0..5000 {
-            if self.outbox.count_to(&contact) > seen {
-                return self.outbox.last_to(&contact).unwrap().notice;
+            let mut sent = self.challenges_to(contact);
+            if sent.len() > seen {
+                return sent.pop().unwrap();
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         panic!("no message to {contact}");
     }
 
+    /// How many messages with a code or a link were sent; notices of other kinds don't count.
     pub fn sent_to(&self, contact: &str) -> usize {
-        self.outbox.count_to(&Contact::parse(contact).unwrap())
+        self.challenges_to(contact).len()
+    }
+
+    fn challenges_to(&self, contact: &str) -> Vec<Notice> {
+        let contact = Contact::parse(contact).unwrap();
+        let sent = self.outbox.messages().into_iter().map(|sent| sent.notice);
+        sent.filter(|notice| *notice.to() == contact && (notice.code().is_some() || notice.link().is_some())).collect()
     }
 
     pub async fn user(&self, email: &str) -> UserId {
@@ -613,6 +620,19 @@ impl Browser {
 
 pub fn credentials(email: &str, password: &str) -> Value {
     json!({ "formFields": [{ "id": "email", "value": email }, { "id": "password", "value": password }] })
+}
+
+/// What Twilio says of an SMS that failed, signed.
+pub fn failed_sms() -> tower_mfa::delivery::TwilioStatus {
+    use aws_lc_rs::hmac;
+    use base64::Engine as _;
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let params = [pair("MessageSid", "SM1"), pair("MessageStatus", "failed")];
+    let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, b"t0ken");
+    let mac = hmac::sign(&key, b"https://shop.test/smsMessageSidSM1MessageStatusfailed");
+    let signature = base64::engine::general_purpose::STANDARD.encode(mac);
+    let token = tower_mfa::ident::Secret::new("t0ken".to_owned());
+    tower_mfa::delivery::TwilioStatus::verify(&token, "https://shop.test/sms", &params, &signature).unwrap()
 }
 
 /// A code that is certainly not this one.
