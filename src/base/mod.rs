@@ -12,3 +12,14 @@ pub(crate) mod random;
 pub(crate) mod secret;
 pub(crate) mod task;
 pub(crate) mod time;
+
+/// Each of these once, where it comes first.
+pub(crate) fn distinct<T: PartialEq>(items: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut once = Vec::new();
+    for item in items {
+        if !once.contains(&item) {
+            once.push(item);
+        }
+    }
+    once
+}

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Desk,
-    evaluate::{Subject, apply, renew_roles, session_facts_of},
+    evaluate::{Subject, apply, renew_roles, session_facts},
 };
 use crate::{
     base::{
@@ -141,7 +141,7 @@ impl Desk {
         let requirements = self
             .requirements(&Subject {
                 facts: &facts,
-                session: session_facts_of(handle, row, &claim),
+                session: session_facts(handle, row, &claim),
                 completed: &claim.c,
                 payload: &row.payload,
                 request: Some(request.clone()),
