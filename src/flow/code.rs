@@ -119,9 +119,11 @@ impl Desk {
                 self.stage_notice(&mut tx, &code, &fresh)?;
                 let key = keys::code(&caller.tenant, code.id.as_str());
                 tx.insert_new(key, &code, Some(code.kept_until()))?;
+                crate::base::failpoint!("otp.create.before_commit");
                 tx.commit(Ok(Started { device, flow: code.id, form }))
             })
             .await?;
+        crate::base::failpoint!("otp.create.after_commit");
         self.courier.wake();
         begun.map_err(Refusal::TooMany)
     }
@@ -202,10 +204,12 @@ impl Desk {
             Ok(charged) => charged,
             Err(refused) => return Ok(Checked::Refused(refused)),
         };
+        crate::base::failpoint!("otp.reserve.after_commit");
         let Some(matched) = self.otp.compare(&charged, presented) else {
             self.note_wrong_code(caller, &charged, &factor).await?;
             return Ok(Checked::Refused(otp::refuse(Attempt::Compare, &charged, presented)));
         };
+        crate::base::failpoint!("otp.match.before_consume");
         let spend = Spend::Code {
             challenge: key,
             destination: keys::destination(&caller.tenant, charged.purpose, &charged.contact),

@@ -76,7 +76,9 @@ impl Desk {
 
     async fn demanded(&self, subject: &Subject<'_>) -> Result<Requirements, Error> {
         let ctx = subject.context(self.kit.db.now());
+        crate::base::failpoint!("policy.eval.start");
         let requirements = guarded(self.policy.requirements(&ctx)).await?;
+        crate::base::failpoint!("policy.eval.end");
         // What was stored while it was known stays a demand, one that can't be met (row P11).
         let knows = |factor: &FactorId| self.factors.knows(factor) || subject.facts.names(factor);
         if list::unknown(&requirements, knows).is_some() {
@@ -137,6 +139,7 @@ impl Desk {
         for claim in claims.iter().filter(|claim| claim.key() != mfa::KEY) {
             free_key(claim.key())
                 .map_err(|_| Error::internal("a claim has a key that is the crate's own"))?;
+            crate::base::failpoint!("claim.fetch");
             let value = guarded(claim.fetch(&ctx)).await;
             if let Some(value) = value.inspect_err(|error| tell(error, &subject.session, subject.tenant))? {
                 fetched.push((claim.key(), value));

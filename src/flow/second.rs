@@ -209,6 +209,7 @@ impl Desk {
             if let Round::Done(outcome, changes) = round {
                 self.kit.learn(&changes);
                 if let Outcome::Done(done) = &outcome {
+                    crate::base::failpoint!("elevate.after_commit_before_response");
                     let happened = [Happened::FactorCompleted(completed(&done.user))];
                     self.hooks.tell(&happened, &self.kit.db.trail.counts).await;
                 }
@@ -287,6 +288,9 @@ impl Desk {
         let what = if created { Audited::FactorLinked } else { Audited::FactorCompleted };
         let event = Event::new(what, tenant).user(&user.id).session(&claims.handle).factor(&proof.factor);
         audit::stage(&mut tx, event.peer(attempt.peer))?;
+        crate::base::failpoint!("otp.consume.before_commit" if proof.spend.is_code());
+        crate::base::failpoint!("factor.add.before_commit" if created);
+        crate::base::failpoint!("elevate.before_commit");
         let done = Completed { user, created, met: claim.v, opened, tokens };
         tx.commit(Round::Done(Outcome::Done(Box::new(done)), changes))
     }

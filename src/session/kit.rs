@@ -272,6 +272,7 @@ impl Kit {
         if self.is_skewed() {
             return Err(Error::unavailable("this node's clock is not the store's"));
         }
+        crate::base::failpoint!(blocking "sign.start");
         let keyring = self.keys.current();
         let key = keyring.signing(now).ok_or(Error::unavailable("there is no signing key"))?;
         let room = Room { name: self.config.cookies.access_name_len(), limit: Room::BROWSER };
