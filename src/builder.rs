@@ -10,8 +10,8 @@ use crate::{
     },
     claim::{ClaimRef, ClaimValidator, MfaSatisfied, SessionClaim, validator},
     config::{
-        AntiCsrf, AppInfo, Config, FactorChanges, Lifetimes, Passwordless, SameSite, Secrets, SigningAlg,
-        TransferMethods,
+        AntiCsrf, AppInfo, Config, FactorChanges, Lifetimes, Passwordless, SameSite, Secrets, SendLimits,
+        SigningAlg, TransferMethods, TrustedProxies,
     },
     delivery::{AnyDelivery, Delivery, worker::Courier},
     engine::Mfa,
@@ -75,6 +75,7 @@ impl Mfa {
                 factor_changes: FactorChanges::default(),
                 max_wrong_codes: 5,
                 limits: true,
+                send_limits: SendLimits::default(),
                 reveal_accounts: false,
                 mask_contacts: false,
                 passwordless: Passwordless::email(),
@@ -268,6 +269,12 @@ impl MfaBuilder {
         self
     }
 
+    /// How many messages may be sent: to whom, by whom, from where.
+    pub fn send_limits(mut self, limits: SendLimits) -> Self {
+        self.config.send_limits = limits;
+        self
+    }
+
     /// Lifts the quotas of sends and sign-ins, never the budgets of wrong codes: for load tests.
     pub fn insecure_without_quotas(mut self) -> Self {
         self.config.limits = false;
@@ -293,13 +300,30 @@ impl MfaBuilder {
         self
     }
 
-    /// Who sends a request: from what the server put into its extensions (row O36: never from a header
-    /// that anybody can send, unless a trusted proxy wrote it).
+    /// Who sends a request: the address that its connection came from, from what the server put into the
+    /// extensions. Never from a header, which anybody can send; behind proxies see
+    /// [`MfaBuilder::trusted_proxies`] (row O36). Limits count an IPv6 address by its /64.
+    ///
+    /// ```
+    /// use std::net::SocketAddr;
+    /// # #[derive(Clone)] struct ConnectInfo<T>(T);
+    /// # fn build(builder: tower_mfa::MfaBuilder) -> tower_mfa::MfaBuilder {
+    /// // With axum: what `into_make_service_with_connect_info::<SocketAddr>()` puts there.
+    /// builder.peer(|extensions, _| Some(extensions.get::<ConnectInfo<SocketAddr>>()?.0.ip()))
+    /// # }
+    /// ```
     pub fn peer(
         mut self,
         peer: impl Fn(&http::Extensions, &http::HeaderMap) -> Option<IpAddr> + Send + Sync + 'static,
     ) -> Self {
-        self.peer = Peer::new(peer);
+        self.peer = self.peer.told(peer);
+        self
+    }
+
+    /// The proxies in front of the app: for a connection from one of them, who sends a request is read from
+    /// `X-Forwarded-For`. Needs [`MfaBuilder::peer`], which says where the connection came from.
+    pub fn trusted_proxies(mut self, proxies: TrustedProxies) -> Self {
+        self.peer = self.peer.behind(proxies);
         self
     }
 

@@ -6,11 +6,15 @@ use zeroize::Zeroizing;
 
 #[cfg(feature = "phone")]
 pub use self::passwordless::Countries;
-pub use self::passwordless::{FlowType, Passwordless};
+pub use self::{
+    passwordless::{FlowType, Passwordless},
+    sends::SendLimits,
+};
 pub use crate::base::error::ConfigError;
 pub use crate::session::{
     cookies::{SameSite, TransferMethod, TransferMethods},
     csrf::AntiCsrf,
+    proxies::TrustedProxies,
     signing::SigningAlg,
 };
 use crate::{
@@ -19,6 +23,7 @@ use crate::{
 };
 
 pub(crate) mod passwordless;
+mod sends;
 
 /// The names under which the world knows the app.
 ///
@@ -314,6 +319,7 @@ pub(crate) struct Config {
     pub(crate) factor_changes: FactorChanges,
     pub(crate) max_wrong_codes: u32,
     pub(crate) limits: bool,
+    pub(crate) send_limits: SendLimits,
     pub(crate) reveal_accounts: bool,
     pub(crate) mask_contacts: bool,
     pub(crate) passwordless: Passwordless,

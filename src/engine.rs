@@ -11,6 +11,8 @@ use std::{
 
 use tokio::task::JoinHandle;
 
+#[cfg(feature = "phone")]
+pub use self::sends::{Sends, StoppedCountry};
 pub use self::{
     factors::FactorsOf,
     keys::{KeyInfo, KeyState, Keys},
@@ -42,6 +44,8 @@ mod factors;
 mod keys;
 pub(crate) mod mounts;
 mod roles;
+#[cfg(feature = "phone")]
+mod sends;
 mod sessions;
 mod tenants;
 mod upkeep;
@@ -106,6 +110,12 @@ impl Mfa {
     /// What users opted into.
     pub fn factors(&self) -> FactorsOf<'_> {
         FactorsOf { mfa: self }
+    }
+
+    /// Messages by SMS that are sent no more.
+    #[cfg(feature = "phone")]
+    pub fn sends(&self) -> Sends<'_> {
+        Sends { mfa: self }
     }
 
     /// The keys that sign access tokens.

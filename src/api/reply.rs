@@ -58,9 +58,15 @@ impl Reply {
     /// Too many tries, in the form that the SDKs can show.
     pub(super) fn too_many(wait: Duration) -> Self {
         let minutes = wait.as_secs().div_ceil(60).max(1);
-        let mut reply = Self::general_error(format!("Too many attempts. Try again in {minutes} minutes."));
-        reply.answer.retry_after = Some(wait.as_secs().max(1));
-        reply
+        let text = format!("Too many attempts. Try again in {minutes} minutes.");
+        Self::general_error(text).retry_after(wait)
+    }
+
+    /// Says when another try is worth it, in whole seconds: not a moment too early (row K06).
+    pub(super) fn retry_after(mut self, wait: Duration) -> Self {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        self.answer.retry_after = Some(seconds.max(1));
+        self
     }
 
     pub(super) fn superseded() -> Self {

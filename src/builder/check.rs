@@ -44,6 +44,7 @@ impl MfaBuilder {
         let config = &self.config;
         let mut problems = config.cookies.check(config.csrf, &config.app.api, &config.app.websites);
         problems.extend(otp_settings(config).problems());
+        problems.extend(config.send_limits.problems());
         let own_alone = |listed: &Vec<FactorId>| !listed.iter().any(FactorId::is_built_in);
         if config.first_factors.as_ref().is_some_and(own_alone) {
             #[cfg(feature = "tracing")]
@@ -64,6 +65,7 @@ impl MfaBuilder {
             !config.passwordless.is_on() || self.delivery.is_some(),
             "one-time codes need a delivery: add .delivery(..) or .without_passwordless()",
         );
+        ask(self.peer.is_whole(), "trusted proxies need to know where a connection came from: add .peer(..)");
         let lives = &config.lifetimes;
         ask(lives.refresh_grace <= Duration::from_secs(300), "the refresh grace is 300 s at most");
         ask(

@@ -1,21 +1,23 @@
-//! What users opted into.
+//! What users opted into, and what blocks their factors.
 
 use super::{Mfa, tenants::no_tenant};
 use crate::{
     base::{
-        error::Error,
+        error::{Error, ErrorKind},
         ident::{FactorId, TenantId, UserId},
     },
+    flow::quota,
     model::{
         Tx,
         audit::{self, Audited, Event},
         keys,
         metadata::{self, RequiredFactors},
         tenant::Tenant,
+        user,
     },
 };
 
-/// What users opted into: see [`Mfa::factors`].
+/// What users opted into, and what blocks their factors: see [`Mfa::factors`].
 #[derive(Debug)]
 pub struct FactorsOf<'a> {
     pub(super) mfa: &'a Mfa,
@@ -84,6 +86,31 @@ impl FactorsOf<'_> {
         factor: FactorId,
     ) -> Result<Vec<FactorId>, Error> {
         self.edit(user, Some(tenant), Audited::OptedOut, factor).await
+    }
+
+    /// Lets a user's codes of this kind be guessed at again, after a hundred wrong ones in a row blocked them: for
+    /// administrators, who made sure who asks. The contacts by which the user signs in are meant as well. A rest of
+    /// some minutes goes on. Whether there was a block.
+    ///
+    /// Without it a block ends when the user completes two other factors in a session.
+    ///
+    /// # Errors
+    /// `NotFound` without the user; if the store failed.
+    pub async fn unblock(&self, user: &UserId, factor: &FactorId) -> Result<bool, Error> {
+        let (user, factor) = (user.clone(), factor.clone());
+        self.mfa
+            .change(|desk| async move {
+                let (user, factor) = (&user, &factor);
+                let stage = |mut tx: Tx| async move {
+                    let Some(user) = user::load(&mut tx, user).await? else {
+                        return Err(Error::new(ErrorKind::NotFound, "there is no such user"));
+                    };
+                    let lifted = quota::lift(&mut tx, &user, factor, &TenantId::PUBLIC).await?;
+                    tx.commit(lifted)
+                };
+                Ok((desk.kit.db.transact(user, stage).await?, Vec::new()))
+            })
+            .await
     }
 
     fn known(&self, factor: &FactorId) -> Result<(), Error> {

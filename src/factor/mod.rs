@@ -148,7 +148,7 @@ impl Factors {
 }
 
 /// What a second factor over the channel of this one is.
-fn in_session(id: FactorId) -> FactorId {
+pub(crate) fn in_session(id: FactorId) -> FactorId {
     match () {
         () if id == FactorId::LINK_EMAIL => FactorId::OTP_EMAIL,
         () if id == FactorId::LINK_PHONE => FactorId::OTP_PHONE,

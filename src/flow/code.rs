@@ -3,7 +3,13 @@
 
 use std::time::Duration;
 
-use super::{Caller, Desk, Refusal, complete::Outcome, link::NotLinked, second::Standpoint};
+use super::{
+    Caller, Desk, Refusal,
+    complete::Outcome,
+    link::NotLinked,
+    quota::{self, Send},
+    second::Standpoint,
+};
 use crate::{
     base::{
         contact::Contact,
@@ -21,26 +27,13 @@ use crate::{
         audit::{self, Audited, Event},
         code::{Code, Destination, FlowId, Form, Purpose},
         keys,
-        limit::{Budget, Quota, RetryAfter, Window},
+        limit::{Exhausted, RetryAfter},
         spend::Spend,
         user::{NewLogin, Owner},
     },
     session::AccessClaims,
     store::Key,
 };
-
-const MINUTE: u64 = 60;
-const HOUR: u64 = 60 * MINUTE;
-/// Sends a destination (`spec/security.md` 0.2).
-const TO_DESTINATION: [Quota; 3] = [
-    Quota::new(1, Duration::from_secs(30)),
-    Quota::new(5, Duration::from_secs(HOUR)),
-    Quota::new(10, Duration::from_secs(24 * HOUR)),
-];
-const BY_USER: [Quota; 1] = [Quota::new(10, Duration::from_secs(HOUR))];
-const BY_PEER: [Quota; 1] = [Quota::new(20, Duration::from_secs(HOUR))];
-/// How long a budget of guesses is kept after the last one.
-const BUDGET_LIFE: Duration = Duration::from_secs(90 * 24 * HOUR);
 
 /// What a code was begun for, as the caller is told.
 #[derive(Debug)]
@@ -55,15 +48,9 @@ pub(crate) struct Started {
 #[derive(Debug)]
 pub(crate) enum Checked {
     Refused(Refused),
+    /// The session's user guesses no more for so long. To anybody else it is `Restart` (row O06).
+    Resting(Duration),
     Completed(Outcome),
-}
-
-/// Whether a send may happen.
-enum Send {
-    Yes,
-    /// Answered as if it had, to callers without a session (row O27).
-    Silent,
-    TooMany(RetryAfter),
 }
 
 impl Desk {
@@ -87,19 +74,20 @@ impl Desk {
         };
         let (claims, contact, factor) = (claims.as_deref(), &contact, &factor);
         let new = &NewLogin::passwordless(contact);
+        #[cfg(feature = "phone")]
+        self.watch_toll(contact).await?;
         let begun = self
             .kit
             .db
             .transact((contact.as_str(), factor.as_str()), |mut tx| async move {
-                let decoy = match self.take_send(&mut tx, caller, contact).await? {
-                    Send::Yes => false,
-                    Send::Silent => true,
-                    Send::TooMany(RetryAfter(wait)) => return tx.abandon(Err(wait)),
-                };
                 // Read whatever the answer, so that nothing tells (row O24).
                 let owner: Option<Owner> = tx.get(&new.key(&caller.tenant)).await?;
                 let stranger = claims.is_none() && owner.is_none();
-                let decoy = decoy || (stranger && !self.kit.config.passwordless.signs_up());
+                let for_show = stranger && !self.kit.config.passwordless.signs_up();
+                let send = self.take_send(&mut tx, caller, contact, for_show).await?;
+                if let Send::TooMany(RetryAfter(wait)) = send {
+                    return tx.abandon(Err(wait));
+                }
                 let place = keys::destination(&caller.tenant, purpose(caller), contact);
                 let generation = tx.get::<Destination>(&place).await?.unwrap_or_default().generation;
                 let Begun { code, device, fresh } = self.otp.begin(
@@ -112,10 +100,13 @@ impl Desk {
                         contact: contact.clone(),
                         form,
                         generation,
-                        decoy,
+                        decoy: for_show || send != Send::Yes,
                     },
                     tx.now(),
                 )?;
+                if send == Send::Unkept {
+                    return tx.abandon(Ok(Started { device, flow: code.id, form }));
+                }
                 self.stage_notice(&mut tx, &code, &fresh)?;
                 let key = keys::code(&caller.tenant, code.id.as_str());
                 tx.insert_new(key, &code, Some(code.kept_until()))?;
@@ -135,6 +126,10 @@ impl Desk {
         // for nothing.
         let begun: Option<Code> = self.kit.db.get(&keys::code(&caller.tenant, flow.as_str())).await?;
         self.admit_again(caller, claims.as_deref(), begun.as_ref(), false).await?;
+        #[cfg(feature = "phone")]
+        if let Some(begun) = &begun {
+            self.watch_toll(&begun.contact).await?;
+        }
         let claims = claims.as_deref();
         let sent = self
             .kit
@@ -148,9 +143,9 @@ impl Desk {
                 if !otp::may_resend(&code, &origin, self.otp.settings(), tx.now()) {
                     return tx.abandon(Ok(false));
                 }
-                match self.take_send(&mut tx, caller, &code.contact).await? {
+                match self.take_send(&mut tx, caller, &code.contact, code.decoy).await? {
                     Send::TooMany(RetryAfter(wait)) => return tx.abandon(Err(wait)),
-                    Send::Silent => return tx.abandon(Ok(true)),
+                    Send::Silent | Send::Unkept => return tx.abandon(Ok(true)),
                     Send::Yes => {}
                 }
                 let fresh = self.otp.resend(&mut code, tx.now())?;
@@ -202,7 +197,7 @@ impl Desk {
         self.admit_again(caller, claims.as_deref(), Some(&code), presented.is_link()).await?;
         let charged = match self.reserve(caller, claims.as_deref(), &key, presented).await? {
             Ok(charged) => charged,
-            Err(refused) => return Ok(Checked::Refused(refused)),
+            Err(answer) => return Ok(answer),
         };
         crate::base::failpoint!("otp.reserve.after_commit");
         let Some(matched) = self.otp.compare(&charged, presented) else {
@@ -213,7 +208,7 @@ impl Desk {
         let spend = Spend::Code {
             challenge: key,
             destination: keys::destination(&caller.tenant, charged.purpose, &charged.contact),
-            budget: budget(&charged),
+            budget: quota::budget(&charged),
             matched,
         };
         let bound = Bound {
@@ -226,6 +221,8 @@ impl Desk {
             Some(session) => self.complete(caller, session, proof).await?,
             None => self.sign_in(caller, proof).await?,
         };
+        #[cfg(feature = "phone")]
+        self.note_used(&charged.contact).await;
         Ok(Checked::Completed(outcome))
     }
 
@@ -257,39 +254,34 @@ impl Desk {
         claims: Option<&AccessClaims>,
         key: &Key,
         presented: &Presented,
-    ) -> Result<Result<Code, Refused>, Error> {
+    ) -> Result<Result<Code, Checked>, Error> {
+        let restart = || Err(Checked::Refused(Refused::Restart));
         self.kit
             .db
             .transact(key.as_str(), |mut tx| async move {
                 let Some(mut code) = tx.get::<Code>(key).await? else {
-                    return tx.abandon(Err(Refused::Restart));
+                    return tx.abandon(restart());
                 };
                 let place = keys::destination(&caller.tenant, code.purpose, &code.contact);
                 let generation = tx.get::<Destination>(&place).await?.unwrap_or_default().generation;
                 let attempt =
                     self.otp.decide(&code, &origin(caller, claims, generation), presented, tx.now());
                 if !attempt.is_charged() {
-                    return tx.abandon(Err(Refused::Restart));
+                    return tx.abandon(restart());
                 }
                 code.charge();
                 tx.put(key.clone(), &code, Some(code.kept_until())).await?;
-                // Nothing can be guessed in a flow made for show, so it burns nobody's budget (row O34).
-                if attempt.takes_budget() && !code.decoy {
-                    let key = budget(&code);
-                    let mut guesses: Budget = tx.get(&key).await?.unwrap_or_default();
-                    if guesses.reserve(tx.now()).is_err() {
-                        return tx.commit(Err(Refused::Restart));
-                    }
-                    tx.put(key, &guesses, Some(tx.now() + BUDGET_LIFE)).await?;
-                    if let (Some(user), true) = (&code.user, guesses.is_resting(tx.now())) {
-                        let event = Event::new(Audited::LockedOut, &caller.tenant).user(user);
-                        let event = event.factor(&code.factor).peer(caller.request.peer);
-                        audit::stage(&mut tx, event)?;
-                    }
+                if attempt.takes_budget()
+                    && let Err(exhausted) = quota::charge(&mut tx, &code, caller).await?
+                {
+                    return tx.commit(Err(match exhausted {
+                        Exhausted::Resting(RetryAfter(wait)) if claims.is_some() => Checked::Resting(wait),
+                        _ => Checked::Refused(Refused::Restart),
+                    }));
                 }
                 let answer = match attempt {
                     Attempt::Compare => Ok(code),
-                    _ => Err(otp::refuse(attempt, &code, presented)),
+                    _ => Err(Checked::Refused(otp::refuse(attempt, &code, presented))),
                 };
                 tx.commit(answer)
             })
@@ -336,30 +328,6 @@ impl Desk {
                 tx.abandon(blocked.is_some())
             })
             .await
-    }
-
-    /// Reserves a send, in the batch of the code (row O27).
-    async fn take_send(&self, tx: &mut Tx, caller: &Caller, contact: &Contact) -> Result<Send, Error> {
-        if !self.kit.config.limits {
-            return Ok(Send::Yes);
-        }
-        let mut asked = vec![("send-to", contact.as_str().to_owned(), &TO_DESTINATION[..])];
-        if let Some(session) = &caller.session {
-            asked.push(("send-by", session.user_id().to_string(), &BY_USER[..]));
-        }
-        if let Some(peer) = super::peer_key(&caller.request) {
-            asked.push(("send-from", peer, &BY_PEER[..]));
-        }
-        for (what, subject, quotas) in asked {
-            let key = keys::limit(what, &subject);
-            let mut window: Window = tx.get(&key).await?.unwrap_or_default();
-            if let Err(wait) = window.try_take_all(quotas, tx.now()) {
-                return Ok(if caller.session.is_some() { Send::TooMany(wait) } else { Send::Silent });
-            }
-            let longest = quotas.iter().map(|quota| quota.window).max().unwrap_or_default();
-            tx.put(key, &window, Some(window.expires_at(longest))).await?;
-        }
-        Ok(Send::Yes)
     }
 
     fn stage_notice(&self, tx: &mut Tx, code: &Code, fresh: &Fresh) -> Result<(), Error> {
@@ -409,14 +377,5 @@ fn origin<'a>(caller: &'a Caller, claims: Option<&'a AccessClaims>, generation: 
         session: claims.map(|claims| &claims.handle),
         user: claims.map(|claims| &claims.user),
         generation,
-    }
-}
-
-/// Whose guesses count together: a user's of one kind of factor; without a user, a destination's. The
-/// unauthenticated can't touch a user's (row O34).
-fn budget(code: &Code) -> Key {
-    match &code.user {
-        Some(user) => keys::limit("guess", &format!("user {user} {}", code.factor)),
-        None => keys::limit("guess", &format!("contact {}", code.contact.as_str())),
     }
 }

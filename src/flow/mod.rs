@@ -32,10 +32,13 @@ pub(crate) mod info;
 pub(crate) mod link;
 #[cfg(feature = "password")]
 pub(crate) mod password;
+pub(crate) mod quota;
 pub(crate) mod rotate;
 pub(crate) mod second;
 pub(crate) mod shadow;
 pub(crate) mod sign_in;
+#[cfg(feature = "phone")]
+mod toll;
 
 /// The parts every step needs. Behind one `Arc`, so that a step may outlive its caller.
 pub(crate) struct Desk {

@@ -85,6 +85,7 @@ impl AuditSink for TracingSink {
                     session = event.session.as_deref(),
                     factor = event.factor.as_ref().map(|factor| factor.as_str()),
                     cause = event.cause.map(tracing::field::debug),
+                    country = event.country,
                     ip = event.ip.as_ref().map(tracing::field::display),
                     age = event.age.map(tracing::field::debug),
                 )

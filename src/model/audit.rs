@@ -54,6 +54,9 @@ pub struct AuditEvent {
     /// Which of several cases it was.
     #[serde(default, rename = "kind", skip_serializing_if = "Option::is_none")]
     pub cause: Option<Cause>,
+    /// The country it is about: two capital letters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub country: Option<String>,
     /// Who sent the request, by the app's own reckoning ([`MfaBuilder::peer`](crate::MfaBuilder::peer)).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ip: Option<IpAddr>,
@@ -89,6 +92,16 @@ pub enum Audited {
     WrongPassword,
     /// Too many wrong codes: the user's guesses of this factor rest.
     LockedOut,
+    /// A hundred wrong codes without a right one: guesses of this factor are refused until that is lifted. Without
+    /// a user if it was about a contact that began a sign-in.
+    FactorBlocked,
+    /// Such a block was lifted: by an administrator, or because its user completed two other factors.
+    FactorUnblocked,
+    /// Codes sent by SMS to a country weren't used: nothing more is sent there for a while. Look at it at once:
+    /// either somebody makes money by asking for codes, or messages there arrive nowhere.
+    SendingStopped,
+    /// An administrator lets messages to a country be sent again.
+    SendingResumed,
     /// A session's user may not have a code sent there, or not use it.
     DestinationRefused,
     /// What was proved is right and may not be used by this session now.
@@ -137,6 +150,8 @@ impl Audited {
             Self::WrongCode
                 | Self::WrongPassword
                 | Self::LockedOut
+                | Self::FactorBlocked
+                | Self::SendingStopped
                 | Self::DestinationRefused
                 | Self::FactorRefused
                 | Self::RefreshReuse
@@ -185,8 +200,9 @@ pub(crate) struct Event {
 impl Event {
     pub(crate) fn new(what: Audited, tenant: &TenantId) -> Self {
         let (at, tenant) = (Timestamp::EPOCH, tenant.clone());
-        let (user, session, factor, cause, ip, age) = (None, None, None, None, None, None);
-        let record = AuditEvent { at, what, tenant, user, session, factor, cause, ip, age };
+        let (user, session, factor, cause) = (None, None, None, None);
+        let (country, ip, age) = (None, None, None);
+        let record = AuditEvent { at, what, tenant, user, session, factor, cause, country, ip, age };
         Self { record, handle: None }
     }
 
@@ -203,6 +219,12 @@ impl Event {
 
     pub(crate) fn cause(mut self, cause: Cause) -> Self {
         self.record.cause = Some(cause);
+        self
+    }
+
+    #[cfg(feature = "phone")]
+    pub(crate) fn country(mut self, country: &str) -> Self {
+        self.record.country = Some(country.to_owned());
         self
     }
 

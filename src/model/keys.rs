@@ -127,6 +127,11 @@ pub(crate) fn limit(what: &str, subject: &str) -> Key {
     Key::new(["limit", what, subject])
 }
 
+/// All limits of one kind.
+pub(crate) fn limits(what: &str) -> Key {
+    Key::new(["limit", what])
+}
+
 pub(crate) fn queue(at: Timestamp, random: &str) -> Key {
     Key::new(["queue", &format!("{}-{random}", sortable(at))])
 }

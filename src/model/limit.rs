@@ -113,7 +113,7 @@ impl Budget {
     /// # Errors
     /// If there is none; nothing was taken.
     pub(crate) fn reserve(&mut self, now: Timestamp) -> Result<(), Exhausted> {
-        if self.in_a_row >= Self::IN_A_ROW {
+        if self.is_blocked() {
             return Err(Exhausted::Blocked);
         }
         if let Some(until) = self.rests_until {
@@ -137,6 +137,21 @@ impl Budget {
     /// else resets the budget (row O07).
     pub(crate) fn succeed(&mut self) {
         *self = Self::default();
+    }
+
+    /// Whether no rest gives a guess any more.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.in_a_row >= Self::IN_A_ROW
+    }
+
+    /// Takes the block away, and nothing else: a rest goes on, and what was guessed lately still counts (rows
+    /// O07, O34). Whether it was there.
+    pub(crate) fn lift(&mut self) -> bool {
+        let was = self.is_blocked();
+        if was {
+            self.in_a_row = 0;
+        }
+        was
     }
 
     /// Guesses since the last success: from the fifth on the user is told (row O35).
@@ -291,6 +306,27 @@ mod tests {
         assert_eq!(budget.reserve(at(now)), Ok(()));
         let stored = serde_json::to_value(&budget).unwrap();
         assert_eq!(serde_json::from_value::<Budget>(stored).unwrap(), budget);
+    }
+
+    #[test]
+    fn sec_o34_a_lifted_block_gives_no_guess_before_its_time() {
+        let (mut budget, mut now, mut guesses) = (Budget::default(), 0, 0);
+        while !budget.is_blocked() {
+            assert!(!budget.lift());
+            match budget.reserve(at(now)) {
+                Ok(()) => guesses += 1,
+                Err(_) => now += 1000,
+            }
+        }
+        assert_eq!(guesses, 100);
+        assert!(budget.lift());
+        assert!(matches!(budget.reserve(at(now)), Err(Exhausted::Resting(_))));
+        now += 15 * 60 * 1000 + 1;
+        for _ in 0..10 {
+            assert_eq!(budget.reserve(at(now)), Ok(()));
+        }
+        assert!(budget.reserve(at(now)).is_err());
+        assert_eq!(budget.in_a_row(), 10);
     }
 
     #[test]

@@ -35,7 +35,10 @@ pub(crate) mod role;
 pub(crate) mod seal;
 pub(crate) mod session;
 pub(crate) mod spend;
+pub(crate) mod tally;
 pub(crate) mod tenant;
+#[cfg(feature = "phone")]
+pub(crate) mod toll;
 mod tx;
 pub(crate) mod user;
 

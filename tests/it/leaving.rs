@@ -253,6 +253,9 @@ fn everything() -> Vec<(&'static str, Doing)> {
         "FactorsOf::opt_out_within": |s| s.app.mfa.factors().opt_out_within(&s.user, &PUBLIC, FactorId::OTP_EMAIL);
         "FactorsOf::opt_in": |s| s.app.mfa.factors().opt_in(&s.user, FactorId::TOTP);
         "FactorsOf::opt_out": |s| s.app.mfa.factors().opt_out(&s.user, FactorId::OTP_EMAIL);
+        "FactorsOf::unblock": |s| s.app.mfa.factors().unblock(&s.user, &FactorId::OTP_EMAIL);
+        "Sends::stopped": |s| s.app.mfa.sends().stopped();
+        "Sends::resume": |s| s.app.mfa.sends().resume("HU");
         "Keys::list": |s| s.app.mfa.keys().list();
         "Keys::revoked": |s| s.app.mfa.keys().revoked();
         "Keys::rotate": |s| s.app.mfa.keys().rotate();
@@ -341,6 +344,7 @@ fn sec_m12_no_function_is_left_out() {
         ("Tenants", include_str!("../../src/engine/tenants.rs")),
         ("RolesOf", include_str!("../../src/engine/roles.rs")),
         ("FactorsOf", include_str!("../../src/engine/factors.rs")),
+        ("Sends", include_str!("../../src/engine/sends.rs")),
         ("Keys", include_str!("../../src/engine/keys.rs")),
         ("Mfa", include_str!("../../src/engine.rs")),
         ("Session", include_str!("../../src/session/mod.rs")),

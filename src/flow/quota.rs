@@ -1,0 +1,282 @@
+//! How many messages may be sent, to whom, by whom, from where (rows O27, O28); and whose wrong guesses count
+//! together, and what lifts a block (rows O06, O34).
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::{Caller, Desk};
+use crate::{
+    base::{
+        contact::Contact,
+        error::Error,
+        ident::{FactorId, TenantId, UserId},
+        random,
+        time::Timestamp,
+    },
+    config::SendLimits,
+    factor,
+    model::{
+        Tx,
+        audit::{self, Audited, Event},
+        code::Code,
+        keys,
+        limit::{Budget, Exhausted, Quota, RetryAfter, Window},
+        tally::{self, Tally},
+        user::User,
+    },
+    policy::CompletedFactors,
+    store::Key,
+};
+
+/// How long a budget of guesses is kept after the last one.
+const BUDGET_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
+
+/// Whether a send may happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Send {
+    Yes,
+    /// Too many to that destination: answered and stored as if it had, for callers without a session (rows O24,
+    /// O27).
+    Silent,
+    /// The caller asks too often: answered likewise, and nothing is stored, so that nobody fills the store (row
+    /// K05). It tells nothing about the destination.
+    Unkept,
+    TooMany(RetryAfter),
+}
+
+/// A record of grants, and what they must keep to.
+type Asked = (Key, Vec<Quota>);
+
+impl Desk {
+    /// Reserves a send, in the batch of the code. `for_show`: nothing will be sent, though limits are the same (row
+    /// O26).
+    pub(super) async fn take_send(
+        &self,
+        tx: &mut Tx,
+        caller: &Caller,
+        contact: &Contact,
+        for_show: bool,
+    ) -> Result<Send, Error> {
+        if !self.kit.config.limits {
+            return Ok(Send::Yes);
+        }
+        let limits = &self.kit.config.send_limits;
+        let refused = |wait, stranger| if caller.session.is_some() { Send::TooMany(wait) } else { stranger };
+        let (asker, target) = (asker(caller, limits), target(contact, limits, for_show));
+        let lanes = tenant_lanes(&caller.tenant, limits);
+        let all = asker.iter().chain(&target).map(|(key, _)| key.clone());
+        #[cfg(feature = "phone")]
+        let all = all.chain(super::toll::keys_of(contact));
+        tx.prefetch(all.chain(lanes.iter().cloned())).await?;
+        if let Err(wait) = take_each(tx, &asker).await? {
+            return Ok(refused(wait, Send::Unkept));
+        }
+        if let Some(limit) = limits.in_tenant
+            && let Err(wait) = take_lane(tx, &lanes, SendLimits::hourly(limit)).await?
+        {
+            return Ok(refused(wait, Send::Unkept));
+        }
+        #[cfg(feature = "phone")]
+        if !for_show && let Some(until) = super::toll::stopped(tx, contact).await? {
+            return Ok(refused(RetryAfter(until.since(tx.now())), Send::Silent));
+        }
+        if let Err(wait) = take_each(tx, &target).await? {
+            return Ok(refused(wait, Send::Silent));
+        }
+        #[cfg(feature = "phone")]
+        if !for_show {
+            super::toll::count_sent(tx, contact).await?;
+        }
+        Ok(Send::Yes)
+    }
+}
+
+/// Who asks: the session's user, and the address.
+fn asker(caller: &Caller, limits: &SendLimits) -> Vec<Asked> {
+    let user = caller.session.as_ref().map(|session| {
+        let key = keys::limit("send-by", session.user_id().as_str());
+        (key, vec![SendLimits::hourly(limits.by_user)])
+    });
+    let address = super::peer_key(&caller.request).map(|address| {
+        let key = keys::limit("send-from", &address);
+        (key, vec![SendLimits::hourly(limits.from_address)])
+    });
+    user.into_iter().chain(address).collect()
+}
+
+/// To whom: the destination, and the range of a number.
+fn target(contact: &Contact, limits: &SendLimits, for_show: bool) -> Vec<Asked> {
+    let to = (keys::limit("send-to", contact.as_str()), limits.to_destination());
+    let range = contact.phone().filter(|_| !for_show).map(|phone| {
+        let digits = phone.as_str();
+        let range = digits.get(..digits.len().saturating_sub(3)).unwrap_or_default();
+        (keys::limit("send-range", range), vec![SendLimits::hourly(limits.to_range)])
+    });
+    [to].into_iter().chain(range).collect()
+}
+
+fn tenant_lanes(tenant: &TenantId, limits: &SendLimits) -> Vec<Key> {
+    let lanes = limits.in_tenant.map_or(0, tally::lanes);
+    (0..lanes).map(|lane| keys::limit("send-in", &format!("{tenant} {lane}"))).collect()
+}
+
+/// Takes one of each, or none.
+async fn take_each(tx: &mut Tx, asked: &[Asked]) -> Result<Result<(), RetryAfter>, Error> {
+    let mut taken = Vec::new();
+    for (key, quotas) in asked {
+        let mut window: Window = tx.get(key).await?.unwrap_or_default();
+        if let Err(wait) = window.try_take_all(quotas, tx.now()) {
+            return Ok(Err(wait));
+        }
+        let longest = quotas.iter().map(|quota| quota.window).max().unwrap_or_default();
+        taken.push((key, window.expires_at(longest), window));
+    }
+    for (key, end, window) in taken {
+        tx.put(key.clone(), &window, Some(end)).await?;
+    }
+    Ok(Ok(()))
+}
+
+async fn take_lane(tx: &mut Tx, keys: &[Key], quota: Quota) -> Result<Result<(), RetryAfter>, Error> {
+    let mut lanes = Vec::new();
+    for key in keys {
+        lanes.push(tx.get::<Tally>(key).await?.unwrap_or_default());
+    }
+    // Another one at each try, so that two who met don't meet again.
+    let [from] = random::bytes()?;
+    let lane = match tally::take(&mut lanes, quota, usize::from(from), tx.now()) {
+        Ok(lane) => lane,
+        Err(wait) => return Ok(Err(wait)),
+    };
+    if let (Some(key), Some(tally)) = (keys.get(lane), lanes.get(lane)) {
+        tx.put(key.clone(), tally, Some(after(tx.now(), quota.window))).await?;
+    }
+    Ok(Ok(()))
+}
+
+/// When counts of a window mean nothing any more.
+pub(super) fn after(now: Timestamp, window: Duration) -> Timestamp {
+    now + window + window / 30
+}
+
+/// Whose guesses count together.
+pub(super) fn budget(code: &Code) -> Key {
+    match &code.user {
+        Some(user) => guesses_of(user, &code.factor),
+        None => guesses_at(&code.contact),
+    }
+}
+
+/// Takes a guess from its budget, before it is compared. In a flow made for show as well: there is nothing to guess,
+/// but a rest must tell no more about one contact than about another (row O26).
+pub(super) async fn charge(
+    tx: &mut Tx,
+    code: &Code,
+    caller: &Caller,
+) -> Result<Result<(), Exhausted>, Error> {
+    let key = budget(code);
+    let mut guesses: Budget = tx.get(&key).await?.unwrap_or_default();
+    if let Err(exhausted) = guesses.reserve(tx.now()) {
+        return Ok(Err(exhausted));
+    }
+    tx.put(key, &guesses, Some(tx.now() + BUDGET_LIFE)).await?;
+    let what = match () {
+        () if guesses.is_blocked() => Some(Audited::FactorBlocked),
+        () if guesses.is_resting(tx.now()) && code.user.is_some() => Some(Audited::LockedOut),
+        () => None,
+    };
+    if let Some(what) = what {
+        let event = Event::new(what, &caller.tenant).factor(&code.factor).peer(caller.request.peer);
+        audit::stage(tx, code.user.iter().fold(event, |event, user| event.user(user)))?;
+    }
+    Ok(Ok(()))
+}
+
+/// A user's, of one kind of factor, over all sessions, flows, devices and tenants.
+fn guesses_of(user: &UserId, factor: &FactorId) -> Key {
+    keys::limit("guess", &format!("user {user} {factor}"))
+}
+
+/// Where no user is known, a destination's. The unauthenticated can't touch a user's (row O34); whether anybody
+/// signs in by it makes no difference (row O26).
+fn guesses_at(contact: &Contact) -> Key {
+    keys::limit("guess", &format!("contact {}", contact.as_str()))
+}
+
+/// Every budget that holds a factor of a user up: theirs, and those of the contacts that they sign in by.
+fn budgets(user: &User, factor: &FactorId) -> Vec<Key> {
+    let kind = factor::in_session(factor.clone());
+    let emails = user.logins.iter().filter_map(|login| login.email.clone()).map(Contact::from);
+    let phones = user.logins.iter().filter_map(|login| login.phone.clone()).map(Contact::from);
+    let contacts = emails.chain(phones).filter(|contact| super::code::kind(contact) == kind);
+    let keys: BTreeSet<Key> = contacts.map(|contact| guesses_at(&contact)).collect();
+    [guesses_of(&user.id, &kind)].into_iter().chain(keys).collect()
+}
+
+/// Lifts the block of a factor, and nothing else. Whether there was one.
+pub(crate) async fn lift(
+    tx: &mut Tx,
+    user: &User,
+    factor: &FactorId,
+    tenant: &TenantId,
+) -> Result<bool, Error> {
+    let budgets = budgets(user, factor);
+    tx.prefetch(budgets.iter().cloned()).await?;
+    let mut lifted = false;
+    for key in budgets {
+        let Some(mut guesses) = tx.get::<Budget>(&key).await? else { continue };
+        if guesses.lift() {
+            tx.put(key, &guesses, Some(tx.now() + BUDGET_LIFE)).await?;
+            lifted = true;
+        }
+    }
+    if lifted {
+        audit::stage(tx, Event::new(Audited::FactorUnblocked, tenant).user(&user.id).factor(factor))?;
+    }
+    Ok(lifted)
+}
+
+/// Lifts the blocks of the factors beside which the session completed two others: by these its user is known well
+/// enough (row O34). A password alone lifts nothing: who guesses at a second factor has it.
+pub(super) async fn lift_by_others(
+    tx: &mut Tx,
+    user: &User,
+    completed: &CompletedFactors,
+    tenant: &TenantId,
+) -> Result<(), Error> {
+    for factor in liftable(completed) {
+        lift(tx, user, &factor, tenant).await?;
+    }
+    Ok(())
+}
+
+fn liftable(completed: &CompletedFactors) -> Vec<FactorId> {
+    let kinds: BTreeSet<FactorId> =
+        completed.iter().map(|(factor, _)| factor::in_session(factor.clone())).collect();
+    let others = |factor: &FactorId| kinds.iter().filter(|kind| *kind != factor).count();
+    [FactorId::OTP_EMAIL, FactorId::OTP_PHONE].into_iter().filter(|factor| others(factor) >= 2).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sec_o34_two_other_factors_lift_a_block() {
+        let table: [(&[FactorId], &[FactorId]); 8] = [
+            (&[], &[]),
+            (&[FactorId::PASSWORD], &[]),
+            (&[FactorId::OTP_EMAIL], &[]),
+            (&[FactorId::PASSWORD, FactorId::OTP_EMAIL], &[FactorId::OTP_PHONE]),
+            (&[FactorId::PASSWORD, FactorId::OTP_PHONE], &[FactorId::OTP_EMAIL]),
+            (&[FactorId::PASSWORD, FactorId::TOTP], &[FactorId::OTP_EMAIL, FactorId::OTP_PHONE]),
+            // Two over one channel are one.
+            (&[FactorId::LINK_EMAIL, FactorId::OTP_EMAIL], &[]),
+            (&[FactorId::LINK_PHONE, FactorId::PASSWORD], &[FactorId::OTP_EMAIL]),
+        ];
+        for (completed, lifts) in table {
+            let completed: CompletedFactors =
+                completed.iter().map(|factor| (factor.clone(), Timestamp::EPOCH)).collect();
+            assert_eq!(liftable(&completed), lifts, "{completed:?}");
+        }
+    }
+}
