@@ -52,16 +52,20 @@ mod tests {
 
     #[test]
     fn sec_o01_codes_are_uniform_over_all_six_digit_strings() {
-        // 100 buckets of the leading two digits, 10^5 draws: chi-squared with 99 degrees of freedom
-        // stays below 180 but for one run in a million.
-        let mut seen = [0_u32; 100];
-        for _ in 0..100_000 {
+        // 1000 buckets each of the first and of the last three digits, 10^6 draws: chi-squared with 999 degrees of
+        // freedom stays below 1230 but for one run in a million.
+        let mut seen = [[0_u32; 1000]; 2];
+        for _ in 0..1_000_000 {
             let code = digits(6).unwrap();
             assert_eq!(code.len(), 6);
-            seen[code[..2].parse::<usize>().unwrap()] += 1;
+            for (buckets, part) in seen.iter_mut().zip([&code[..3], &code[3..]]) {
+                buckets[part.parse::<usize>().unwrap()] += 1;
+            }
         }
-        let chi: f64 = seen.iter().map(|&n| (f64::from(n) - 1000.0).powi(2) / 1000.0).sum();
-        assert!(chi < 180.0, "chi-squared {chi}");
+        for buckets in seen {
+            let chi: f64 = buckets.iter().map(|&n| (f64::from(n) - 1000.0).powi(2) / 1000.0).sum();
+            assert!(chi < 1230.0, "chi-squared {chi}");
+        }
     }
 
     #[test]

@@ -55,6 +55,10 @@ pub trait SessionClaim: Send + Sync + 'static {
     const KEY: &'static str;
     /// What it says.
     type Value: Serialize + DeserializeOwned + Send + Sync;
+    /// Whether it says something of the completed factors: then, if [every new session gets
+    /// it](crate::MfaBuilder::claim), it is fetched anew with each factor that is completed, and leaves with that
+    /// very answer.
+    const FOLLOWS_FACTORS: bool = false;
 
     /// Finds it out. `None` leaves the payload as it is.
     ///
@@ -104,18 +108,24 @@ pub(crate) fn free_key(key: &str) -> Result<(), Error> {
 #[derive(Clone)]
 pub struct ClaimRef {
     key: &'static str,
+    follows_factors: bool,
     claim: Arc<dyn Erased>,
 }
 
 impl ClaimRef {
     /// Erases a claim's type.
     pub fn new<C: SessionClaim>(claim: C) -> Self {
-        Self { key: C::KEY, claim: Arc::new(claim) }
+        Self { key: C::KEY, follows_factors: C::FOLLOWS_FACTORS, claim: Arc::new(claim) }
     }
 
     /// The member of the payload.
     pub fn key(&self) -> &'static str {
         self.key
+    }
+
+    /// Whether a completed factor changes it.
+    pub(crate) fn follows_factors(&self) -> bool {
+        self.follows_factors
     }
 
     /// Fetches the claim, as it goes into the payload.

@@ -5,9 +5,9 @@ use std::{collections::BTreeSet, pin::Pin};
 use super::{Mfa, tenants::no_tenant};
 use crate::{
     base::{
-        contact::Email,
+        contact::{Contact, Email, Phone},
         error::{Error, ErrorKind},
-        ident::{LoginId, TenantId, UserId},
+        ident::{FactorId, LoginId, TenantId, UserId},
     },
     model::{
         Staged, Tx,
@@ -17,6 +17,7 @@ use crate::{
         tenant::Tenant,
         user::{self, NewLogin, Owner, User},
     },
+    session::Session,
 };
 
 /// Users and their login methods: see [`Mfa::users`].
@@ -52,6 +53,35 @@ impl Users<'_> {
             users.extend(self.load(&id).await?);
         }
         Ok(users)
+    }
+
+    /// The user who signs in by codes to a number in a tenant, or completes them.
+    ///
+    /// # Errors
+    /// If the store failed.
+    pub async fn by_phone(&self, tenant: &TenantId, phone: &Phone) -> Result<Option<User>, Error> {
+        let key = NewLogin::passwordless(&phone.clone().into()).key(tenant);
+        match self.mfa.db().get::<Owner>(&key).await? {
+            Some(owner) => self.load(&owner.user).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Where codes and links for the user of a session go, or would if they asked for the first one: by factor, and
+    /// masked (`+***42`), as the user may see them. Read anew from the store, for no token has contacts in it (row
+    /// P18). Sent back by that session, a masked one stands for the one it was made of.
+    ///
+    /// # Errors
+    /// `SessionEnded` if user or login method are gone; if the store failed.
+    pub async fn masked_contacts(&self, session: &Session) -> Result<Vec<(FactorId, Vec<String>)>, Error> {
+        let over = || Error::new(ErrorKind::SessionEnded, "the session's user or login method is gone");
+        let user = self.load(&session.user_id()).await?.ok_or_else(over)?;
+        let listed = self.mfa.desk.factors.contacts(&user, &session.login_id()).ok_or_else(over)?;
+        let by_mail = |factor: &FactorId| [FactorId::OTP_EMAIL, FactorId::LINK_EMAIL].contains(factor);
+        let emails = listed.emails.into_iter().filter(|(factor, _)| by_mail(factor));
+        let emails = emails.map(|(factor, list)| (factor, masked(list)));
+        let phones = listed.phones.into_iter().map(|(factor, list)| (factor, masked(list)));
+        Ok(emails.chain(phones).collect())
     }
 
     /// Makes a user who signs in by codes to this address, already proved elsewhere.
@@ -90,15 +120,27 @@ impl Users<'_> {
     /// # Errors
     /// `Invalid` if the address is another user's, `NotFound` without the user.
     pub async fn add_email(&self, user: &UserId, tenant: &TenantId, email: &Email) -> Result<User, Error> {
+        self.add_contact(user, tenant, &email.clone().into()).await
+    }
+
+    /// As [`Users::add_email`], for codes to a number.
+    ///
+    /// # Errors
+    /// `Invalid` if the number is another user's, `NotFound` without the user.
+    pub async fn add_phone(&self, user: &UserId, tenant: &TenantId, phone: &Phone) -> Result<User, Error> {
+        self.add_contact(user, tenant, &phone.clone().into()).await
+    }
+
+    async fn add_contact(&self, user: &UserId, tenant: &TenantId, contact: &Contact) -> Result<User, Error> {
         let (id, tenant) = (user.clone(), tenant.clone());
-        let new = NewLogin::passwordless(&email.clone().into());
+        let new = NewLogin::passwordless(contact);
         self.edit(id, move |mut tx, mut user| {
             let (tenant, new) = (tenant.clone(), new.clone());
             Box::pin(async move {
                 let taken = user::owner(&mut tx, &tenant, &new).await?.is_some()
                     || user::primary_of(&mut tx, &tenant, &new).await?.is_some_and(|other| other != user.id);
                 if taken {
-                    return Err(Error::invalid("the address is another user's"));
+                    return Err(Error::invalid("the contact is another user's"));
                 }
                 user::add_login(&mut tx, &tenant, &mut user, &new).await?;
                 audit::stage(&mut tx, Event::new(Audited::LoginAdded, &tenant).user(&user.id))?;
@@ -206,6 +248,10 @@ impl Users<'_> {
             })
             .await
     }
+}
+
+fn masked<T: Into<Contact>>(contacts: Vec<T>) -> Vec<String> {
+    contacts.into_iter().map(|contact| contact.into().masked()).collect()
 }
 
 type Edit = Result<Staged<(User, Vec<Change>)>, Error>;

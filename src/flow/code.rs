@@ -125,7 +125,8 @@ impl Desk {
         // Who may not begin it may not go on with it either; and an access token of an earlier refresh token asks
         // for nothing.
         let begun: Option<Code> = self.kit.db.get(&keys::code(&caller.tenant, flow.as_str())).await?;
-        self.admit_again(caller, claims.as_deref(), begun.as_ref(), false).await?;
+        let completes = begun.as_ref().map(Code::may_complete).unwrap_or_default();
+        self.admit_again(caller, claims.as_deref(), begun.as_ref(), completes).await?;
         #[cfg(feature = "phone")]
         if let Some(begun) = &begun {
             self.watch_toll(&begun.contact).await?;
@@ -158,26 +159,25 @@ impl Desk {
         sent.map_err(Refusal::TooMany)
     }
 
-    /// Whether what was allowed when a flow began still is (rows P19, P20).
+    /// Whether what was allowed when a flow began still is, for one at least of the factors that it is to complete
+    /// now (rows P19, P20).
     async fn admit_again(
         &self,
         caller: &Caller,
         claims: Option<&AccessClaims>,
         code: Option<&Code>,
-        by_link: bool,
+        completes: Vec<FactorId>,
     ) -> Result<(), Refusal> {
         let Some(claims) = claims else {
             return match code.filter(|code| code.purpose == Purpose::FirstFactor) {
-                Some(code) => self.admit_first(caller, &code.completes(by_link)).await,
+                Some(_) => self.admit_any(caller, completes).await.map(drop),
                 None => Ok(()),
             };
         };
         let at = self.standpoint(caller, claims).await?;
-        match code.filter(|code| code.user.as_ref() == Some(&at.user.id)) {
-            Some(code) => {
-                let factor = code.completes(by_link);
-                self.admit_destination(caller, &at, claims, &factor, &code.contact).await.map(drop)
-            }
+        let theirs = code.filter(|code| code.user.as_ref() == Some(&at.user.id));
+        match theirs.zip(completes.first()) {
+            Some((code, factor)) => self.admit_destination(caller, &at, claims, factor, &code.contact).await,
             None => Ok(()),
         }
     }
@@ -194,7 +194,7 @@ impl Desk {
         let Some(code) = self.kit.db.get::<Code>(&key).await? else { return restart };
         let factor = code.completes(presented.is_link());
         let claims = caller.session.as_ref().map(|session| session.claims());
-        self.admit_again(caller, claims.as_deref(), Some(&code), presented.is_link()).await?;
+        self.admit_again(caller, claims.as_deref(), Some(&code), vec![factor.clone()]).await?;
         let charged = match self.reserve(caller, claims.as_deref(), &key, presented).await? {
             Ok(charged) => charged,
             Err(answer) => return Ok(answer),
@@ -205,24 +205,26 @@ impl Desk {
             return Ok(Checked::Refused(otp::refuse(Attempt::Compare, &charged, presented)));
         };
         crate::base::failpoint!("otp.match.before_consume");
+        let Some(credential) = self.credential(caller, &charged).await? else { return restart };
+        // For whom the flow is, not who asks: completing compares the two (rows O12, O13, O15).
+        let bound = Bound {
+            tenant: charged.tenant.clone(),
+            session: charged.session.clone().zip(charged.user.clone()),
+        };
         let spend = Spend::Code {
             challenge: key,
-            destination: keys::destination(&caller.tenant, charged.purpose, &charged.contact),
+            destination: keys::destination(&charged.tenant, charged.purpose, &charged.contact),
             budget: quota::budget(&charged),
             matched,
+            charged: Box::new(charged),
         };
-        let bound = Bound {
-            tenant: caller.tenant.clone(),
-            session: claims.as_ref().map(|claims| (claims.handle.clone(), claims.user.clone())),
-        };
-        let Some(credential) = self.credential(caller, &charged).await? else { return restart };
         let proof = factor::accepted(factor, self.kit.db.now(), bound, spend, credential);
         let outcome = match &caller.session {
             Some(session) => self.complete(caller, session, proof).await?,
             None => self.sign_in(caller, proof).await?,
         };
         #[cfg(feature = "phone")]
-        self.note_used(&charged.contact).await;
+        self.note_used(&code.contact).await;
         Ok(Checked::Completed(outcome))
     }
 

@@ -7,7 +7,7 @@ use super::{
     Caller, Desk, Refusal,
     admit::{self, Admission, NotAdmitted, Second},
     complete::{Completed, Outcome, ROUNDS, Resolved, Round},
-    evaluate::{Subject, apply, renew_roles, session_facts},
+    evaluate::{Subject, Verdicts, apply, renew_roles, session_facts},
     facts::StoredFacts,
     quota,
 };
@@ -17,7 +17,7 @@ use crate::{
         ident::{FactorId, TenantId, UserId},
         time::Timestamp,
     },
-    claim::MfaClaim,
+    claim::{ClaimRef, MfaClaim},
     factor::{Credential, Proof},
     hooks::{FactorCompleted, Happened},
     model::{
@@ -46,7 +46,7 @@ struct Attempt<'a> {
     resolved: &'a Resolved,
     linking: Link,
     /// Of the session as it will be.
-    requirements: Requirements,
+    verdicts: Verdicts,
     peer: Option<IpAddr>,
     /// Whether the factor is asked of the user from now on: the app's answer.
     opts_in: bool,
@@ -90,7 +90,7 @@ impl Desk {
             })
             .await?;
         let mut claim = self.claim_of(&row).await?;
-        let requirements = self.asked(caller, claims, &row, &user, &claim).await?;
+        let requirements = self.asked(caller, claims, &[], &row, &user, &claim).await?.requirements;
         let now = self.kit.db.now();
         claim.evaluate(&requirements, now);
         let next = requirements.next_set(&claim.c, now).map(|next| next.factors).unwrap_or_default();
@@ -98,25 +98,26 @@ impl Desk {
         Ok(Standpoint { row, standing, user, claim, requirements, next, set_up })
     }
 
-    /// Asks the policy about a session.
+    /// Asks the policy about a session, and these claims before it.
     async fn asked(
         &self,
         caller: &Caller,
         claims: &AccessClaims,
+        fetched: &[ClaimRef],
         row: &SessionRecord,
         user: &User,
         claim: &MfaClaim,
-    ) -> Result<Requirements, Error> {
+    ) -> Result<Verdicts, Error> {
         let facts = StoredFacts::new(&self.kit.db, &self.factors, &row.user, &row.tenant, Some(user.clone()));
-        self.requirements(&Subject {
+        let subject = Subject {
             facts: &facts,
             session: session_facts(&claims.handle, row, claim),
             completed: &claim.c,
             payload: &row.payload,
             request: Some(caller.request.clone()),
             tenant: &row.tenant,
-        })
-        .await
+        };
+        self.verdicts(fetched, &subject).await
     }
 
     /// Whether the session's user may complete, or enrol, this factor by a login method of `owner`.
@@ -184,7 +185,9 @@ impl Desk {
             let mut after = at.claim.clone();
             after.mark(proof.factor.clone(), proof.at.min(self.kit.db.now()));
             let will_be = would_be(&at.user, owner.as_ref(), &resolved, &claims, self.kit.db.now())?;
-            let requirements = self.asked(caller, &claims, &at.row, &will_be, &after).await?;
+            let follow: Vec<ClaimRef> =
+                self.claims.iter().filter(|claim| claim.follows_factors()).cloned().collect();
+            let verdicts = self.asked(caller, &claims, &follow, &at.row, &will_be, &after).await?;
             let completed = |user| FactorCompleted {
                 user,
                 tenant: &claims.tenant,
@@ -201,7 +204,7 @@ impl Desk {
                 at: &at,
                 resolved: &resolved,
                 linking,
-                requirements,
+                verdicts,
                 peer: caller.request.peer,
                 opts_in,
             };
@@ -238,6 +241,11 @@ impl Desk {
         if row.payload != at.row.payload || owner_now(&mut tx, tenant, resolved).await? != resolved.owner {
             return tx.abandon(Round::Moved);
         }
+        // For the session as its row is now, and for whose it is now (rows O12, O15).
+        let holder = Some((claims.handle.clone(), row.user.clone()));
+        if proof.bound.session != holder || proof.bound.tenant != row.tenant {
+            return tx.abandon(Round::Done(Outcome::Lost, Vec::new()));
+        }
         if !proof.spend.stage(&mut tx).await? {
             return tx.abandon(Round::Done(Outcome::Lost, Vec::new()));
         }
@@ -259,11 +267,14 @@ impl Desk {
         let numbers = Standing::read(&mut tx, tenant, &user.id).await?.numbers(row.revision);
         let numbers = numbers.ok_or(Error::new(ErrorKind::SessionEnded, "user or tenant are gone"))?;
         let was_half = row.is_half();
+        for (key, value) in &attempt.verdicts.claims {
+            row.payload.set(key, value.clone());
+        }
         let mut claim = MfaClaim::from_payload(&row.payload).unwrap_or_else(|| at.claim.clone());
         // Whatever an app's own check said: never a time that is yet to come (row P12).
         claim.mark(proof.factor.clone(), proof.at.min(now));
         renew_roles(&mut tx, &mut row).await?;
-        apply(&mut row, &mut claim, &attempt.requirements, numbers, now);
+        apply(&mut row, &mut claim, &attempt.verdicts.requirements, numbers, now);
         quota::lift_by_others(&mut tx, &user, &claim.c, tenant).await?;
         if was_half && !row.is_half() {
             let most = kit.config.max_sessions;

@@ -205,6 +205,17 @@ impl Code {
         spent
     }
 
+    /// Whether it is for whom and what the guess was charged to, to the letter (rows O11 to O15).
+    pub(crate) fn is_bound_as(&self, charged: &Self) -> bool {
+        self.id == charged.id
+            && self.tenant == charged.tenant
+            && self.purpose == charged.purpose
+            && self.session == charged.session
+            && self.user == charged.user
+            && self.factor == charged.factor
+            && self.contact == charged.contact
+    }
+
     /// The factor that a code or a link of this flow completes (wire, 7.5).
     pub(crate) fn completes(&self, by_link: bool) -> FactorId {
         match (&self.contact, by_link) {
@@ -213,6 +224,12 @@ impl Code {
             (Contact::Phone(_), false) => FactorId::OTP_PHONE,
             (Contact::Phone(_), true) => FactorId::LINK_PHONE,
         }
+    }
+
+    /// All that its messages can complete.
+    pub(crate) fn may_complete(&self) -> Vec<FactorId> {
+        let forms = [(self.form.has_code(), false), (self.form.has_link(), true)];
+        forms.into_iter().filter(|(has, _)| *has).map(|(_, by_link)| self.completes(by_link)).collect()
     }
 }
 
@@ -326,6 +343,25 @@ mod tests {
         let mut flow = Code { decoy: true, ..code() };
         assert!(flow.is_open(3));
         assert!(!flow.consume(&Mac("one".to_owned()), 3));
+    }
+
+    #[test]
+    fn sec_o15_bound_to_the_letter() {
+        let (flow, other) = (code(), UserId::parse("other").unwrap());
+        let counted = Code { attempts: 3, issues: Vec::new(), resends: 1, ..flow.clone() };
+        assert!(counted.is_bound_as(&flow));
+        let handle = SessionHandle::random(&TenantId::PUBLIC).unwrap();
+        for moved in [
+            Code { id: FlowId::of(b"another"), ..flow.clone() },
+            Code { tenant: TenantId::parse("north").unwrap(), ..flow.clone() },
+            Code { purpose: Purpose::SecondFactor, ..flow.clone() },
+            Code { session: Some(handle), ..flow.clone() },
+            Code { user: Some(other), ..flow.clone() },
+            Code { factor: FactorId::OTP_PHONE, ..flow.clone() },
+            Code { contact: Contact::parse("b@shop.example").unwrap(), ..flow.clone() },
+        ] {
+            assert!(!moved.is_bound_as(&flow) && !flow.is_bound_as(&moved), "{moved:?}");
+        }
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub(crate) enum Spend {
     /// This code of this challenge, with all other live codes of the destination.
     Code {
         challenge: Key,
+        /// As it was when the guess was charged: it must be bound to the same still.
+        charged: Box<Code>,
         destination: Key,
         /// The budget of wrong guesses that a right one sets back (row O07).
         budget: Key,
@@ -62,11 +64,11 @@ impl Spend {
                 }
                 Ok(true)
             }
-            Self::Code { challenge, destination, budget, matched } => {
+            Self::Code { challenge, charged, destination, budget, matched } => {
                 tx.prefetch([challenge.clone(), destination.clone(), budget.clone()]).await?;
                 let Some(mut code) = tx.get::<Code>(challenge).await? else { return Ok(false) };
                 let mut siblings: Destination = tx.get(destination).await?.unwrap_or_default();
-                if !code.consume(matched, siblings.generation) {
+                if !code.is_bound_as(charged) || !code.consume(matched, siblings.generation) {
                     return Ok(false);
                 }
                 siblings.void_all();

@@ -26,6 +26,8 @@ mod custom_claim;
 mod custom_policy;
 #[path = "../../examples/hyper_server.rs"]
 mod hyper_server;
+#[path = "../../examples/legacy_second_factor.rs"]
+pub(crate) mod legacy_second_factor;
 #[path = "../../examples/opt_in.rs"]
 mod opt_in;
 #[path = "../../examples/step_up.rs"]
@@ -176,12 +178,38 @@ async fn hyper_serves_the_same_layers() {
     server.abort();
 }
 
+#[tokio::test]
+async fn a_number_is_asked_once_and_kept() {
+    let outbox = Outbox::new();
+    let (mfa, router) = legacy_second_factor::shop(outbox.clone()).unwrap();
+    let mut alice = client(router, outbox).await;
+    alice.sign_up(ALICE).await.ok();
+    assert_eq!(alice.get("/my-number").await.body, json!(null));
+    alice.get("/orders").await.is(403);
+    alice.pass_code("+36301111142").await;
+    assert_eq!(alice.payload("2fa-completed")["v"], true);
+    assert_eq!(alice.get("/orders").await.text, "no orders yet");
+    alice.sign_in(ALICE).await.ok();
+    assert_eq!(alice.get("/my-number").await.body, "+***42");
+    alice.get("/orders").await.is(403);
+    alice.ask_code("+36302222242", true).await.is(403);
+    let user = alice.payload("sub").as_str().unwrap().parse().unwrap();
+    assert_eq!(mfa.users().load(&user).await.unwrap().unwrap().logins.len(), 2);
+}
+
 /// A program that nobody reads to its end teaches nobody.
 #[test]
 fn each_is_short() {
-    for name in
-        ["admin_role", "custom_claim", "custom_policy", "hyper_server", "opt_in", "step_up", "tenant_scoped"]
-    {
+    for name in [
+        "admin_role",
+        "custom_claim",
+        "custom_policy",
+        "hyper_server",
+        "legacy_second_factor",
+        "opt_in",
+        "step_up",
+        "tenant_scoped",
+    ] {
         let path = format!("{}/examples/{name}.rs", env!("CARGO_MANIFEST_DIR"));
         let lines = std::fs::read_to_string(path).unwrap().lines().count();
         assert!(lines < 120, "{name}: {lines}");

@@ -22,7 +22,7 @@ use tower_mfa::{
     claim::{ClaimContext, ClaimError},
     config::{Secrets, SigningAlg},
     factor::danger::assert_proof,
-    ident::{Email, Payload, SessionHandle, TenantId, Timestamp, UserId},
+    ident::{Email, Payload, Phone, SessionHandle, TenantId, Timestamp, UserId},
     store::{AnyStore, Batch, Commit, Key, MemoryStore, Record, Row, Scan, Store, StoreError},
 };
 
@@ -145,6 +145,7 @@ impl Scene {
                         let now = Timestamp::from_secs(START);
                         mfa.complete(&session, assert_proof(FactorId::OTP_EMAIL, &session, now)).await
                     }
+                    "contacts" => mfa.users().masked_contacts(&session).await.map(drop),
                     "others" => mfa.sessions().revoke_others(&session).await,
                     _ => Ok(()),
                 };
@@ -223,6 +224,10 @@ fn everything() -> Vec<(&'static str, Doing)> {
         "Users::by_email": |s| s.app.mfa.users().by_email(&PUBLIC, &s.other);
         "Users::create": |s| s.app.mfa.users().create(&PUBLIC, &s.other);
         "Users::add_email": |s| s.app.mfa.users().add_email(&s.user, &PUBLIC, &s.other);
+        "Users::by_phone": |s| s.app.mfa.users().by_phone(&PUBLIC, &Phone::parse("+36301111111").unwrap());
+        "Users::add_phone":
+            |s| s.app.mfa.users().add_phone(&s.user, &PUBLIC, &Phone::parse("+36301111111").unwrap());
+        "Users::masked_contacts": |s| s.over("/in/contacts");
         "Users::add_to_tenants": |s| s.app.mfa.users().add_to_tenants(&s.user, [s.north.clone()]);
         "Users::remove_login": |s| async {
             let user = s.app.mfa.users().load(&s.user).await.unwrap().unwrap();

@@ -13,6 +13,8 @@ mod audit;
 mod bad_input;
 mod caches;
 mod changes;
+mod code_bindings;
+mod code_values;
 mod codes;
 mod cookies;
 mod cors;
@@ -23,19 +25,24 @@ mod demands;
 mod edges;
 mod elevation;
 mod examples;
+mod exists;
 mod faults;
 #[cfg(all(unix, feature = "sqlite"))]
 mod feed;
 mod forge;
+mod guesses;
 mod hooks;
 mod keys;
 mod layer;
 mod leaving;
+mod legacy;
+mod links;
 mod mixup;
 mod mount;
 mod mounting;
 #[cfg(feature = "sqlite")]
 mod news;
+mod phones;
 #[cfg(feature = "sqlite")]
 mod processes;
 mod races;

@@ -36,7 +36,11 @@ pub struct HandClock(Arc<AtomicI64>);
 
 impl HandClock {
     pub fn new() -> Self {
-        Self(Arc::new(AtomicI64::new(START * 1000)))
+        Self::at(START)
+    }
+
+    pub fn at(second: i64) -> Self {
+        Self(Arc::new(AtomicI64::new(second * 1000)))
     }
 
     pub fn advance(&self, by: Duration) {
@@ -105,6 +109,18 @@ impl Watched {
     /// The keys that the applied batches wrote, a list for each, from the `from`th batch on.
     pub fn written(&self, from: usize) -> Vec<Vec<Key>> {
         self.written.lock().unwrap()[from..].to_vec()
+    }
+
+    /// How many messages were queued so far, those for show among them.
+    pub fn queued(&self) -> usize {
+        let keys: BTreeSet<Key> = self.written(0).into_iter().flatten().collect();
+        keys.iter().filter(|key| key.as_str().starts_with("queue/")).count()
+    }
+
+    /// The rows of one-time codes.
+    pub async fn codes(&self) -> BTreeMap<Key, Row> {
+        let is_code = |key: &Key| key.as_str().contains("/code/");
+        self.dump().await.into_iter().filter(|(key, _)| is_code(key)).collect()
     }
 
     /// Every record there is, the store's own form.
@@ -236,11 +252,25 @@ impl TestApp {
         store: impl Store,
         change: impl FnOnce(MfaBuilder) -> MfaBuilder,
     ) -> Self {
+        Self::built(app, secrets, store, |b| change(b.insecure_without_quotas())).await
+    }
+
+    /// The usual app, with the quotas that apps have.
+    pub async fn limited(change: impl FnOnce(MfaBuilder) -> MfaBuilder) -> Self {
+        let app = AppInfo::new("Shop", "https://api.shop.test", "https://shop.test").unwrap();
+        Self::built(app, Secrets::random().unwrap(), MemoryStore::new(), change).await
+    }
+
+    async fn built(
+        app: AppInfo,
+        secrets: Secrets,
+        store: impl Store,
+        change: impl FnOnce(MfaBuilder) -> MfaBuilder,
+    ) -> Self {
         let (outbox, clock) = (Outbox::new(), HandClock::new());
         let store = Watched::new(store);
         let builder = Mfa::builder(app.clone(), secrets.clone(), store.clone())
             .clock(clock.clone())
-            .insecure_without_quotas()
             .delivery(outbox.clone());
         let mfa = change(builder).build().unwrap();
         // The first call makes the first start's records.
@@ -526,10 +556,35 @@ impl Browser {
         self.put("/auth/mfa/info", json!({})).await
     }
 
-    /// Asks for a code; `linking` as a second factor.
-    pub async fn ask_code(&mut self, email: &str, linking: bool) -> Answer {
+    /// Asks for a code to an address or a number; `linking` as a second factor.
+    pub async fn ask_code(&mut self, contact: &str, linking: bool) -> Answer {
         let path = self.path("/signinup/code");
-        self.post(&path, json!({ "email": email, "shouldTryLinkingWithSessionUser": linking })).await
+        let kind = if contact.starts_with('+') { "phoneNumber" } else { "email" };
+        self.post(&path, json!({ (kind): contact, "shouldTryLinkingWithSessionUser": linking })).await
+    }
+
+    /// Asks for another code of a flow.
+    pub async fn ask_again(&mut self, flow: &Value, linking: bool) -> Answer {
+        let path = self.path("/signinup/code/resend");
+        let body = json!({
+            "deviceId": flow["deviceId"],
+            "preAuthSessionId": flow["preAuthSessionId"],
+            "shouldTryLinkingWithSessionUser": linking,
+        });
+        self.post(&path, body).await
+    }
+
+    /// Opens a link: the website's page posts what is in it.
+    pub async fn open(&mut self, link: &str, linking: bool) -> Answer {
+        let (page, code) = link.split_once('#').unwrap();
+        let flow = page.split(['?', '&']).find_map(|part| part.strip_prefix("preAuthSessionId=")).unwrap();
+        let path = self.path("/signinup/code/consume");
+        let body = json!({
+            "preAuthSessionId": flow,
+            "linkCode": code,
+            "shouldTryLinkingWithSessionUser": linking,
+        });
+        self.post(&path, body).await
     }
 
     /// Enters a code for a flow.

@@ -11,10 +11,10 @@ use tower_mfa::{
     policy::{CompletedFactors, Everyone, FirstFactors, State, check_reachable, may_set_up},
 };
 
-use super::{CLAIM, NOW, claim, each_of, factor, factors, ids, list};
+use super::{CLAIM, NOW, claim, codes, each_of, factor, factors, ids, list, session::block_on};
 
 /// The areas that run here.
-pub(super) const AREAS: [&str; 4] = ["evaluation", "migration", "setup", "info"];
+pub(super) const AREAS: [&str; 5] = ["evaluation", "migration", "setup", "info", "send-code"];
 
 #[test]
 fn divergences() {
@@ -25,6 +25,7 @@ fn divergences() {
             "migration" => migration(&case["input"]),
             "setup" => set_up(&case["input"]),
             "info" => info(&case["input"]),
+            "send-code" => block_on(codes::divergence(&case["input"])),
             other => panic!("no area {other}"),
         };
         assert_eq!(ours, case["recommended"]);

@@ -372,6 +372,6 @@ fn map(contacts: &[(FactorId, Vec<String>)]) -> Value {
     listed(contacts, String::as_str)
 }
 
-fn block_on(asked: impl Future<Output = ()>) {
-    tokio::runtime::Runtime::new().unwrap().block_on(asked);
+pub(super) fn block_on<T>(asked: impl Future<Output = T>) -> T {
+    tokio::runtime::Runtime::new().unwrap().block_on(asked)
 }
