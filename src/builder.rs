@@ -8,7 +8,7 @@ use crate::{
         ident::FactorId,
         time::{Clock, SystemClock},
     },
-    claim::{ClaimRef, ClaimValidator, MfaSatisfied, SessionClaim},
+    claim::{ClaimRef, ClaimValidator, MfaSatisfied, SessionClaim, validator},
     config::{
         AntiCsrf, AppInfo, Config, FactorChanges, Lifetimes, Passwordless, SameSite, Secrets, SigningAlg,
         TransferMethods,
@@ -108,6 +108,9 @@ fn first(app: &AppInfo) -> Origin {
 impl MfaBuilder {
     /// Which factors may start a session, in the order in which they are advertised. Default: every one
     /// that is installed. A tenant's own list takes its place.
+    ///
+    /// One of the app's own may be among them: the client is told of it, and signing in with it is the app's part.
+    /// No route of the crate does, so that a list of such factors alone is warned about at the start.
     pub fn first_factors(mut self, factors: impl IntoIterator<Item = FactorId>) -> Self {
         self.config.first_factors = Some(factors.into_iter().collect());
         self
@@ -165,6 +168,9 @@ impl MfaBuilder {
     }
 
     /// Lets policies name a factor of the app's own, and [`Mfa::complete`] complete it.
+    ///
+    /// Before it is taken away again, those who opted into it have to be opted out, and tenants asked no more: what
+    /// is stored stays a demand, and one that nobody can meet stops its users (row P11).
     pub fn custom_factor(mut self, factor: FactorId) -> Self {
         self.config.custom_factors.push(factor);
         self
@@ -331,6 +337,8 @@ impl MfaBuilder {
         }
         let mut problems = self.problems(&installed);
         problems.extend(self.unreachable(&factors));
+        let (mut validators, unmeetable) = validator::among(&self.validators, &factors.usable());
+        problems.extend(unmeetable.iter().map(|problem| format!("nobody can meet a validator: {problem}")));
         ConfigError::all(problems)?;
         let wrong = |e: crate::Error| ConfigError::one(e.to_string());
         let config = Arc::new(self.config);
@@ -347,8 +355,8 @@ impl MfaBuilder {
         // Without delivery there are no codes either: nothing is ever staged.
         let delivery = self.delivery.unwrap_or_else(|| AnyDelivery::new(crate::delivery::Outbox::new()));
         let (clock, seals) = (self.own_clock, Arc::clone(&sealer));
-        let kit = Kit::new(db.clone(), Arc::clone(&config), seals, refresh, self.seen, clock);
-        let mut validators = self.validators;
+        let kit =
+            Kit::new(db.clone(), Arc::clone(&config), seals, refresh, self.seen, clock, factors.usable());
         validators.push(Arc::new(MfaSatisfied::new()));
         let desk = Desk {
             kit: Arc::new(kit),

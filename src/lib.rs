@@ -3,6 +3,10 @@
 // Some flows have the routes as their only callers; the full build is checked for dead code.
 #![cfg_attr(not(all(feature = "api", feature = "password")), allow(dead_code, unused_imports))]
 
+// Row Z03: failpoints can't get into a server by accident.
+#[cfg(all(feature = "test-hooks", not(debug_assertions), not(feature = "i_know_this_is_a_test")))]
+compile_error!("`test-hooks` is for tests: an optimised build needs `i_know_this_is_a_test` beside it");
+
 #[cfg(feature = "api")]
 pub mod api;
 mod base;
@@ -74,3 +78,8 @@ pub use layer::MfaLayer;
 pub use policy::{MfaPolicy, PolicyContext, Requirement, Requirements};
 pub use session::Session;
 pub use store::Store;
+
+/// Processes that fail or are killed at failpoints: only unit tests have those without another feature.
+#[cfg(all(test, unix, feature = "sqlite", feature = "api", feature = "axum", feature = "password"))]
+#[path = "../tests/crash/mod.rs"]
+mod crash;

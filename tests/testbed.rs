@@ -2,18 +2,22 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::{
-    collections::BTreeMap,
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{BufRead as _, BufReader, Write as _},
     net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::Barrier,
     time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
 
+use self::client::{Answer, Client, credentials, wrong};
+
+#[path = "support/client.rs"]
+mod client;
+
 const EMAIL: &str = "alice@shop.example";
-const PASSWORD: &str = "correct horse 1";
 const NUMBER: &str = "+36301111142";
 
 #[test]
@@ -154,6 +158,8 @@ fn signs_in_by(value: &str, factors: &[&str]) {
             }
             let (mut creator, mut user) = (Client::of(&server), Client::of(&server));
             let flow = creator.post("/auth/signinup/code", json!({ name: typed })).ok();
+            let again = json!({ "deviceId": flow["deviceId"], "preAuthSessionId": flow["preAuthSessionId"] });
+            assert_eq!(creator.post("/auth/signinup/code/resend", again).ok()["status"], "OK", "{value}");
             let sent = creator.sent_to(contact);
             assert_eq!(
                 (sent["userInputCode"].is_string(), sent["linkUrl"].is_string()),
@@ -476,6 +482,132 @@ fn messages_are_found_where_they_were_asked_for() {
     });
 }
 
+/// Three processes on one file, for people who sign in by a code. With their folder.
+fn three() -> (tempfile::TempDir, [Server; 3]) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = format!("sqlite:{}", folder.path().join("testbed.db").display());
+    let variables =
+        [("STORE", &*store), ("FIRST_FACTORS", "otp-email"), ("LIMITS", "off"), ("TEST_HOOKS", "1")];
+    let servers = [(); 3].map(|()| Server::start(&variables));
+    (folder, servers)
+}
+
+/// Enters codes all at once, each at the next of the processes.
+fn enter_at_once(servers: &[Server], flow: &Value, codes: &[String]) -> Vec<Answer> {
+    at_once(servers, codes, |mut client, code| client.enter(flow, code, false))
+}
+
+/// Does something with each of these, all at once, each at the next of the processes.
+fn at_once<T: Sync>(
+    servers: &[Server],
+    these: &[T],
+    act: impl Fn(Client, &T) -> Answer + Sync,
+) -> Vec<Answer> {
+    let (barrier, act) = (&Barrier::new(these.len()), &act);
+    std::thread::scope(|scope| {
+        let begin = |(this, server): (_, &Server)| {
+            let client = Client::of(server);
+            scope.spawn(move || {
+                barrier.wait();
+                act(client, this)
+            })
+        };
+        let all: Vec<_> = these.iter().zip(servers.iter().cycle()).map(begin).collect();
+        all.into_iter().map(|call| call.join().unwrap()).collect()
+    })
+}
+
+fn comparisons(servers: &[Server]) -> u64 {
+    let count = |server| Client::of(server).get("/test/counters").ok()["codeComparisons"].as_u64().unwrap();
+    servers.iter().map(count).sum()
+}
+
+fn are(answers: &[Answer], status: &str) -> usize {
+    answers.iter().filter(|answer| answer.body["status"] == status).count()
+}
+
+#[test]
+fn sec_o04_of_64_guesses_at_three_processes_five_are_compared() {
+    let (_folder, servers) = three();
+    for round in 0..3 {
+        let (email, mut client) = (format!("user{round}@shop.example"), Client::of(&servers[round]));
+        let flow = client.ask_code(&email, false).ok();
+        let (code, before) = (client.code(&email), comparisons(&servers));
+        let guesses: Vec<String> = (0..64).map(|n| wrong(&code, n)).collect();
+        let answers = enter_at_once(&servers, &flow, &guesses);
+        // Whoever finds the others in the way too often is told to come again, uncompared: 503.
+        let told = are(&answers, "INCORRECT_USER_INPUT_CODE_ERROR") + are(&answers, "RESTART_FLOW_ERROR");
+        let busy = answers.iter().filter(|answer| answer.status == 503).count();
+        assert_eq!(told + busy, 64, "{answers:?}");
+        assert_eq!(comparisons(&servers) - before, 5, "round {round}");
+        for server in &servers {
+            let late = Client::of(server).enter(&flow, &code, false).ok();
+            assert_eq!(late["status"], "RESTART_FLOW_ERROR", "the right code comes too late");
+        }
+        assert_eq!(comparisons(&servers) - before, 5, "round {round}");
+    }
+}
+
+#[test]
+fn sec_o08_of_64_right_answers_at_three_processes_one_wins() {
+    let (_folder, servers) = three();
+    for round in 0..3 {
+        let (email, mut client) = (format!("user{round}@shop.example"), Client::of(&servers[round]));
+        let flow = client.ask_code(&email, false).ok();
+        let (code, before) = (client.code(&email), comparisons(&servers));
+        let answers = enter_at_once(&servers, &flow, &vec![code; 64]);
+        assert_eq!(are(&answers, "OK"), 1, "round {round}: {answers:?}");
+        let busy = answers.iter().filter(|answer| answer.status == 503).count();
+        assert_eq!(are(&answers, "RESTART_FLOW_ERROR") + busy, 63, "{answers:?}");
+        assert!(comparisons(&servers) - before <= 5, "round {round}");
+        let shown = client.get(&format!("/test/users/{email}")).ok();
+        assert_eq!(shown["sessions"].as_array().unwrap().len(), 1);
+    }
+}
+
+#[test]
+fn sec_o05_o09_sending_again_while_others_guess_gives_no_guess_back() {
+    let (_folder, servers) = three();
+    for round in 0..3 {
+        let (email, mut client) = (format!("user{round}@shop.example"), Client::of(&servers[round]));
+        let flow = client.ask_code(&email, false).ok();
+        let (code, before) = (client.code(&email), comparisons(&servers));
+        // Two guesses for each new message.
+        let again = json!({ "deviceId": flow["deviceId"], "preAuthSessionId": flow["preAuthSessionId"] });
+        let steps: Vec<u32> = (0..48).collect();
+        let answers = at_once(&servers, &steps, |mut client, n| match n % 3 {
+            0 => client.post("/auth/signinup/code/resend", again.clone()),
+            _ => client.enter(&flow, &wrong(&code, *n), false),
+        });
+        assert!(answers.iter().all(|answer| [200, 503].contains(&answer.status)), "{answers:?}");
+        // As many more as are needed to use it up, in turn: no message made it new.
+        for n in 100..105 {
+            client.enter(&flow, &wrong(&code, n), false).ok();
+        }
+        assert_eq!(comparisons(&servers) - before, 5, "round {round}");
+        assert_eq!(client.enter(&flow, &code, false).ok()["status"], "RESTART_FLOW_ERROR");
+    }
+}
+
+#[test]
+fn sec_z03_the_server_has_no_failpoint() {
+    // A name in text: `fp:` and a word with a dot behind it.
+    let holds = |bytes: &[u8]| {
+        let word = |rest: &[u8]| rest.iter().take_while(|b| b.is_ascii_lowercase() || **b == b'_').count();
+        let named = |at: usize| {
+            let rest = &bytes[at + 3..];
+            let word = word(rest);
+            word > 2 && rest.get(word) == Some(&b'.')
+        };
+        let places = bytes.windows(3).enumerate().filter(|(_, text)| *text == b"fp:");
+        places.map(|(at, _)| at).find(|at| named(*at))
+    };
+    assert_eq!(holds(b"..fp:otp.consume.before_mark"), Some(2));
+    assert_eq!(holds(b"fp: or fp:x, or otp.consume"), None);
+    let binary = std::fs::read(binary()).unwrap();
+    assert_eq!(holds(&binary), None);
+}
+
 #[test]
 fn sigterm_finishes_what_was_accepted() {
     let mut server = Server::start(&[]);
@@ -495,7 +627,7 @@ fn sigterm_finishes_what_was_accepted() {
     std::thread::sleep(Duration::from_millis(300));
     assert!(TcpStream::connect(server.address).is_err(), "nothing new is accepted");
     stream.write_all(rest.as_bytes()).unwrap();
-    let answer = Answer::read(stream);
+    let answer = Answer::read(stream).unwrap();
     assert_eq!((answer.status, &answer.body["status"]), (200, &json!("OK")));
     assert_eq!(server.child.wait().unwrap().code(), Some(0));
 }
@@ -532,9 +664,13 @@ impl Drop for Server {
     }
 }
 
-fn spawn(variables: &[(&str, &str)]) -> Child {
+fn binary() -> PathBuf {
     let here = std::env::current_exe().unwrap();
-    let binary: PathBuf = here.parent().unwrap().parent().unwrap().join("examples/testbed");
+    here.parent().unwrap().parent().unwrap().join("examples/testbed")
+}
+
+fn spawn(variables: &[(&str, &str)]) -> Child {
+    let binary = binary();
     assert!(is_current(&binary), "first: cargo build --features full --example testbed");
     Command::new(binary)
         .env_clear()
@@ -558,38 +694,14 @@ fn is_current(binary: &Path) -> bool {
     sources.split_whitespace().all(|source| changed(Path::new(source)).is_none_or(|at| at <= built))
 }
 
-/// A client that carries its tokens in headers.
-#[derive(Clone)]
-struct Client {
-    address: SocketAddr,
-    access: Option<String>,
-    refresh: Option<String>,
-}
-
 impl Client {
     fn of(server: &Server) -> Self {
-        Self { address: server.address, access: None, refresh: None }
+        Self::to(server.address)
     }
 
     /// The same, towards another process.
     fn at(&self, server: &Server) -> Self {
         Self { address: server.address, ..self.clone() }
-    }
-
-    fn get(&mut self, path: &str) -> Answer {
-        self.call("GET", path, None)
-    }
-
-    fn post(&mut self, path: &str, body: Value) -> Answer {
-        self.call("POST", path, Some(body))
-    }
-
-    fn put(&mut self, path: &str, body: Value) -> Answer {
-        self.call("PUT", path, Some(body))
-    }
-
-    fn refresh(&mut self) -> Answer {
-        self.call("POST", "/auth/session/refresh", None)
     }
 
     /// Reads and writes that the process's store saw while so many requests were answered.
@@ -606,33 +718,11 @@ impl Client {
         counters["storeGets"].as_u64().unwrap() + counters["storeCommits"].as_u64().unwrap()
     }
 
-    fn call(&mut self, method: &str, path: &str, body: Option<Value>) -> Answer {
-        let mut stream = TcpStream::connect(self.address).unwrap();
-        let token = if path.ends_with("/refresh") { &self.refresh } else { &self.access };
-        let token =
-            token.as_ref().map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
-        let body = body.map(|body| body.to_string()).unwrap_or_default();
-        write!(
-            stream,
-            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nrid: anti-csrf\r\n\
-             st-auth-mode: header\r\nfdi-version: 4.1\r\nContent-Type: application/json\r\n{token}\
-             Content-Length: {}\r\n\r\n{body}",
-            body.len()
-        )
-        .unwrap();
-        let answer = Answer::read(stream);
-        for (name, slot) in [("st-access-token", &mut self.access), ("st-refresh-token", &mut self.refresh)] {
-            if let Some(value) = answer.headers.get(name) {
-                *slot = Some(value.clone()).filter(|value| !value.is_empty());
-            }
-        }
-        answer
-    }
-
-    fn sign_up(&mut self, email: &str) -> Value {
-        let body = self.post("/auth/signup", credentials(email)).ok();
-        assert_eq!(body["status"], "OK");
-        body
+    /// The code that was sent last to an address.
+    fn code(&mut self, email: &str) -> String {
+        let sent = self.get(&format!("/test/otp?contact={email}")).ok();
+        assert_eq!((&sent["count"], &sent["linkUrl"]), (&json!(1), &Value::Null));
+        sent["userInputCode"].as_str().unwrap().to_owned()
     }
 
     /// What was sent there last.
@@ -645,28 +735,15 @@ impl Client {
         let ask = json!({ "phoneNumber": number, "shouldTryLinkingWithSessionUser": true });
         let flow = self.post("/auth/signinup/code", ask).ok();
         assert_eq!((&flow["status"], &flow["flowType"]), (&json!("OK"), &json!("USER_INPUT_CODE")));
-        let enter = json!({
-            "deviceId": flow["deviceId"],
-            "preAuthSessionId": flow["preAuthSessionId"],
-            "userInputCode": self.sent_to(NUMBER)["userInputCode"],
-            "shouldTryLinkingWithSessionUser": true,
-        });
-        self.post("/auth/signinup/code/consume", enter).ok()["status"].clone()
+        let code = self.sent_to(NUMBER)["userInputCode"].as_str().unwrap().to_owned();
+        self.enter(&flow, &code, true).ok()["status"].clone()
     }
 
     /// Passes a code by e-mail as second factor.
     fn pass_code(&mut self, email: &str) {
-        let ask = json!({ "email": email, "shouldTryLinkingWithSessionUser": true });
-        let flow = self.post("/auth/signinup/code", ask).ok();
-        let sent = self.get(&format!("/test/otp?contact={email}")).ok();
-        assert_eq!((&sent["count"], &sent["linkUrl"]), (&json!(1), &Value::Null));
-        let enter = json!({
-            "deviceId": flow["deviceId"],
-            "preAuthSessionId": flow["preAuthSessionId"],
-            "userInputCode": sent["userInputCode"],
-            "shouldTryLinkingWithSessionUser": true,
-        });
-        assert_eq!(self.post("/auth/signinup/code/consume", enter).ok()["status"], "OK");
+        let flow = self.ask_code(email, true).ok();
+        let code = self.code(email);
+        assert_eq!(self.enter(&flow, &code, true).ok()["status"], "OK");
     }
 }
 
@@ -677,41 +754,4 @@ fn spending(sent: &Value) -> Value {
     let query = page.split_once('?').unwrap().1;
     let flow = query.split('&').find_map(|pair| pair.strip_prefix("preAuthSessionId=")).unwrap();
     json!({ "preAuthSessionId": flow, "linkCode": code })
-}
-
-fn credentials(email: &str) -> Value {
-    json!({ "formFields": [{ "id": "email", "value": email }, { "id": "password", "value": PASSWORD }] })
-}
-
-#[derive(Debug)]
-struct Answer {
-    status: u16,
-    headers: BTreeMap<String, String>,
-    body: Value,
-}
-
-impl Answer {
-    fn read(stream: TcpStream) -> Self {
-        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-        let mut reader = BufReader::new(stream);
-        let mut line = || {
-            let mut line = String::new();
-            reader.read_line(&mut line).unwrap();
-            line.trim_end().to_owned()
-        };
-        let status = line().split(' ').nth(1).unwrap().parse().unwrap();
-        let mut headers = BTreeMap::new();
-        while let Some((name, value)) = line().split_once(": ") {
-            headers.insert(name.to_lowercase(), value.to_owned());
-        }
-        let length = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
-        let mut body = vec![0; length];
-        reader.read_exact(&mut body).unwrap();
-        Self { status, headers, body: serde_json::from_slice(&body).unwrap_or_default() }
-    }
-
-    fn ok(self) -> Value {
-        assert_eq!(self.status, 200, "{}", self.body);
-        self.body
-    }
 }

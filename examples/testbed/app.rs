@@ -62,7 +62,7 @@ impl App {
         let mfa = builder.build().map_err(|error| contradiction(&error))?;
         mfa.tenants().create(&TenantId::PUBLIC, None).await?;
 
-        let mut router = routes(&mfa, settings.second_factors, settings.fresh);
+        let mut router = routes(&mfa, settings.fresh);
         if settings.hooks {
             let hooks = Hooks { mfa: mfa.clone(), store, clock, outbox, failing_policy: failing };
             router = router.merge(hooks::routes(hooks));
@@ -71,6 +71,9 @@ impl App {
         Ok(Self { mfa, router })
     }
 }
+
+/// What may complete a session: a link only begins one.
+const SECOND: [FactorId; 3] = [FactorId::PASSWORD, FactorId::OTP_EMAIL, FactorId::OTP_PHONE];
 
 fn unopened(error: impl std::error::Error) -> Wrong {
     let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
@@ -85,10 +88,10 @@ fn contradiction(error: &ConfigError) -> Wrong {
     )
 }
 
-fn routes(mfa: &Mfa, second_factors: Vec<FactorId>, age: Duration) -> Router {
+fn routes(mfa: &Mfa, age: Duration) -> Router {
     let required = || MfaLayer::required(mfa.clone());
     let totp = get(me).layer(RequireFactors::one_of([FactorId::TOTP]));
-    let second = Requirement::one_of(second_factors).excluding_first_factor();
+    let second = Requirement::one_of(SECOND).excluding_first_factor();
     let fresh = get(me).layer(RequireFactors::list(second).max_age(age));
     let full = Router::new()
         .route("/api/me", get(me))

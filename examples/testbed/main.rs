@@ -35,6 +35,9 @@ mod watched;
 async fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).init();
+    // `FAILPOINTS`, in builds that have them.
+    #[cfg(feature = "test-hooks")]
+    let _failpoints = fail::FailScenario::setup();
     match serve().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

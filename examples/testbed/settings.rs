@@ -36,8 +36,6 @@ pub(crate) struct Settings {
     pub(crate) first_factors: Vec<FactorId>,
     /// `PASSWORDLESS`
     pub(crate) passwordless: Passwordless,
-    /// What completes a session, by the same variable: a link only begins one.
-    pub(crate) second_factors: Vec<FactorId>,
     /// `MFA_POLICY` or `MFA_REQUIREMENTS`
     pub(crate) policy: AnyPolicy,
     /// `STEP_UP_FOR_FACTOR_CHANGES`
@@ -101,7 +99,6 @@ impl Settings {
                     .map_err(|_| Wrong::new(name, "an origin looks like http://localhost:3000"))?;
             }
         }
-        let (passwordless, second_factors) = passwordless(env.text("PASSWORDLESS")?.as_deref())?;
         let loose = env.choice("STEP_UP_FOR_FACTOR_CHANGES", &["on", "off"])? == "off";
         Ok(Self {
             port: u16::try_from(env.number("PORT", 3001, 0..=65535)?).unwrap_or(0),
@@ -111,8 +108,7 @@ impl Settings {
             max_wrong_codes: u32::try_from(env.number("MAX_WRONG_CODES", 5, 1..=10)?).unwrap_or(5),
             limits: env.choice("LIMITS", &["on", "off"])? == "on",
             first_factors: first_factors(env.text("FIRST_FACTORS")?)?,
-            passwordless,
-            second_factors,
+            passwordless: passwordless(env.text("PASSWORDLESS")?.as_deref())?,
             policy: policy(env.text("MFA_POLICY")?.as_deref(), env.text("MFA_REQUIREMENTS")?.as_deref())?,
             factor_changes: if loose { FactorChanges::Compat } else { FactorChanges::StepUp },
             fresh: env.seconds("FRESH_SECONDS", 300, 1..=year)?,
@@ -191,7 +187,7 @@ fn secrets(secret: Option<String>, store: &StoreKind, name: Option<String>) -> R
     Secrets::new("testbed", key).map_err(|error| Wrong::new("SECRET", error.to_string()))
 }
 
-fn passwordless(text: Option<&str>) -> Result<(Passwordless, Vec<FactorId>), Wrong> {
+fn passwordless(text: Option<&str>) -> Result<Passwordless, Wrong> {
     let wrong = || {
         let why = "EMAIL, PHONE or EMAIL_OR_PHONE is wanted, a comma, and USER_INPUT_CODE, MAGIC_LINK or \
                    USER_INPUT_CODE_AND_MAGIC_LINK";
@@ -200,23 +196,18 @@ fn passwordless(text: Option<&str>) -> Result<(Passwordless, Vec<FactorId>), Wro
     let (contact, flow) =
         text.unwrap_or("EMAIL_OR_PHONE,USER_INPUT_CODE").split_once(',').ok_or_else(wrong)?;
     // Every country: nothing is ever sent from here.
-    let (passwordless, codes) = match contact {
-        "EMAIL" => (Passwordless::email(), vec![FactorId::OTP_EMAIL]),
-        "PHONE" => (Passwordless::phone(Countries::all()), vec![FactorId::OTP_PHONE]),
-        "EMAIL_OR_PHONE" => {
-            let codes = vec![FactorId::OTP_EMAIL, FactorId::OTP_PHONE];
-            (Passwordless::email_or_phone(Countries::all()), codes)
-        }
+    let passwordless = match contact {
+        "EMAIL" => Passwordless::email(),
+        "PHONE" => Passwordless::phone(Countries::all()),
+        "EMAIL_OR_PHONE" => Passwordless::email_or_phone(Countries::all()),
         _ => return Err(wrong()),
     };
-    let (flow, codes) = match flow {
-        "USER_INPUT_CODE" => (FlowType::UserInputCode, codes),
-        "MAGIC_LINK" => (FlowType::MagicLink, Vec::new()),
-        "USER_INPUT_CODE_AND_MAGIC_LINK" => (FlowType::UserInputCodeAndMagicLink, codes),
+    Ok(passwordless.flow(match flow {
+        "USER_INPUT_CODE" => FlowType::UserInputCode,
+        "MAGIC_LINK" => FlowType::MagicLink,
+        "USER_INPUT_CODE_AND_MAGIC_LINK" => FlowType::UserInputCodeAndMagicLink,
         _ => return Err(wrong()),
-    };
-    let second_factors = std::iter::once(FactorId::PASSWORD).chain(codes).collect();
-    Ok((passwordless.flow(flow), second_factors))
+    }))
 }
 
 fn first_factors(text: Option<String>) -> Result<Vec<FactorId>, Wrong> {

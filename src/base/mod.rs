@@ -2,6 +2,7 @@
 
 pub(crate) mod contact;
 pub(crate) mod error;
+pub(crate) mod failpoint;
 pub(crate) mod hash;
 pub(crate) mod ident;
 pub(crate) mod json;
@@ -12,3 +13,16 @@ pub(crate) mod random;
 pub(crate) mod secret;
 pub(crate) mod task;
 pub(crate) mod time;
+
+pub(crate) use failpoint::failpoint;
+
+/// Each of these once, where it comes first.
+pub(crate) fn distinct<T: PartialEq>(items: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut once = Vec::new();
+    for item in items {
+        if !once.contains(&item) {
+            once.push(item);
+        }
+    }
+    once
+}

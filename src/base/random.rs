@@ -21,6 +21,7 @@ pub(crate) fn source() -> SystemRandom {
 
 /// A version 4 UUID in its usual text form.
 pub(crate) fn uuid() -> Result<String, Error> {
+    crate::base::failpoint!(blocking "rng.constant" => Ok("07070707-0707-4707-8707-070707070707".to_owned()));
     let mut raw: [u8; 16] = bytes()?;
     raw[6] = (raw[6] & 0x0f) | 0x40;
     raw[8] = (raw[8] & 0x3f) | 0x80;

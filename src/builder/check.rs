@@ -44,6 +44,13 @@ impl MfaBuilder {
         let config = &self.config;
         let mut problems = config.cookies.check(config.csrf, &config.app.api, &config.app.websites);
         problems.extend(otp_settings(config).problems());
+        let own_alone = |listed: &Vec<FactorId>| !listed.iter().any(FactorId::is_built_in);
+        if config.first_factors.as_ref().is_some_and(own_alone) {
+            #[cfg(feature = "tracing")]
+            tracing::warn!(
+                "only factors of the app's own may start a session: no route of the crate signs in"
+            );
+        }
         let mut ask = |fits: bool, problem: &str| {
             if !fits {
                 problems.push(problem.to_owned());

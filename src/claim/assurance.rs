@@ -2,14 +2,14 @@
 //! NIST SP 800-63B-4, and the method references of RFC 8176. Both are worked out from the factors that were
 //! completed; nothing of it is stored.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use super::{
     ClaimRef, ClaimValidator, CompletedFactors, InvalidClaim,
     mfa::{self, MfaClaim},
 };
 use crate::{
-    base::{ident::FactorId, payload::Payload, time::Timestamp},
+    base::{distinct, ident::FactorId, payload::Payload, time::Timestamp},
     policy::{Requirement, Requirements},
 };
 
@@ -108,13 +108,7 @@ pub fn amr(done: &CompletedFactors) -> Vec<&'static str> {
     let knows = done.contains(&FactorId::PASSWORD).then_some("pwd");
     let has = POSSESSIONS.iter().filter(|(factor, _)| done.contains(factor)).flat_map(|(_, amr)| *amr);
     let several = (Aal::of(done) == Some(Aal::Two)).then_some("mfa");
-    let mut values: Vec<&'static str> = Vec::new();
-    for value in knows.into_iter().chain(has.copied()).chain(several) {
-        if !values.contains(&value) {
-            values.push(value);
-        }
-    }
-    values
+    distinct(knows.into_iter().chain(has.copied()).chain(several))
 }
 
 /// Whether a passkey made the session: then it verified the user, too.
@@ -166,11 +160,22 @@ impl ClaimValidator for AalMet {
     fn validate(&self, payload: &Payload, now: Timestamp) -> Result<(), InvalidClaim> {
         let done = MfaClaim::from_payload(payload).map(|claim| claim.c).unwrap_or_default();
         let list = if is_passkeys(&done) { &self.passkeys } else { &self.others };
-        mfa::met(&self.id, list, &done, payload, now).map_err(|lack| lack.with_acr(Aal::Two.acr()))
+        mfa::met(&self.id, list, &done, payload, now).map_err(|lack| {
+            // That not every factor of the profile is installed is no problem.
+            let problem = lack.problem.filter(|_| lack.hopeless);
+            InvalidClaim { acr: Some(Aal::Two.acr()), problem, ..lack }
+        })
     }
 
     fn refetch(&self, payload: &Payload, _now: Timestamp) -> Option<ClaimRef> {
         mfa::missing(payload)
+    }
+
+    fn among(&self, factors: &[FactorId]) -> Option<Arc<dyn ClaimValidator>> {
+        let among = |list: &Requirements| list.clone().among(factors.iter().cloned());
+        let (passkeys, others) = (among(&self.passkeys), among(&self.others));
+        let same = passkeys == self.passkeys && others == self.others;
+        (!same).then(|| Arc::new(Self { id: self.id.clone(), passkeys, others }) as _)
     }
 }
 

@@ -1,5 +1,7 @@
 //! The claim `st-mfa`: which factors were completed in this session, and whether that is enough.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::{
@@ -12,7 +14,7 @@ use crate::{
         time::Timestamp,
     },
     model::user::{LoginKind, User},
-    policy::{FirstFactors, Grace, NextSet, NextStep, Requirement, Requirements},
+    policy::{FirstFactors, Grace, NextSet, NextStep, Requirement, Requirements, brief},
 };
 
 /// The key of the claim in the payload.
@@ -141,6 +143,9 @@ fn reason(next: &NextSet<'_>) -> Value {
     let listed = ids.join(", ");
     let flat = |items: &[Requirement]| items.iter().all(|item| matches!(item, Requirement::Factor(_)));
     match next.requirement.bare() {
+        Requirement::Factor(factor) if next.is_impossible() => {
+            json!({ "message": UNSATISFIABLE, "factorId": factor.as_str() })
+        }
         _ if next.is_impossible() => json!({ "message": UNSATISFIABLE }),
         Requirement::Factor(factor) => json!({
             "message": format!("Factor validation failed: {factor} not completed"),
@@ -171,7 +176,17 @@ pub(super) fn met(
 ) -> Result<(), InvalidClaim> {
     let Some(next) = list.next_set(done, now) else { return Ok(()) };
     let step = demanded_first(payload).or_else(|| list.next_step(done, now));
-    Err(InvalidClaim::new(id, reason(&next)).with_next(step))
+    let hopeless = next.is_impossible();
+    let problem = (hopeless || list.unusable().next().is_some()).then(|| problem(list, &next));
+    Err(InvalidClaim { hopeless, problem, ..InvalidClaim::new(id, reason(&next)).with_next(step) })
+}
+
+fn problem(list: &Requirements, next: &NextSet<'_>) -> String {
+    let mut problem = brief(next.requirement);
+    for factor in list.unusable() {
+        problem.push_str(&format!("; {factor} isn't installed"));
+    }
+    problem
 }
 
 /// What the policy asks for, while the session isn't fully signed in: until that is done nothing else can be
@@ -283,6 +298,11 @@ impl ClaimValidator for FactorsMet {
 
     fn refetch(&self, payload: &Payload, _now: Timestamp) -> Option<ClaimRef> {
         missing(payload)
+    }
+
+    fn among(&self, factors: &[FactorId]) -> Option<Arc<dyn ClaimValidator>> {
+        let list = self.list.clone().among(factors.iter().cloned());
+        (list != self.list).then(|| Arc::new(Self { id: self.id.clone(), list }) as _)
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::ClaimRef;
 use crate::{
-    base::{payload::Payload, time::Timestamp},
+    base::{ident::FactorId, payload::Payload, time::Timestamp},
     policy::NextStep,
 };
 
@@ -33,6 +33,15 @@ pub trait ClaimValidator: Send + Sync + 'static {
     fn satisfied(&self, payload: &Payload, now: Timestamp) -> bool {
         self.refetch(payload, now).is_none() && self.validate(payload, now).is_ok()
     }
+
+    /// The same validator in an app where only these factors can be completed, so that a refusal names no other
+    /// as the next step (row P11). Mounts ask once, guards when they refuse.
+    ///
+    /// The default, `None`, is for one that names no factors. One that asks [`FactorsMet`](super::FactorsMet)
+    /// hands the question on.
+    fn among(&self, _factors: &[FactorId]) -> Option<Arc<dyn ClaimValidator>> {
+        None
+    }
 }
 
 /// A claim that isn't as a validator wants it.
@@ -47,12 +56,17 @@ pub struct InvalidClaim {
     pub next: Option<NextStep>,
     /// The assurance level that is asked for, if it is one: a value of `acr`.
     pub acr: Option<&'static str>,
+    /// Nothing that the user can do would make the validator content, whatever is next.
+    pub(crate) hopeless: bool,
+    /// What it demands that can't be completed here, for the log.
+    pub(crate) problem: Option<String>,
 }
 
 impl InvalidClaim {
     /// A refusal by the validator `id`.
     pub fn new(id: impl Into<String>, reason: impl Into<Option<Value>>) -> Self {
-        Self { id: id.into(), reason: reason.into(), next: None, acr: None }
+        let (id, reason) = (id.into(), reason.into());
+        Self { id, reason, next: None, acr: None, hopeless: false, problem: None }
     }
 
     /// With what the user is to do next: a refusal tells it beside the reason.
@@ -60,10 +74,23 @@ impl InvalidClaim {
         self.next = next.into();
         self
     }
+}
 
-    pub(crate) fn with_acr(self, acr: &'static str) -> Self {
-        Self { acr: Some(acr), ..self }
-    }
+/// Validators in an app where only these factors can be completed, and what of their demands nobody can meet.
+pub(crate) fn among(
+    validators: &[Arc<dyn ClaimValidator>],
+    factors: &[FactorId],
+) -> (Vec<Arc<dyn ClaimValidator>>, Vec<String>) {
+    let mut problems = Vec::new();
+    let told = |validator: &Arc<dyn ClaimValidator>| match validator.among(factors) {
+        Some(among) => {
+            let lack = among.validate(&Payload::new(), Timestamp::EPOCH).err();
+            problems.extend(lack.and_then(|lack| lack.problem));
+            among
+        }
+        None => Arc::clone(validator),
+    };
+    (validators.iter().map(told).collect(), problems)
 }
 
 /// Whether every validator is satisfied with the payload as it is: what most requests are judged by.

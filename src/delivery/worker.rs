@@ -76,6 +76,7 @@ impl Courier {
 
     async fn send(&self, key: &Key) -> Result<(), Error> {
         let Some(queued) = self.lease(key).await? else { return Ok(()) };
+        crate::base::failpoint!("outbox.claimed");
         let plain = self.sealer.open(key, &queued.sealed)?;
         let text = std::str::from_utf8(&plain).map_err(|_| Error::internal("a notice can't be read"))?;
         if text.trim().is_empty() {
@@ -85,6 +86,7 @@ impl Courier {
             Notice::from_sealed_form(text).map_err(|_| Error::internal("a notice can't be read"))?;
         notice.shorten(queued.expires_at.since(self.db.now()));
         let outcome = tokio::time::timeout(PATIENCE, self.delivery.deliver(&queued.tenant, &notice)).await;
+        crate::base::failpoint!("outbox.sent_before_ack");
         let permanent = match outcome {
             Ok(Ok(())) => return self.settle(key, None).await,
             Ok(Err(error)) => error.is_permanent(),

@@ -13,7 +13,7 @@ use crate::{
 
 pub(super) async fn complete(mfa: &Mfa, session: &Session, proof: Proof) -> Result<(), Error> {
     let desk = Arc::clone(&mfa.desk);
-    if !desk.factors.usable().contains(proof.factor()) {
+    if !desk.kit.usable.contains(proof.factor()) {
         return Err(Error::invalid("this factor can't be completed here"));
     }
     if !Arc::ptr_eq(session.kit(), &desk.kit) {

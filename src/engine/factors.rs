@@ -42,8 +42,8 @@ impl FactorsOf<'_> {
     /// Asks a factor of a user from now on. Answers the list as it is then; writes nothing if it was there.
     ///
     /// # Errors
-    /// `Invalid` for a factor that nobody knows (row P10): a policy that names it would fail every request of the
-    /// user; if the store failed.
+    /// `Invalid` for a factor that nobody knows (row P10); if the store failed. If it is known no more one day, who
+    /// opted in is refused with the reason (row P11), until they are opted out.
     pub async fn opt_in(&self, user: &UserId, factor: FactorId) -> Result<Vec<FactorId>, Error> {
         self.known(&factor)?;
         self.edit(user, None, Audited::OptedIn, factor).await

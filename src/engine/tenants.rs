@@ -7,6 +7,7 @@ use crate::{
         ident::{FactorId, TenantId},
         time::Timestamp,
     },
+    flow::Desk,
     model::{
         Tx,
         audit::{self, Audited, Event},
@@ -53,7 +54,8 @@ impl Tenants<'_> {
         // The app's own list was checked by `build()`.
         if first.is_some() {
             let (rule, created_at) = (TenantRule::default(), Timestamp::EPOCH);
-            self.check(&Tenant { id: tenant.clone(), first_factors: first.clone(), rule, created_at })?;
+            let tenant = Tenant { id: tenant.clone(), first_factors: first.clone(), rule, created_at };
+            check(&self.mfa.desk, &tenant)?;
         }
         let id = tenant.clone();
         self.mfa
@@ -78,9 +80,11 @@ impl Tenants<'_> {
     /// `NotFound` without the tenant. `Invalid` if somebody who starts with one of them could never do what is
     /// demanded of them (row P11); the cause says of whom what.
     pub async fn first_factors(&self, tenant: &TenantId, first: Option<Vec<FactorId>>) -> Result<(), Error> {
-        let now = self.present(tenant).await?;
-        self.check(&Tenant { first_factors: first.clone(), ..now })?;
-        self.edit(tenant, move |tenant| tenant.first_factors.clone_from(&first)).await
+        self.edit(tenant, move |desk, tenant| {
+            tenant.first_factors.clone_from(&first);
+            check(desk, tenant)
+        })
+        .await
     }
 
     /// Says which factors the tenant asks for, from now on, of everybody: [`Tenants::set_rule`] with nothing else.
@@ -102,50 +106,26 @@ impl Tenants<'_> {
     /// installed (row P10), it doesn't count there, or the policy makes a demand of it that can't be met; the
     /// cause says which.
     pub async fn set_rule(&self, tenant: &TenantId, rule: TenantRule) -> Result<(), Error> {
-        // Nothing asked is always fine.
-        if rule != TenantRule::default() {
-            let now = self.present(tenant).await?;
-            self.check(&Tenant { rule: rule.clone(), ..now })?;
-        }
-        self.edit(tenant, move |tenant| tenant.rule.clone_from(&rule)).await
+        self.edit(tenant, move |desk, tenant| {
+            tenant.rule.clone_from(&rule);
+            // Nothing asked is always fine.
+            if rule == TenantRule::default() { Ok(()) } else { check(desk, tenant) }
+        })
+        .await
     }
 
-    async fn present(&self, tenant: &TenantId) -> Result<Tenant, Error> {
-        self.mfa.desk.kit.ready().await?;
-        self.load(tenant).await?.ok_or_else(no_tenant)
-    }
-
-    /// Whether what would be demanded in a tenant of these settings can be done there.
-    fn check(&self, tenant: &Tenant) -> Result<(), Error> {
-        let desk = &self.mfa.desk;
-        let (usable, first, rule) = (desk.factors.usable(), desk.first_factors(tenant), &tenant.rule);
-        if let Some(counting) = &rule.counting
-            && (counting.is_empty() || !rule.required.iter().all(|factor| counting.contains(factor)))
-        {
-            return Err(Error::invalid("what the tenant asks for isn't among what counts there"));
-        }
-        let reach = |policy: &AnyPolicy| {
-            let narrowed = Narrowed { policy: policy.clone(), rule: rule.clone() };
-            check_reachable(&narrowed, &usable, first.listed(), Some(&rule.required))
-        };
-        // Whatever the policy makes of the rule, a factor that nobody has is a slip.
-        let listed = rule.required.iter().chain(rule.counting.iter().flatten()).cloned();
-        let named = AnyPolicy::new(Everyone::new(Requirement::one_of(listed)));
-        let wrong = |e| Error::with(ErrorKind::Invalid, "what is demanded in the tenant can't be done", e);
-        reach(&named).and_then(|_| reach(&desk.policy)).map(drop).map_err(wrong)
-    }
-
+    /// Changes what the store has at that time, and checks it as it will stand.
     async fn edit(
         &self,
         id: &TenantId,
-        edit: impl Fn(&mut Tenant) + Send + Sync + 'static,
+        edit: impl Fn(&Desk, &mut Tenant) -> Result<(), Error> + Send + Sync + 'static,
     ) -> Result<(), Error> {
         let id = id.clone();
         self.mfa
             .change(|desk| async move {
-                let (id, edit) = (&id, &edit);
+                let (id, desk, edit) = (&id, &desk, &edit);
                 let stage = |mut tx: Tx| async move {
-                    let change = tenant::edit(&mut tx, id, edit).await?;
+                    let change = tenant::edit(&mut tx, id, |tenant| edit(desk, tenant)).await?;
                     if change.is_some() {
                         audit::stage(&mut tx, Event::new(Audited::TenantChanged, id))?;
                     }
@@ -156,6 +136,25 @@ impl Tenants<'_> {
             })
             .await
     }
+}
+
+/// Whether what would be demanded in a tenant of these settings can be done there.
+fn check(desk: &Desk, tenant: &Tenant) -> Result<(), Error> {
+    let (usable, first, rule) = (&desk.kit.usable, desk.first_factors(tenant), &tenant.rule);
+    if let Some(counting) = &rule.counting
+        && (counting.is_empty() || !rule.required.iter().all(|factor| counting.contains(factor)))
+    {
+        return Err(Error::invalid("what the tenant asks for isn't among what counts there"));
+    }
+    let reach = |policy: &AnyPolicy| {
+        let narrowed = Narrowed { policy: policy.clone(), rule: rule.clone() };
+        check_reachable(&narrowed, usable, first.listed(), Some(&rule.required))
+    };
+    // Whatever the policy makes of the rule, a factor that nobody has is a slip.
+    let listed = rule.required.iter().chain(rule.counting.iter().flatten()).cloned();
+    let named = AnyPolicy::new(Everyone::new(Requirement::one_of(listed)));
+    let wrong = |e| Error::with(ErrorKind::Invalid, "what is demanded in the tenant can't be done", e);
+    reach(&named).and_then(|_| reach(&desk.policy)).map(drop).map_err(wrong)
 }
 
 /// A policy where only some factors count, as far as it can say what it demands.

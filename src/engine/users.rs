@@ -103,6 +103,7 @@ impl Users<'_> {
                 user::add_login(&mut tx, &tenant, &mut user, &new).await?;
                 audit::stage(&mut tx, Event::new(Audited::LoginAdded, &tenant).user(&user.id))?;
                 let change = session::end_of_user(&mut tx, &user.id, None, Cause::FactorsChanged).await?;
+                crate::base::failpoint!("factor.add.before_commit");
                 tx.commit((user, vec![change]))
             })
         })
@@ -125,6 +126,7 @@ impl Users<'_> {
                 let event = Event::new(Audited::LoginRemoved, &TenantId::PUBLIC).user(&user.id);
                 audit::stage(&mut tx, event)?;
                 let change = session::end_of_user(&mut tx, &user.id, None, Cause::FactorsChanged).await?;
+                crate::base::failpoint!("factor.remove.before_commit");
                 tx.commit((user, vec![change]))
             })
         })

@@ -9,7 +9,7 @@ use crate::{
     },
     claim::mfa::MfaClaim,
     config::FactorChanges,
-    policy::{FirstFactors, SetUpRefused, may_set_up},
+    policy::{FirstFactors, Requirement, Requirements, SetUpRefused, may_set_up},
 };
 
 /// How recently a factor must have been proven to change factors (decision of the house 12).
@@ -81,9 +81,22 @@ pub(crate) fn second(attempt: &Second<'_>) -> Result<Admission, NotAdmitted> {
 /// Whether a factor at least as strong as the strongest that is set up was proven in this session within
 /// the last five minutes.
 pub(crate) fn fresh(claim: &MfaClaim, set_up: &[FactorId], now: Timestamp) -> bool {
-    let asked = set_up.iter().map(strength).max().unwrap_or(0);
+    let asked = strongest(set_up);
     let recent = |at: Timestamp| at <= now && now.since(at) <= FRESH;
     claim.c.iter().any(|(factor, at)| recent(at) && strength(factor) >= asked)
+}
+
+/// What a session that isn't [`fresh`] can do about it: any of the factors that are strong enough, again. Of an
+/// app's own only the app knows who has it.
+pub(crate) fn freshened(usable: &[FactorId], set_up: &[FactorId]) -> Requirements {
+    let asked = strongest(set_up);
+    let has = |factor: &&FactorId| set_up.contains(factor) || !factor.is_built_in();
+    let able = usable.iter().filter(has).filter(|factor| strength(factor) >= asked);
+    Requirements::from(Requirement::one_of(able.cloned())).max_age(FRESH)
+}
+
+fn strongest(set_up: &[FactorId]) -> u8 {
+    set_up.iter().map(strength).max().unwrap_or(0)
 }
 
 /// Factors whose credential is a place to which something is sent.

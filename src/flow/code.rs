@@ -119,9 +119,11 @@ impl Desk {
                 self.stage_notice(&mut tx, &code, &fresh)?;
                 let key = keys::code(&caller.tenant, code.id.as_str());
                 tx.insert_new(key, &code, Some(code.kept_until()))?;
+                crate::base::failpoint!("otp.create.before_commit");
                 tx.commit(Ok(Started { device, flow: code.id, form }))
             })
             .await?;
+        crate::base::failpoint!("otp.create.after_commit");
         self.courier.wake();
         begun.map_err(Refusal::TooMany)
     }
@@ -132,7 +134,8 @@ impl Desk {
         // Who may not begin it may not go on with it either; and an access token of an earlier refresh token asks
         // for nothing.
         let begun: Option<Code> = self.kit.db.get(&keys::code(&caller.tenant, flow.as_str())).await?;
-        self.admit_again(caller, claims.as_deref(), begun.as_ref(), false).await?;
+        let by_link = begun.as_ref().is_some_and(|code| !code.form.has_code());
+        self.admit_again(caller, claims.as_deref(), begun.as_ref(), by_link).await?;
         let claims = claims.as_deref();
         let sent = self
             .kit
@@ -202,10 +205,12 @@ impl Desk {
             Ok(charged) => charged,
             Err(refused) => return Ok(Checked::Refused(refused)),
         };
+        crate::base::failpoint!("otp.reserve.after_commit");
         let Some(matched) = self.otp.compare(&charged, presented) else {
             self.note_wrong_code(caller, &charged, &factor).await?;
             return Ok(Checked::Refused(otp::refuse(Attempt::Compare, &charged, presented)));
         };
+        crate::base::failpoint!("otp.match.before_consume");
         let spend = Spend::Code {
             challenge: key,
             destination: keys::destination(&caller.tenant, charged.purpose, &charged.contact),

@@ -76,12 +76,15 @@ impl Desk {
 
     async fn demanded(&self, subject: &Subject<'_>) -> Result<Requirements, Error> {
         let ctx = subject.context(self.kit.db.now());
+        crate::base::failpoint!("policy.eval.start");
         let requirements = guarded(self.policy.requirements(&ctx)).await?;
-        let knows = |factor: &FactorId| self.factors.knows(factor);
+        crate::base::failpoint!("policy.eval.end");
+        // What was stored while it was known stays a demand, one that can't be met (row P11).
+        let knows = |factor: &FactorId| self.factors.knows(factor) || subject.facts.names(factor);
         if list::unknown(&requirements, knows).is_some() {
             return Err(Error::unavailable("the policy names a factor that nobody knows"));
         }
-        let usable = self.factors.usable();
+        let usable = &self.kit.usable;
         let mut requirements = requirements.among(usable.iter().cloned());
         if let Some(grace) = subject.facts.grace() {
             requirements = requirements.with_grace(grace.clone());
@@ -94,7 +97,7 @@ impl Desk {
             }
         }
         if let Some(shadow) = &self.shadow {
-            shadow.compare(&requirements, &ctx, subject.facts, &usable, knows).await;
+            shadow.compare(&requirements, &ctx, subject.facts, usable, knows).await;
         }
         let Some(next) = requirements.next_set(subject.completed, ctx.now()) else {
             return Ok(requirements);
@@ -136,6 +139,7 @@ impl Desk {
         for claim in claims.iter().filter(|claim| claim.key() != mfa::KEY) {
             free_key(claim.key())
                 .map_err(|_| Error::internal("a claim has a key that is the crate's own"))?;
+            crate::base::failpoint!("claim.fetch");
             let value = guarded(claim.fetch(&ctx)).await;
             if let Some(value) = value.inspect_err(|error| tell(error, &subject.session, subject.tenant))? {
                 fetched.push((claim.key(), value));
@@ -185,7 +189,7 @@ impl Desk {
             let facts = self.facts(&row, None);
             let subject = Subject {
                 facts: &facts,
-                session: session_facts(claims, &row, &claim),
+                session: session_facts(&claims.handle, &row, &claim),
                 completed: &claim.c,
                 payload: &row.payload,
                 request: Some(request.clone()),
@@ -300,15 +304,7 @@ pub(super) async fn renew_roles(tx: &mut Tx, row: &mut SessionRecord) -> Result<
     Ok(())
 }
 
-pub(crate) fn session_facts(claims: &AccessClaims, row: &SessionRecord, claim: &MfaClaim) -> SessionFacts {
-    session_facts_of(&claims.handle, row, claim)
-}
-
-pub(crate) fn session_facts_of(
-    handle: &SessionHandle,
-    row: &SessionRecord,
-    claim: &MfaClaim,
-) -> SessionFacts {
+pub(crate) fn session_facts(handle: &SessionHandle, row: &SessionRecord, claim: &MfaClaim) -> SessionFacts {
     SessionFacts {
         handle: handle.clone(),
         user: row.user.clone(),

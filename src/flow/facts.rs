@@ -85,6 +85,13 @@ impl StoredFacts {
         self.for_tenant.get().and_then(|(_, grace)| grace.as_ref())
     }
 
+    /// Whether what was read of the user's opt-ins or the tenant's rule asks for this factor.
+    pub(crate) fn names(&self, factor: &FactorId) -> bool {
+        let for_user = self.for_user.get().into_iter().flatten();
+        let for_tenant = self.tenant.get().into_iter().flat_map(|tenant| &tenant.rule.required);
+        for_user.chain(for_tenant).any(|named| named == factor)
+    }
+
     /// What the tenant asks for now; of a user who has none of it set up, only from a date on.
     async fn demanded(&self) -> Result<(Vec<FactorId>, Option<Grace>), FactsError> {
         let rule = self.rule().await?;

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Desk,
-    evaluate::{Subject, apply, renew_roles, session_facts_of},
+    evaluate::{Subject, apply, renew_roles, session_facts},
 };
 use crate::{
     base::{
@@ -99,6 +99,7 @@ impl Desk {
                 .await?;
             match round {
                 Round::Done(refreshed, changes) => {
+                    crate::base::failpoint!("refresh.after_commit_before_response");
                     self.kit.learn(&changes);
                     return Ok(refreshed);
                 }
@@ -141,7 +142,7 @@ impl Desk {
         let requirements = self
             .requirements(&Subject {
                 facts: &facts,
-                session: session_facts_of(handle, row, &claim),
+                session: session_facts(handle, row, &claim),
                 completed: &claim.c,
                 payload: &row.payload,
                 request: Some(request.clone()),
@@ -165,6 +166,7 @@ impl Desk {
         let Some(mut row) = tx.get::<SessionRecord>(&keys::session(handle)).await? else {
             return tx.abandon(over(SessionDenied::Unauthorised));
         };
+        crate::base::failpoint!("refresh.after_lock");
         let standing = Standing::read(&mut tx, &row.tenant, &row.user).await?;
         let grace = kit.config.lifetimes.refresh_grace;
         let dead = standing.revokes(&row.epochs);
@@ -182,6 +184,7 @@ impl Desk {
                 self.stage_over(tx, handle, &row, event, SessionDenied::Unauthorised).await
             }
             Refresh::Theft(reuse) => {
+                crate::base::failpoint!("refresh.reuse_detected");
                 let rotated = row.lineage.previous.as_ref().map(|previous| previous.rotated_at);
                 let age = rotated.map_or(Duration::ZERO, |at| now.since(at));
                 let token = match reuse {
@@ -225,6 +228,7 @@ impl Desk {
                 Standing::check(&mut tx, &row.tenant, &row.user).await?;
                 let event = Event::new(Audited::Refreshed, &row.tenant).user(&row.user).session(handle);
                 audit::stage(&mut tx, event.peer(request.peer))?;
+                crate::base::failpoint!("refresh.before_commit");
                 tx.commit(Round::Done(Refreshed::Tokens(Box::new(tokens)), changes))
             }
         }

@@ -36,9 +36,16 @@ use crate::{
 
 mod linking;
 
-/// What comes with a completion beside its proof.
-#[derive(Clone, Copy)]
-struct By {
+/// A completion that may be: what was read and asked, which its transaction holds against what is there then.
+struct Attempt<'a> {
+    session: &'a Session,
+    claims: &'a AccessClaims,
+    proof: &'a Proof,
+    at: &'a Standpoint,
+    resolved: &'a Resolved,
+    linking: Link,
+    /// Of the session as it will be.
+    requirements: Requirements,
     peer: Option<IpAddr>,
     /// Whether the factor is asked of the user from now on: the app's answer.
     opts_in: bool,
@@ -102,7 +109,7 @@ impl Desk {
         let facts = StoredFacts::new(&self.kit.db, &self.factors, &row.user, &row.tenant, Some(user.clone()));
         self.requirements(&Subject {
             facts: &facts,
-            session: session_facts(claims, row, claim),
+            session: session_facts(&claims.handle, row, claim),
             completed: &claim.c,
             payload: &row.payload,
             request: Some(caller.request.clone()),
@@ -132,7 +139,10 @@ impl Desk {
         admit::second(&attempt).map_err(|refused| match refused {
             NotAdmitted::SetUp(reason) => Refusal::mfa(reason, next()),
             NotAdmitted::OtherDestination => Refusal::mfa(SetUpRefused::UseWhatIsSetUp, next()),
-            NotAdmitted::StepUp => Refusal::mfa("step_up_required", next()),
+            NotAdmitted::StepUp => {
+                let fresh = admit::freshened(&self.kit.usable, &at.set_up);
+                Refusal::mfa("step_up_required", fresh.next_step(&at.claim.c, attempt.now))
+            }
             NotAdmitted::NotAFirstFactor => Refusal::BadInput("this factor can't be used here"),
         })
     }
@@ -183,30 +193,23 @@ impl Desk {
                 enrolled: admission == Admission::Enrol,
             };
             let opts_in = self.hooks.opts_in(&completed(&at.user)).await?;
-            let (at, resolved, requirements, proof_ref, claims_ref) =
-                (&at, &resolved, &requirements, &proof, &*claims);
-            let by = By { peer: caller.request.peer, opts_in };
-            let round = self
-                .kit
-                .db
-                .transact(&claims.handle, |tx| async move {
-                    self.stage_second(
-                        tx,
-                        session,
-                        claims_ref,
-                        proof_ref,
-                        at,
-                        resolved,
-                        linking,
-                        requirements,
-                        by,
-                    )
-                    .await
-                })
-                .await?;
+            let attempt = Attempt {
+                session,
+                claims: &claims,
+                proof: &proof,
+                at: &at,
+                resolved: &resolved,
+                linking,
+                requirements,
+                peer: caller.request.peer,
+                opts_in,
+            };
+            let stage = |tx| self.stage_second(tx, &attempt);
+            let round = self.kit.db.transact(&claims.handle, stage).await?;
             if let Round::Done(outcome, changes) = round {
                 self.kit.learn(&changes);
                 if let Outcome::Done(done) = &outcome {
+                    crate::base::failpoint!("elevate.after_commit_before_response");
                     let happened = [Happened::FactorCompleted(completed(&done.user))];
                     self.hooks.tell(&happened, &self.kit.db.trail.counts).await;
                 }
@@ -216,19 +219,8 @@ impl Desk {
         Err(Error::unavailable("what is required kept changing").into())
     }
 
-    #[allow(clippy::too_many_arguments, reason = "the values of one round, each of its own type")]
-    async fn stage_second(
-        &self,
-        mut tx: Tx,
-        session: &Session,
-        claims: &AccessClaims,
-        proof: &Proof,
-        at: &Standpoint,
-        resolved: &Resolved,
-        linking: Link,
-        requirements: &Requirements,
-        by: By,
-    ) -> Result<Staged<Round>, Error> {
+    async fn stage_second(&self, mut tx: Tx, attempt: &Attempt<'_>) -> Result<Staged<Round>, Error> {
+        let Attempt { session, claims, proof, at, resolved, linking, .. } = *attempt;
         let (kit, now, tenant) = (&self.kit, tx.now(), &claims.tenant);
         let alive = kit.alive(&mut tx, &claims.handle).await?;
         let mut row = alive.row;
@@ -253,7 +245,7 @@ impl Desk {
             Err(not_linked) => {
                 // A right code that can't be linked is spent all the same; nothing else changes.
                 let event = Event::new(Audited::DestinationRefused, tenant).user(&user.id);
-                audit::stage(&mut tx, event.session(&claims.handle).peer(by.peer))?;
+                audit::stage(&mut tx, event.session(&claims.handle).peer(attempt.peer))?;
                 return tx.commit(Round::Done(Outcome::NotLinked(not_linked), Vec::new()));
             }
         };
@@ -270,7 +262,7 @@ impl Desk {
         // Whatever an app's own check said: never a time that is yet to come (row P12).
         claim.mark(proof.factor.clone(), proof.at.min(now));
         renew_roles(&mut tx, &mut row).await?;
-        apply(&mut row, &mut claim, requirements, numbers, now);
+        apply(&mut row, &mut claim, &attempt.requirements, numbers, now);
         if was_half && !row.is_half() {
             let most = kit.config.max_sessions;
             changes.extend(session::list_as_full(&mut tx, &user.id, &claims.handle, most).await?);
@@ -284,7 +276,7 @@ impl Desk {
         let (opened, tokens) = kit.issue(&row, &token, session.opened().method, now)?;
         session::put(&mut tx, &claims.handle, &row).await?;
         Standing::check(&mut tx, tenant, &user.id).await?;
-        if by.opts_in {
+        if attempt.opts_in {
             // After the numbers that the row carries: this session is judged by it like any other one.
             let (_, change) = metadata::edit(&mut tx, &user.id, |list| list.add(None, &proof.factor)).await?;
             if let Some(change) = change {
@@ -295,7 +287,10 @@ impl Desk {
         }
         let what = if created { Audited::FactorLinked } else { Audited::FactorCompleted };
         let event = Event::new(what, tenant).user(&user.id).session(&claims.handle).factor(&proof.factor);
-        audit::stage(&mut tx, event.peer(by.peer))?;
+        audit::stage(&mut tx, event.peer(attempt.peer))?;
+        crate::base::failpoint!("otp.consume.before_commit" if proof.spend.is_code());
+        crate::base::failpoint!("factor.add.before_commit" if created);
+        crate::base::failpoint!("elevate.before_commit");
         let done = Completed { user, created, met: claim.v, opened, tokens };
         tx.commit(Round::Done(Outcome::Done(Box::new(done)), changes))
     }

@@ -117,6 +117,7 @@ impl Desk {
                 Ok(Round::Done(outcome, changes)) => {
                     self.kit.learn(&changes);
                     if let Outcome::Done(done) = &outcome {
+                        crate::base::failpoint!("session.create.after_commit");
                         self.tell_signed_in(caller, &proof, handle, done).await;
                     }
                     return Ok(outcome);
@@ -254,6 +255,8 @@ impl Desk {
         let event = Event::new(what, tenant).user(&user.id).session(handle).factor(&proof.factor);
         audit::stage(&mut tx, event.peer(caller.request.peer))?;
         let (created, met) = (candidate.new.is_some(), !row.is_half());
+        crate::base::failpoint!("otp.consume.before_commit" if proof.spend.is_code());
+        crate::base::failpoint!("session.create.before_commit");
         let done = Completed { user: user.clone(), created, met, opened, tokens };
         tx.commit(Round::Done(Outcome::Done(Box::new(done)), changes))
     }

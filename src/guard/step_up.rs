@@ -161,10 +161,15 @@ pub(crate) fn check<'r>(
 }
 
 fn ask(session: &Session, validators: &[Arc<dyn ClaimValidator>]) -> Result<(), SessionDenied> {
-    let failed = validator::enforce(validators, &session.claims().payload, session.kit().db.now());
-    if failed.is_empty() {
+    let (kit, claims) = (session.kit(), session.claims());
+    let now = kit.db.now();
+    if validator::enforce(validators, &claims.payload, now).is_empty() {
         return Ok(());
     }
-    session.kit().mention_refusal(&session.claims());
+    // What can be completed here makes no difference to who passes, only to what the others are told.
+    let (validators, _) = validator::among(validators, &kit.usable);
+    let failed = validator::enforce(&validators, &claims.payload, now);
+    failed.iter().filter_map(|lack| lack.problem.as_deref()).for_each(|problem| kit.tell_unmeetable(problem));
+    kit.mention_refusal(&claims);
     Err(SessionDenied::InvalidClaims(failed))
 }

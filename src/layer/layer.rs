@@ -14,7 +14,7 @@ use tower::{Layer, Service};
 
 use super::MfaService;
 use crate::{
-    claim::{ClaimValidator, SessionClaim, mfa},
+    claim::{ClaimValidator, SessionClaim, mfa, validator},
     config::Stale,
     engine::{Mfa, MountInfo},
     session::verify::Demand,
@@ -128,6 +128,20 @@ impl MfaLayer {
             change(&mut all);
             demand.validators = all.into();
         })
+        .among_usable()
+    }
+
+    /// Tells the validators what can be completed here, and the log what nobody can.
+    fn among_usable(self) -> Self {
+        let usable = &self.mount.mfa.desk.kit.usable;
+        let (validators, problems) = validator::among(&self.mount.demand.validators, usable);
+        for problem in problems {
+            #[cfg(feature = "tracing")]
+            tracing::error!(at = %self.mount.at, %problem, "a mount demands what nobody can complete");
+            #[cfg(not(feature = "tracing"))]
+            let _ = problem;
+        }
+        self.demand(|demand| demand.validators = validators.into())
     }
 
     fn demand(mut self, change: impl FnOnce(&mut Demand)) -> Self {

@@ -69,9 +69,11 @@ pub(crate) fn challenged(denied: &SessionDenied) -> Answer {
     Answer { status, body, challenge: Some(challenge), ..answer }
 }
 
-/// `None` if it wouldn't help: something else is wrong with the session, too, or there is no next step.
+/// `None` if it wouldn't help: something else is wrong with the session, too, or what is asked for can't be done.
 fn challenge(claims: &[InvalidClaim]) -> Option<HeaderValue> {
-    let helps = |claim: &InvalidClaim| claim.next.as_ref().is_some_and(|next| !next.is_impossible());
+    let helps = |claim: &InvalidClaim| {
+        !claim.hopeless && claim.next.as_ref().is_some_and(|next| !next.is_impossible())
+    };
     let first = claims.first().filter(|_| claims.iter().all(helps))?;
     let next = first.next.as_ref()?;
     let why = match first.acr {

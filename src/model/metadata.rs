@@ -10,6 +10,7 @@ use super::{
     keys,
 };
 use crate::base::{
+    distinct,
     error::Error,
     ident::{FactorId, TenantId, UserId},
 };
@@ -53,14 +54,8 @@ impl RequiredFactors {
 
     /// What counts in a tenant: what was opted into everywhere, then what only there.
     pub(crate) fn within(&self, tenant: &TenantId) -> Vec<FactorId> {
-        let mut list = self.factors.clone();
         let there = self.in_tenants.get(tenant).into_iter().flatten();
-        for factor in there {
-            if !list.contains(factor) {
-                list.push(factor.clone());
-            }
-        }
-        list
+        distinct(self.factors.iter().chain(there).cloned())
     }
 
     /// What was opted into everywhere; or in one tenant only.

@@ -88,12 +88,14 @@ impl Db {
 
     /// Reads rows as one snapshot.
     pub(crate) async fn rows(&self, keys: &[Key]) -> Result<Vec<Option<Row>>, Error> {
+        crate::base::failpoint!("store.acquire");
         let rows = bounded(self.store.get(keys)).await.map_err(failed)?;
         if rows.len() == keys.len() { Ok(rows) } else { Err(Error::internal("the store answered short")) }
     }
 
     /// Lists the live records of a scan, with their keys.
     pub(crate) async fn scan<T: DeserializeOwned>(&self, scan: &Scan) -> Result<Vec<(Key, T)>, Error> {
+        crate::base::failpoint!("store.acquire");
         let (records, now) = (bounded(self.store.scan(scan)).await.map_err(failed)?, self.now());
         records
             .into_iter()
@@ -104,11 +106,13 @@ impl Db {
 
     /// The store's clock.
     pub(crate) async fn store_now(&self) -> Result<Timestamp, Error> {
+        crate::base::failpoint!("store.acquire");
         bounded(self.store.now()).await.map_err(failed)
     }
 
     /// Takes away what expired more than an hour ago (row D17).
     pub(crate) async fn sweep(&self) -> Result<u64, Error> {
+        crate::base::failpoint!("store.acquire");
         bounded(self.store.sweep(self.now() - RECEIPT)).await.map_err(failed)
     }
 
@@ -169,6 +173,7 @@ impl Db {
         &self,
         scan: &Scan,
     ) -> Result<Vec<(Key, Option<T>)>, Error> {
+        crate::base::failpoint!("store.acquire");
         let (records, now) = (bounded(self.store.scan(scan)).await.map_err(failed)?, self.now());
         records
             .into_iter()
@@ -178,10 +183,14 @@ impl Db {
 
     /// Commits once; `false` if the race was lost. An answer that got lost is looked up by the receipt.
     async fn commit(&self, batch: Batch, receipt: &Key) -> Result<bool, Error> {
+        crate::base::failpoint!("store.acquire");
         let mut sent_before = false;
         loop {
             match bounded(self.store.commit(batch.clone())).await {
-                Ok(Commit::Applied) => return Ok(true),
+                Ok(Commit::Applied) => {
+                    crate::base::failpoint!("store.commit.sent");
+                    return Ok(true);
+                }
                 Ok(Commit::Conflict(_)) if !sent_before => return Ok(false),
                 // Which key a store names first says nothing: the receipt does, if the first copy landed.
                 Ok(Commit::Conflict(_)) => {

@@ -38,6 +38,11 @@ pub(crate) enum Spend {
 }
 
 impl Spend {
+    #[cfg(any(test, feature = "test-hooks"))]
+    pub(crate) fn is_code(&self) -> bool {
+        matches!(self, Self::Code { .. })
+    }
+
     /// Stages it. `false`: the credential is gone, the race was lost.
     pub(crate) async fn stage(&self, tx: &mut Tx) -> Result<bool, Error> {
         match self {
@@ -72,6 +77,7 @@ impl Spend {
                     let end = tx.now() + Duration::from_secs(24 * 3600);
                     tx.put(budget.clone(), &guesses, Some(end)).await?;
                 }
+                crate::base::failpoint!("otp.consume.before_mark");
                 Ok(true)
             }
         }

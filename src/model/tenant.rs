@@ -99,17 +99,17 @@ pub(crate) async fn insert(
     tx.insert(keys::tenant(id), &tenant, None).await
 }
 
-/// Stages new settings and, if they differ, that the tenant's sessions are judged anew.
+/// Stages new settings, unless `edit` objects, and, if they differ, that the tenant's sessions are judged anew.
 pub(crate) async fn edit(
     tx: &mut Tx,
     id: &TenantId,
-    edit: impl FnOnce(&mut Tenant),
+    edit: impl FnOnce(&mut Tenant) -> Result<(), Error>,
 ) -> Result<Option<Change>, Error> {
     let key = keys::tenant(id);
     let before: Tenant =
         tx.get(&key).await?.ok_or(Error::new(ErrorKind::NotFound, "there is no such tenant"))?;
     let mut after = before.clone();
-    edit(&mut after);
+    edit(&mut after)?;
     if after == before {
         return Ok(None);
     }

@@ -1,7 +1,7 @@
 //! The policies that come with the crate.
 
 use super::{Declared, MfaPolicy, PolicyContext, PolicyError, Requirement, Requirements};
-use crate::base::ident::FactorId;
+use crate::base::{distinct, ident::FactorId};
 
 /// The default: any *one* of what the user opted into and what the tenant asks for.
 ///
@@ -33,13 +33,7 @@ impl UserOrTenant {
 impl MfaPolicy for UserOrTenant {
     async fn requirements(&self, ctx: &PolicyContext<'_>) -> Result<Requirements, PolicyError> {
         let (user, tenant) = (ctx.required_for_user().await?, ctx.required_for_tenant().await?);
-        let mut union: Vec<FactorId> = Vec::with_capacity(user.len() + tenant.len());
-        for factor in user.iter().chain(tenant) {
-            if !union.contains(factor) {
-                union.push(factor.clone());
-            }
-        }
-        Ok(self.list(union))
+        Ok(self.list(distinct(user.iter().chain(tenant).cloned())))
     }
 
     fn declares(&self, tenant: Option<&[FactorId]>) -> Declared {

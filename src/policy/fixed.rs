@@ -17,7 +17,8 @@ use crate::{
     model::user::User,
 };
 
-/// Facts about a session, given one by one; what isn't given is empty.
+/// Facts about a session, given one by one; what isn't given is empty. Until [`FixedFacts::at`] says another time it is
+/// [`Timestamp::EPOCH`], 1970.
 #[derive(Clone, Debug)]
 pub struct FixedFacts {
     known: Known,

@@ -11,7 +11,7 @@ use super::{
     grace::Grace,
     requirement::{Limit, Requirement},
 };
-use crate::base::{error::ParseError, ident::FactorId, time::Timestamp};
+use crate::base::{distinct, error::ParseError, ident::FactorId, time::Timestamp};
 
 /// An ordered list of what must be completed, and how long the answer holds.
 ///
@@ -110,9 +110,12 @@ impl Requirements {
     /// Only these factors can be completed here: what needs another can't be met, unless it was completed
     /// already. Said twice, those count that are in both.
     pub fn among(mut self, factors: impl IntoIterator<Item = FactorId>) -> Self {
-        let may = |factor: &FactorId| self.usable.as_ref().is_none_or(|usable| usable.contains(factor));
-        self.usable = Some(factors.into_iter().filter(may).collect());
+        self.usable = Some(factors.into_iter().filter(|factor| self.is_usable(factor)).collect());
         self
+    }
+
+    fn is_usable(&self, factor: &FactorId) -> bool {
+        self.usable.as_ref().is_none_or(|usable| usable.contains(factor))
     }
 
     /// Only these factors count: another that was completed counts for nothing, and what needs it can't be met.
@@ -139,7 +142,7 @@ impl Requirements {
         self
     }
 
-    /// Both: this list's items, then those of the other that aren't among them. The answer holds until the
+    /// Both: this list's items, then the other's, each once. The answer holds until the
     /// earlier of the two times.
     ///
     /// ```
@@ -149,14 +152,7 @@ impl Requirements {
     /// assert_eq!(both.to_json(), serde_json::json!(["totp", "otp-email"]));
     /// ```
     pub fn and(self, other: Requirements) -> Self {
-        self.merged(other, |mut items, others| {
-            for item in others {
-                if !items.contains(&item) {
-                    items.push(item);
-                }
-            }
-            items
-        })
+        self.merged(other, |items, others| distinct(items.into_iter().chain(others)))
     }
 
     /// Either: this list, or the other, as a whole. If one of them demands nothing, nothing is demanded.
@@ -242,13 +238,12 @@ impl Requirements {
 
     /// Every factor that is named, each once.
     pub fn factors(&self) -> Vec<&FactorId> {
-        let mut named: Vec<&FactorId> = Vec::new();
-        for factor in self.items.iter().flat_map(Requirement::factors) {
-            if !named.contains(&factor) {
-                named.push(factor);
-            }
-        }
-        named
+        distinct(self.items.iter().flat_map(Requirement::factors))
+    }
+
+    /// The factors that are named and can't be completed here, as far as that is known.
+    pub(crate) fn unusable(&self) -> impl Iterator<Item = &FactorId> {
+        self.factors().into_iter().filter(|factor| !self.is_usable(factor))
     }
 
     /// Every factor as often as it is named, with the age that holds for it.

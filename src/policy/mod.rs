@@ -40,7 +40,6 @@ use crate::base::{
 };
 use crate::model::user::User;
 
-pub(crate) use self::link::AnyLinkPolicy;
 pub use self::{
     builtin::{Everyone, ForRole, Nobody, OptIn, TenantAsks, TenantScoped, UserOrTenant},
     completed::CompletedFactors,
@@ -55,6 +54,7 @@ pub use self::{
     requirement::{Limit, Requirement},
     setup::{SetUpRefused, may_set_up},
 };
+pub(crate) use self::{explain::brief, link::AnyLinkPolicy};
 
 mod algebra;
 mod builtin;

@@ -6,7 +6,7 @@ use super::{
     MfaPolicy, algebra::Scope, completed::CompletedFactors, explain::brief, list::Requirements,
     requirement::Requirement,
 };
-use crate::base::{ident::FactorId, time::Timestamp};
+use crate::base::{distinct, ident::FactorId, time::Timestamp};
 
 /// What a policy may demand, as far as it can say without a user.
 ///
@@ -67,11 +67,7 @@ impl Declared {
 
     /// What two policies may demand between them, where both must be met.
     pub fn and(mut self, other: Self) -> Self {
-        for list in other.lists {
-            if !self.lists.contains(&list) {
-                self.lists.push(list);
-            }
-        }
+        self.lists = distinct(self.lists.into_iter().chain(other.lists));
         self.whole &= other.whole;
         self.opt_ins = match (self.opt_ins, other.opt_ins) {
             (OptIns::Heard, _) | (_, OptIns::Heard) => OptIns::Heard,
@@ -109,11 +105,8 @@ impl Declared {
 
     /// What is worth a line in the log at the start, though it isn't wrong.
     pub(crate) fn warnings(&self) -> Vec<&'static str> {
-        let is_empty = |item: &&Requirement| matches!(item, Requirement::OneOf(items) | Requirement::AllOf(items) if items.is_empty());
-        let mixes = |list: &Requirements| {
-            let empty = list.items().iter().filter(is_empty).count();
-            empty > 0 && empty < list.items().len()
-        };
+        let is_empty = |item: &Requirement| Requirements::from(item.clone()).demands_nothing();
+        let mixes = |list: &Requirements| !list.demands_nothing() && list.items().iter().any(is_empty);
         let mut warnings = Vec::new();
         if self.lists.iter().any(mixes) {
             warnings.push("a list of the policy has an empty group among others: it demands nothing");
@@ -127,6 +120,10 @@ impl Declared {
         warnings
     }
 }
+
+/// The shortest age that leaves time for a request after the completion: times are kept in whole seconds, so that
+/// an age of one may be over a millisecond later.
+const SHORTEST: Duration = Duration::from_secs(2);
 
 /// How much of a policy was checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,8 +163,8 @@ impl std::error::Error for Unreachable {}
 /// [`Tenants::require`](crate::account::Tenants::require) does with the tenant's new rule.
 ///
 /// # Errors
-/// What can't be met: a factor that isn't usable (row P10), a list that nobody can meet, and one that a
-/// user who signs in with a certain factor can't.
+/// What can't be met: a factor that isn't usable (row P10), an age below two seconds (completions are stamped in
+/// whole seconds), a list that nobody can meet, and one that a user who signs in with a certain factor can't.
 ///
 /// ```
 /// use tower_mfa::{FactorId, Requirement, policy::{Everyone, Reach, check_reachable}};
@@ -186,12 +183,7 @@ pub fn check_reachable(
     tenant: Option<&[FactorId]>,
 ) -> Result<Reach, Unreachable> {
     let declared = policy.declares(tenant);
-    let mut problems: Vec<String> = Vec::new();
-    for problem in declared.lists.iter().flat_map(|list| list_problems(list, usable, first)) {
-        if !problems.contains(&problem) {
-            problems.push(problem);
-        }
-    }
+    let problems = distinct(declared.lists.iter().flat_map(|list| list_problems(list, usable, first)));
     match problems.is_empty() {
         true if declared.whole => Ok(Reach::Whole),
         true => Ok(Reach::Partly),
@@ -215,9 +207,9 @@ fn list_problems(list: &Requirements, usable: &[FactorId], first: &[FactorId]) -
     }
     let list = &list.clone().among(usable.iter().cloned());
     let mut short = false;
-    list.leaves(&mut |_, age| short |= age.is_some_and(|age| age < Duration::from_secs(1)));
+    list.leaves(&mut |_, age| short |= age.is_some_and(|age| age < SHORTEST));
     if short {
-        problems.push("a policy demands an age below a second, which nobody can keep".to_owned());
+        problems.push("a policy demands an age below two seconds, which nobody can keep".to_owned());
     }
     let impossible = |done: &CompletedFactors| -> Option<String> {
         let scope: Scope<'_> = list.scope(done, Timestamp::EPOCH);
@@ -287,8 +279,9 @@ mod tests {
                 json!([{"excludingFirstFactor": {"kOf": {"k": 2, "of": ["emailpassword", "otp-email"]}}}]),
                 Some("who signs in with emailpassword: any 2 of"),
             ),
-            (json!([{"maxAge": {"seconds": 0, "of": "totp"}}]), Some("an age below a second")),
-            (json!([{"maxAge": {"seconds": 1, "of": "totp"}}]), None),
+            (json!([{"maxAge": {"seconds": 0, "of": "totp"}}]), Some("an age below two seconds")),
+            (json!([{"maxAge": {"seconds": 1, "of": "totp"}}]), Some("an age below two seconds")),
+            (json!([{"maxAge": {"seconds": 2, "of": "totp"}}]), None),
         ] {
             let checked = check_reachable(&everyone(items.clone()), &usable, &first, None);
             match problem {
@@ -302,8 +295,22 @@ mod tests {
         let channels =
             everyone(json!([{"distinctChannels": {"allOfInAnyOrder": ["otp-email", "link-email"]}}]));
         check_reachable(&channels, &ids("otp-email link-email"), &[], None).unwrap_err();
-        let aged = Everyone::new(Requirements::from(FactorId::TOTP).max_age(Duration::from_millis(999)));
+        let aged = Everyone::new(Requirements::from(FactorId::TOTP).max_age(Duration::from_millis(1999)));
         check_reachable(&aged, &usable, &first, None).unwrap_err();
+    }
+
+    /// At whatever moment of its second a factor is completed, what is accepted leaves a second for the next request.
+    #[test]
+    fn the_shortest_age_leaves_a_second() {
+        let passes = |age: Duration, at: u64, later: Duration| {
+            let at = Timestamp::from_secs(1_702_877_939) + Duration::from_millis(at);
+            let mut done = CompletedFactors::new();
+            done.insert(FactorId::TOTP, at);
+            Requirements::from(FactorId::TOTP).max_age(age).next(&done, at + later).is_none()
+        };
+        let second = Duration::from_secs(1);
+        assert!((0..1000).all(|at| passes(SHORTEST, at, second)));
+        assert!(!passes(second, 999, Duration::from_millis(2)));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use crate::base::{error::ParseError, ident::FactorId};
+use crate::base::{distinct, error::ParseError, ident::FactorId};
 
 /// What must be completed: a factor, or requirements put together.
 ///
@@ -94,7 +94,8 @@ impl Requirement {
         Self::KOf(k, items.into_iter().map(Into::into).collect())
     }
 
-    /// Only completions of at most this age count. Within another, the shorter one holds.
+    /// Only completions of at most this age count. Within another, the shorter one holds. Completions are stamped in
+    /// whole seconds, rounded down, so that a second of it may be over at once: a policy's is two at least.
     pub fn max_age(self, age: Duration) -> Self {
         self.limited(Limit::MaxAge(age))
     }
@@ -122,12 +123,8 @@ impl Requirement {
     /// The factors it names, each once, in order.
     pub fn factors(&self) -> Vec<&FactorId> {
         let mut named: Vec<&FactorId> = Vec::new();
-        self.leaves(None, &mut |factor, _| {
-            if !named.contains(&factor) {
-                named.push(factor);
-            }
-        });
-        named
+        self.leaves(None, &mut |factor, _| named.push(factor));
+        distinct(named)
     }
 
     /// Every factor that is named, with the age that holds for it.

@@ -129,6 +129,7 @@ impl Kit {
     /// Loads the keys that are stored, and answers them as they are there.
     pub(crate) async fn load_keys(&self) -> Result<KeySet, Error> {
         let _loading = self.gate.loading.lock().await;
+        crate::base::failpoint!("keys.reload");
         let stored = self.stored_keys().await?;
         match self.unseal(&stored) {
             Ok(ring) => {

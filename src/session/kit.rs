@@ -1,10 +1,11 @@
 //! The session subject's own parts: the store, the keys, the feed, and the steps that need them all.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     future::Future,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -24,7 +25,7 @@ use super::{
 use crate::{
     base::{
         error::{Error, ErrorKind},
-        ident::SessionHandle,
+        ident::{FactorId, SessionHandle},
         payload::Payload,
         random,
         secret::Secret,
@@ -50,6 +51,9 @@ const SKEW: u64 = 5_000;
 const SLOW: Duration = Duration::from_millis(500);
 /// How long the guard may hold the clock before the process should be restarted (row J28).
 const HELD: Duration = Duration::from_secs(60);
+
+/// How many different demands that can't be met are told.
+const UNMEETABLE: usize = 100;
 
 /// What verifying, minting and ending sessions needs.
 pub(crate) struct Kit {
@@ -78,6 +82,10 @@ pub(crate) struct Kit {
     pub(crate) grace_hits: AtomicU64,
     pub(crate) config: Arc<Config>,
     pub(crate) issuer: String,
+    /// The factors that can be completed within a session.
+    pub(crate) usable: Vec<FactorId>,
+    /// What is demanded on routes and can't be completed, as far as the log was told.
+    unmeetable: Mutex<BTreeSet<String>>,
 }
 
 /// A session's row that may go on, as one round read it.
@@ -96,6 +104,7 @@ impl Kit {
         refresh: Vec<RefreshKeys>,
         seen: Seen,
         own_clock: bool,
+        usable: Vec<FactorId>,
     ) -> Self {
         Self {
             db,
@@ -115,6 +124,8 @@ impl Kit {
             grace_hits: AtomicU64::new(0),
             issuer: config.app.issuer(),
             config,
+            usable,
+            unmeetable: Mutex::default(),
         }
     }
 
@@ -181,6 +192,15 @@ impl Kit {
     pub(crate) fn mention_refusal(&self, claims: &AccessClaims) {
         let event = Event::new(Audited::AccessRefused, &claims.tenant).user(&claims.user);
         self.db.trail.mention(event.session(&claims.handle), self.db.now());
+    }
+
+    /// Tells the log, once, that a route demands what nobody can complete (row P11).
+    pub(crate) fn tell_unmeetable(&self, problem: &str) {
+        let mut told = self.unmeetable.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.len() < UNMEETABLE && told.insert(problem.to_owned()) {
+            #[cfg(feature = "tracing")]
+            tracing::error!(%problem, "a guard demands what nobody can complete");
+        }
     }
 
     /// Reads a session's row and the numbers it is measured against.
@@ -252,6 +272,7 @@ impl Kit {
         if self.is_skewed() {
             return Err(Error::unavailable("this node's clock is not the store's"));
         }
+        crate::base::failpoint!(blocking "sign.start");
         let keyring = self.keys.current();
         let key = keyring.signing(now).ok_or(Error::unavailable("there is no signing key"))?;
         let room = Room { name: self.config.cookies.access_name_len(), limit: Room::BROWSER };

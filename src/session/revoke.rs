@@ -24,6 +24,7 @@ impl Kit {
                 };
                 let event = Event::new(Audited::SessionRevoked, &row.tenant).cause(Cause::Asked);
                 let change = session::end(&mut tx, handle, &row, event).await?;
+                crate::base::failpoint!("revoke.before_commit");
                 tx.commit(Some(change))
             })
             .await?;
@@ -41,6 +42,7 @@ impl Kit {
                 tx.commit(change)
             })
             .await?;
+        crate::base::failpoint!("revoke_all.after_epoch");
         self.learn([&change]);
         Ok(())
     }

@@ -23,11 +23,11 @@ use tower_mfa::{
     claim::{ClaimContext, ClaimError},
     factor::danger::assert_proof,
     ident::{ErrorKind, Payload, TenantId, Timestamp},
-    policy::{Compose as _, Everyone, OptIn, PolicyError, TenantAsks},
+    policy::{Compose as _, Everyone, OptIn, PolicyError, TenantAsks, TenantScoped},
 };
 
 use crate::{
-    spy::{ALICE, signed_up},
+    spy::{ALICE, Log, signed_up},
     support::{Browser, Mode, START, TestApp, send},
 };
 
@@ -210,6 +210,62 @@ async fn sec_p10_nobody_opts_into_a_factor_that_nobody_knows() {
     alice.get("/api/me").await.is(403);
     // What isn't there can always be taken away.
     assert_eq!(factors.opt_out(&id, typo()).await.unwrap(), [badge()]);
+}
+
+/// An opt-in and a tenant's rule outlive the factor that they name.
+#[tokio::test]
+async fn sec_p11_what_was_asked_before_its_factor_was_removed_lets_nobody_pass_and_says_so() {
+    for by_tenant in [false, true] {
+        let app = TestApp::with(|b| b.custom_factor(badge())).await;
+        let alice = signed_up(&app, Mode::Header, ALICE).await;
+        let (id, factors, tenants) = (app.user(ALICE).await, app.mfa.factors(), app.mfa.tenants());
+        match by_tenant {
+            true => tenants.require(&public(), [badge()]).await.unwrap(),
+            false => drop(factors.opt_in(&id, badge()).await.unwrap()),
+        }
+        let (log, _guard) = Log::start();
+        // The same store, and nobody who knows a badge.
+        let node = app.restarted().await;
+        let mut alice = alice.at(&node);
+        for _ in 0..2 {
+            let refused = alice.get("/api/me").await;
+            refused.is(403);
+            let said = refused.body["claimValidationErrors"][0]["reason"]["message"].as_str().unwrap();
+            assert!(said.contains("can't be satisfied"), "{said}");
+            assert_eq!(refused.body["next"], json!([]));
+        }
+        assert_eq!(alice.info().await.ok()["factors"]["next"], json!([]));
+        assert_eq!(log.lines("ERROR", "badge").len(), 1);
+        let mut again = node.browser(Mode::Header);
+        again.sign_in(ALICE).await.ok();
+        again.get("/api/me").await.is(403);
+        // It can be taken back there, and not be asked for again.
+        match by_tenant {
+            true => {
+                node.mfa.tenants().require(&public(), [badge()]).await.unwrap_err();
+                node.mfa.tenants().set_rule(&public(), TenantRule::default()).await.unwrap();
+            }
+            false => {
+                node.mfa.factors().opt_in(&id, badge()).await.unwrap_err();
+                node.mfa.factors().opt_out(&id, badge()).await.unwrap();
+            }
+        }
+        again.get("/api/me").await.is(200);
+    }
+}
+
+/// Each is fine with what was there before, and both together would leave whoever signs in by a code stuck.
+#[tokio::test]
+async fn sec_p11_two_changes_of_a_tenant_at_once_are_checked_as_they_are_committed() {
+    let asks =
+        TenantScoped::new(Everyone::new(Requirement::one_of([EMAIL, PASSWORD]).excluding_first_factor()));
+    let app = TestApp::with(|b| b.policy(asks).first_factors([PASSWORD])).await;
+    let (tenants, public) = (app.mfa.tenants(), public());
+    let (rule, first) =
+        tokio::join!(tenants.require(&public, [EMAIL]), tenants.first_factors(&public, Some(vec![EMAIL])));
+    let kinds: Vec<ErrorKind> =
+        [rule, first].into_iter().filter_map(|done| Some(done.err()?.kind())).collect();
+    assert_eq!(kinds, [ErrorKind::Invalid]);
 }
 
 #[tokio::test]

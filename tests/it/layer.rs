@@ -336,13 +336,15 @@ async fn a_row_is_read_once_however_many_mounts_want_it() {
 
 #[tokio::test]
 async fn sec_c10_refusals_say_exactly_this_and_touch_no_cookie() {
-    let app = TestApp::with(|builder| builder.policy(Everyone::new(FactorId::OTP_EMAIL))).await;
+    let badge = FactorId::parse("badge").unwrap();
+    let policy = Everyone::new(FactorId::OTP_EMAIL);
+    let app = TestApp::with(|builder| builder.policy(policy).custom_factor(badge.clone())).await;
     let alice = signed_in(&app, Mode::Cookie).await;
     let plan = HasValue::new(Plan::default(), "silver".to_owned()).unwrap();
     let router: Router =
         Router::new().route("/user", get(user).post(user)).layer(MfaLayer::required(app.mfa.clone())).merge(
             Router::new()
-                .route("/totp", get(user).route_layer(RequireFactors::one_of([FactorId::TOTP])))
+                .route("/badge", get(user).route_layer(RequireFactors::one_of([badge])))
                 .route("/plan", get(user).route_layer(RequireClaims::new([Arc::new(plan)])))
                 .layer(MfaLayer::required(app.mfa.clone()).without_mfa()),
         );
@@ -365,10 +367,10 @@ async fn sec_c10_refusals_say_exactly_this_and_touch_no_cookie() {
         json!([{ "id": "st-mfa", "reason": { "message": "MFA requirement for auth is not satisfied" } }]),
         Some(("otp-email", "a code by e-mail")),
     );
-    let totp = claim(
+    let badge = claim(
         json!([{
             "id": "st-mfa",
-            "reason": { "message": "Factor validation failed: totp not completed", "factorId": "totp" },
+            "reason": { "message": "Factor validation failed: badge not completed", "factorId": "badge" },
         }]),
         // What she can do next is what the policy asks for.
         Some(("otp-email", "a code by e-mail")),
@@ -383,7 +385,7 @@ async fn sec_c10_refusals_say_exactly_this_and_touch_no_cookie() {
         (bare(Method::GET, "/user"), none),
         (unproven, again),
         (alice.request(Method::GET, "/user", None), mfa),
-        (alice.request(Method::GET, "/totp", None), totp),
+        (alice.request(Method::GET, "/badge", None), badge),
         (alice.request(Method::GET, "/plan", None), silver),
     ] {
         let answer = send(&router, request).await;

@@ -74,18 +74,19 @@ async fn refusals_carry_the_wires_body_and_rfc_9457s_members() {
 
 #[tokio::test]
 async fn guards_ask_for_factors_and_their_age() {
-    let app = TestApp::new().await;
+    let badge = FactorId::parse("badge").unwrap();
+    let app = TestApp::with(|b| b.custom_factor(badge.clone())).await;
     let mut alice = signed_in(&app).await;
     let fresh = RequireFactors::one_of([FactorId::OTP_EMAIL]).max_age(Duration::from_secs(300));
     let router = Router::new()
-        .route("/totp", get(must).route_layer(RequireFactors::one_of([FactorId::TOTP])))
+        .route("/badge", get(must).route_layer(RequireFactors::one_of([badge])))
         .route("/fresh", get(must).route_layer(fresh))
         .layer(MfaLayer::required(app.mfa.clone()));
-    let refused = send(&router, alice.request(Method::GET, "/totp", None)).await;
+    let refused = send(&router, alice.request(Method::GET, "/badge", None)).await;
     refused.is(403);
     assert_eq!(
         refused.body["claimValidationErrors"],
-        json!([{"id": "st-mfa", "reason": {"message": "Factor validation failed: totp not completed", "factorId": "totp"}}])
+        json!([{"id": "st-mfa", "reason": {"message": "Factor validation failed: badge not completed", "factorId": "badge"}}])
     );
     send(&router, alice.request(Method::GET, "/fresh", None)).await.is(403);
     alice.pass_code(ALICE).await;

@@ -93,6 +93,7 @@ impl Desk {
             verified: new.verified,
             answer: linking,
         });
+        crate::base::failpoint!("link.before_commit" if matches!(plan, Ok(LinkPlan::Absorb | LinkPlan::Add)));
         match (plan, other) {
             (Err(not_linked), _) => Ok(Err(not_linked)),
             (Ok(LinkPlan::Keep), _) => Ok(Ok((false, Vec::new()))),

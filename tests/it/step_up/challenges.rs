@@ -50,14 +50,19 @@ struct Odd;
 
 impl StepUp for Odd {
     fn rule() -> RequireFactors {
-        RequireFactors::one_of([FactorId::parse("own \"ключ\\").unwrap(), FactorId::TOTP])
+        RequireFactors::one_of([odd(), FactorId::TOTP])
     }
+}
+
+fn odd() -> FactorId {
+    FactorId::parse("own \"ключ\\").unwrap()
 }
 
 #[tokio::test]
 async fn header_tokens_get_the_challenge_where_the_mount_says_so_and_cookies_never() {
     for (mode, says) in MODES.into_iter().flat_map(|mode| [(mode, false), (mode, true)]) {
-        let app = TestApp::new().await;
+        // The app checks these two itself.
+        let app = TestApp::with(|b| b.custom_factor(odd()).custom_factor(FactorId::TOTP)).await;
         let mount = MfaLayer::required(app.mfa.clone());
         let mount = if says { mount.bearer_challenges() } else { mount };
         let router = both::<Odd>(guarded(), "odd").layer(mount);
@@ -133,7 +138,9 @@ async fn no_challenge_where_authenticating_would_not_help() {
         .route("/code-and-role", claims([Arc::new(code()), Arc::new(editor())]))
         .layer(mount);
     let alice = signed_up(&app, Mode::Header, ALICE).await;
-    for path in ["/role", "/role-and-code", "/code-and-role", "/argument/never", "/layer/never"] {
+    let paths =
+        ["/role", "/role-and-code", "/code-and-role", "/argument/never", "/layer/never", "/layer/level"];
+    for path in paths {
         let refused = send(&router, alice.request(Method::GET, path, None)).await;
         assert_eq!((refused.status.as_u16(), challenge(&refused)), (403, None), "{path}");
     }

@@ -1,6 +1,6 @@
 //! Guards as a layer and as an argument: one rule, one answer, no store call.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{Json, Router, body::Body, routing::get};
 use http::{Method, Request, Response};
@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use tower::{Layer as _, service_fn};
 use tower_mfa::{
     FactorId, MfaLayer, RequireFactors, Requirement, Session, SessionExtractor,
-    claim::{Aal, AalMet},
+    claim::{Aal, AalMet, FactorsMet},
     extract::StepUpRejection,
-    guard::{StepUp, SteppedUp},
+    guard::{RequireClaims, StepUp, SteppedUp},
     policy::Everyone,
     session::SessionDenied,
     store::{Batch, Commit, Op, Row, Store as _, Version},
@@ -18,7 +18,7 @@ use tower_mfa::{
 
 use super::MODES;
 use crate::{
-    spy::{ALICE, Log, bare, everyone, linking, signed_up},
+    spy::{ALICE, Log, bare, everyone, linking, problems, shop, signed_up},
     support::{Answer, Browser, Mode, PASSWORD, TestApp, credentials, send},
 };
 
@@ -230,6 +230,116 @@ async fn sec_m01_m14_a_proof_without_the_layer_is_500_and_without_a_session_401(
     assert_eq!(answer.text, "the session lacks what is asked here: true");
 }
 
+/// A factor that isn't installed, alone and beside one that is.
+struct Missing;
+
+impl StepUp for Missing {
+    fn rule() -> RequireFactors {
+        RequireFactors::one_of([FactorId::TOTP])
+    }
+}
+
+struct Either;
+
+impl StepUp for Either {
+    fn rule() -> RequireFactors {
+        RequireFactors::one_of([FactorId::TOTP, FactorId::OTP_EMAIL])
+    }
+}
+
+#[tokio::test]
+async fn sec_p11_a_guard_names_only_what_can_be_completed_and_the_log_says_what_cannot() {
+    let (log, _guard) = Log::start();
+    let app = TestApp::with(|b| b.policy(Everyone::new(FactorId::OTP_EMAIL))).await;
+    let mount = || MfaLayer::required(app.mfa.clone()).without_mfa().bearer_challenges();
+    let routes = both::<Either>(both::<Missing>(Router::new(), "missing"), "either");
+    let claims = RequireClaims::new([Arc::new(FactorsMet::new(FactorId::TOTP))]);
+    let routes = routes.route("/claims", get(|| async {}).route_layer(claims));
+    let mounted = Router::new().route("/", get(|| async {}));
+    let mounted = mounted.layer(mount().validate(FactorsMet::new(FactorId::TOTP)));
+    assert_eq!(log.lines("ERROR", "a mount demands what nobody can complete").len(), 1);
+    log.has("ERROR", "totp; totp isn't installed");
+    let router = routes.layer(mount());
+    let mut alice = signed_up(&app, Mode::Header, ALICE).await;
+    for half in [true, false] {
+        let hopeless = [
+            ask(&router, &alice, "missing").await,
+            send(&router, alice.request(Method::GET, "/claims", None)).await,
+            send(&mounted, alice.request(Method::GET, "/", None)).await,
+        ];
+        for refused in hopeless {
+            // No challenge either: nothing that the client could do would help.
+            refused.is(403);
+            assert!(!refused.headers.contains_key("www-authenticate"));
+            let reason = &refused.body["claimValidationErrors"][0]["reason"];
+            assert_eq!(reason["factorId"], "totp");
+            let said = reason["message"].as_str().unwrap();
+            assert!(said.contains("can't be satisfied"), "{said}");
+            let next = if half { json!(["otp-email"]) } else { json!([]) };
+            assert_eq!(refused.body["next"], next);
+        }
+        if half {
+            let refused = ask(&router, &alice, "either").await;
+            refused.is(401);
+            assert_eq!(refused.body["next"], json!(["otp-email"]));
+            let reason = &refused.body["claimValidationErrors"][0]["reason"];
+            assert_eq!(reason["oneOf"], json!(["otp-email"]));
+            alice.pass_code(ALICE).await;
+        } else {
+            ask(&router, &alice, "either").await.is(200);
+        }
+    }
+    // Once for each demand, however often and in whatever form it is made.
+    let told = log.lines("ERROR", "a guard demands what nobody can complete");
+    assert_eq!(told.len(), 2, "{told:?}");
+    log.has("ERROR", "one of (totp, otp-email); totp isn't installed");
+}
+
+#[test]
+fn sec_p10_a_global_validator_that_nobody_can_satisfy_is_told_at_the_start() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let _inside = runtime.enter();
+    let said = |validator: FactorsMet| problems(shop(), |b| b.validator(validator));
+    let odd = FactorId::parse("otp_email").unwrap();
+    for (list, problem) in [
+        (Requirement::from(FactorId::TOTP), Some("totp isn't installed")),
+        (Requirement::one_of([FactorId::OTP_EMAIL, odd]), Some("otp_email isn't installed")),
+        (
+            Requirement::from(FactorId::OTP_EMAIL).phishing_resistant(),
+            Some("otp-email, if it can't be phished"),
+        ),
+        (Requirement::from(FactorId::OTP_EMAIL), None),
+    ] {
+        let said = said(FactorsMet::new(list));
+        assert_eq!(said.len(), usize::from(problem.is_some()), "{said:?}");
+        assert!(said.iter().all(|said| said.contains(problem.unwrap())), "{said:?}");
+    }
+    let levels = problems(shop(), |b| b.validator(AalMet::two()));
+    assert_eq!(levels.len(), 1, "{levels:?}");
+    assert_eq!(problems(shop(), |b| b.custom_factor(FactorId::TOTP).validator(AalMet::two())), [""; 0]);
+}
+
+/// Row F07's refusal in a session that lacks nothing else.
+#[tokio::test]
+async fn sec_f07_who_must_prove_a_factor_again_is_told_which() {
+    for mode in MODES {
+        let app = TestApp::new().await;
+        let mut alice = signed_up(&app, mode, ALICE).await;
+        app.clock.advance(AGE + Duration::from_secs(1));
+        let enrol = linking(json!({ "email": ALICE })).unwrap();
+        let refused = alice.post("/auth/signinup/code", enrol.clone()).await;
+        refused.is(403);
+        let errors = &refused.body["claimValidationErrors"];
+        assert_eq!(errors, &json!([{ "id": "st-mfa", "reason": "step_up_required" }]));
+        assert_eq!(refused.body["next"], json!(["emailpassword"]));
+        assert_eq!(refused.body["expired"], json!(["emailpassword"]));
+        assert_eq!(refused.body["max_age"], 300);
+        // And that helps.
+        alice.post("/auth/signin", linking(credentials(ALICE, PASSWORD)).unwrap()).await.ok();
+        alice.post("/auth/signinup/code", enrol).await.ok();
+    }
+}
+
 #[tokio::test]
 async fn a_half_signed_in_session_is_told_the_policys_next_step_by_every_guard() {
     let app = everyone().await;
@@ -329,7 +439,8 @@ async fn sec_o37_levels_are_worked_out_of_the_factors_and_e_mail_counts_for_none
     assert_eq!(read.body, json!({ "aal": "AAL1", "acr": "urn:tower-mfa:aal1", "amr": ["pwd"] }));
     let refused = ask(&router, &alice, "level").await;
     refused.is(403);
-    assert_eq!(refused.body["next"], json!(["totp", "otp-phone", "link-phone", "webauthn"]));
+    // Nobody can reach that level here, and nobody is told to.
+    assert_eq!(refused.body["next"], json!([]));
     assert_eq!(app.store.calls(), calls);
 
     for (factors, aal, amr, passes, fresh) in [
