@@ -53,6 +53,7 @@ function story(mode) {
   let browser;
   let page;
   let other;
+  let elsewhere;
 
   const {
     watch,
@@ -79,6 +80,7 @@ function story(mode) {
   });
 
   after(async () => {
+    await elsewhere?.close();
     await browser?.close();
     await stop(testbed);
     await api?.close();
@@ -626,6 +628,8 @@ function story(mode) {
     {
       [`${SIGN_OUT} 200`]: 1,
       [`${SEND_CODE} 200`]: 1,
+      // What a browser asks at its first visit.
+      [`${REFRESH} 401`]: 1,
       [`${CHECK_CODE} 200`]: 2,
       [`${FULL} 200`]: 1,
       [`${FULL} 401`]: 1,
@@ -635,7 +639,7 @@ function story(mode) {
       const asked = await on(page, 'createCode', '+36 20 222 2222', false);
       assert.deepEqual([asked.status, asked.flowType], ['OK', 'MAGIC_LINK']);
       const link = await sentLink('+36202222222');
-      const elsewhere = await browse(join(work, 'elsewhere'), {});
+      elsewhere = await browse(join(work, 'elsewhere'), {});
       elsewhere.on('page', watch);
       for (let times = 0; times < 2; times += 1) await (await open(link, elsewhere)).close();
       assert.deepEqual(answersTo(CHECK_CODE), []);

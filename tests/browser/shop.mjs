@@ -28,6 +28,7 @@ const phone = { width: 360, height: 740 };
 export function openShop(story, opened) {
   const shots = join(here, 'shots', story);
   const shop = {};
+  const browsers = [];
   let work;
   const { watch, announce, step } = watcher({ origins: () => [shop.base], settle: () => breathe(shop.page) });
 
@@ -48,7 +49,7 @@ export function openShop(story, opened) {
   });
 
   after(async () => {
-    await shop.browser?.close();
+    for (const browser of browsers) await browser.close();
     await stop(shop.server);
     await rm(work, { recursive: true, force: true });
   });
@@ -56,6 +57,7 @@ export function openShop(story, opened) {
   /** A browser that shares nothing with the others but what `profile` names. */
   async function another(profile) {
     const browser = await browse(join(work, profile), { baseURL: shop.base, viewport: desk });
+    browsers.push(browser);
     browser.on('page', watch);
     for (const open of browser.pages()) watch(open);
     return browser;
@@ -119,7 +121,7 @@ export function openShop(story, opened) {
 
   async function signOut() {
     await shop.page.getByRole('button', { name: 'Sign out' }).click();
-    await at('/');
+    await shop.page.locator('#who').getByRole('link', { name: 'Sign in' }).waitFor();
     await settled();
   }
 

@@ -139,7 +139,7 @@ async function credentials(kind) {
   if (me.signedIn) say(`You are signed in as ${me.email} at ${branchName(me.branch)}. Signing in here replaces that.`);
   const problem = (text) => ($('form-error').textContent = text);
   const fields = [$('email'), $('password')];
-  if (kind === 'signin') linkSignIn(form, linkTo, problem);
+  if (kind === 'signin') linkSignIn(form, linkTo, (text) => mark(fields[0], text));
 
   function linkTo() {
     fields.forEach((one) => mark(one));

@@ -7,7 +7,10 @@ import { $, busy, patient, say } from '/ui.js';
 const FLOW = 'link-flow';
 const RESEND_AFTER = 15;
 
-/** The sign-in page's other way. `values()` are the address and the branch, or nothing if there is none to send to. */
+/**
+ * The sign-in page's other way. `values()` are the address and the branch, or nothing if there is none to send to;
+ * `problem` shows what is wrong with it, or clears that.
+ */
 export function linkSignIn(form, values, problem) {
   const sent = $('link-sent');
   const trouble = (text) => ($('link-error').textContent = text);
@@ -20,7 +23,6 @@ export function linkSignIn(form, values, problem) {
   $('link-back').addEventListener('click', () => back(''));
 
   async function send() {
-    problem('');
     const wanted = values();
     if (!wanted) return;
     const { email, tenant } = wanted;
