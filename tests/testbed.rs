@@ -18,6 +18,7 @@ use self::client::{Answer, Client, credentials, wrong};
 mod client;
 
 const EMAIL: &str = "alice@shop.example";
+const NUMBER: &str = "+36301111142";
 
 #[test]
 fn a_session_from_sign_up_to_its_end() {
@@ -71,16 +72,18 @@ fn a_session_from_sign_up_to_its_end() {
 
 #[test]
 fn sec_p13_fresh_is_a_second_factor_within_the_time() {
-    for (variables, age) in
-        [(&[("TEST_HOOKS", "1")][..], 300), (&[("TEST_HOOKS", "1"), ("FRESH_SECONDS", "60")], 60)]
-    {
+    let (by_mail, hooks) = (("PASSWORDLESS", "EMAIL,USER_INPUT_CODE"), ("TEST_HOOKS", "1"));
+    for (variables, age, seconds) in [
+        (&[hooks][..], 300, json!(["otp-email", "otp-phone"])),
+        (&[hooks, by_mail, ("FRESH_SECONDS", "60")], 60, json!(["otp-email"])),
+    ] {
         let server = Server::start(variables);
         let mut alice = Client::of(&server);
         assert_eq!(alice.get("/api/fresh").status, 401);
         alice.sign_up(EMAIL);
         // The password is fresh, but it is what she signed in with.
         let refused = alice.get("/api/fresh");
-        assert_eq!((refused.status, &refused.body["next"]), (403, &json!(["otp-email"])));
+        assert_eq!((refused.status, &refused.body["next"]), (403, &seconds));
         assert_eq!((&refused.body["max_age"], refused.body.get("expired")), (&json!(age), None));
         alice.pass_code(EMAIL);
         assert_eq!(alice.get("/api/fresh").status, 200);
@@ -90,6 +93,198 @@ fn sec_p13_fresh_is_a_second_factor_within_the_time() {
         assert_eq!(late.body["claimValidationErrors"][0]["id"], "st-mfa");
         assert_eq!(alice.get("/api/me").status, 200);
     }
+}
+
+/// What each value of `PASSWORDLESS` makes: the factors, and what a message to each kind of contact holds.
+const PASSWORDLESS: [(&str, &[&str]); 9] = [
+    ("EMAIL,USER_INPUT_CODE", &["otp-email"]),
+    ("EMAIL,MAGIC_LINK", &["link-email"]),
+    ("EMAIL,USER_INPUT_CODE_AND_MAGIC_LINK", &["otp-email", "link-email"]),
+    ("PHONE,USER_INPUT_CODE", &["otp-phone"]),
+    ("PHONE,MAGIC_LINK", &["link-phone"]),
+    ("PHONE,USER_INPUT_CODE_AND_MAGIC_LINK", &["otp-phone", "link-phone"]),
+    ("EMAIL_OR_PHONE,USER_INPUT_CODE", &["otp-email", "otp-phone"]),
+    ("EMAIL_OR_PHONE,MAGIC_LINK", &["link-email", "link-phone"]),
+    (
+        "EMAIL_OR_PHONE,USER_INPUT_CODE_AND_MAGIC_LINK",
+        &["otp-email", "otp-phone", "link-email", "link-phone"],
+    ),
+];
+
+#[test]
+fn each_contact_and_each_flow_signs_in() {
+    std::thread::scope(|scope| {
+        for (value, factors) in PASSWORDLESS {
+            scope.spawn(move || signs_in_by(value, factors));
+        }
+    });
+}
+
+/// Signs in by each factor that a value makes, and by nothing else.
+fn signs_in_by(value: &str, factors: &[&str]) {
+    let first = factors.join(",");
+    let server = Server::start(&[
+        ("PASSWORDLESS", value),
+        ("FIRST_FACTORS", &first),
+        ("LIMITS", "off"),
+        ("TEST_HOOKS", "1"),
+    ]);
+    let mut client = Client::of(&server);
+    let methods = client.get("/auth/loginmethods").body;
+    assert_eq!(methods["firstFactors"], json!(factors), "{value}: {methods}");
+    for (kind, name, typed, contact) in
+        [("email", "email", "Alice@Shop.example", EMAIL), ("phone", "phoneNumber", "+36 30 111 1142", NUMBER)]
+    {
+        let [code, link] = ["otp", "link"].map(|what| factors.contains(&&*format!("{what}-{kind}")));
+        let mut ask = || client.post("/auth/signinup/code", json!({ name: typed }));
+        if !code && !link {
+            assert_eq!(ask().status, 400, "{value} {kind}");
+            continue;
+        }
+        let flow_type = match (code, link) {
+            (true, true) => "USER_INPUT_CODE_AND_MAGIC_LINK",
+            (true, false) => "USER_INPUT_CODE",
+            _ => "MAGIC_LINK",
+        };
+        let asked = ask().ok();
+        assert_eq!(
+            (&asked["status"], &asked["flowType"]),
+            (&json!("OK"), &json!(flow_type)),
+            "{value} {kind}"
+        );
+        for (by, served) in [("otp", code), ("link", link)] {
+            if !served {
+                continue;
+            }
+            let (mut creator, mut user) = (Client::of(&server), Client::of(&server));
+            let flow = creator.post("/auth/signinup/code", json!({ name: typed })).ok();
+            let again = json!({ "deviceId": flow["deviceId"], "preAuthSessionId": flow["preAuthSessionId"] });
+            assert_eq!(creator.post("/auth/signinup/code/resend", again).ok()["status"], "OK", "{value}");
+            let sent = creator.sent_to(contact);
+            assert_eq!(
+                (sent["userInputCode"].is_string(), sent["linkUrl"].is_string()),
+                (code, link),
+                "{value}"
+            );
+            let enter = match by {
+                "otp" => json!({
+                    "deviceId": flow["deviceId"],
+                    "preAuthSessionId": flow["preAuthSessionId"],
+                    "userInputCode": sent["userInputCode"],
+                }),
+                _ => spending(&sent),
+            };
+            assert_eq!(
+                user.post("/auth/signinup/code/consume", enter).ok()["status"],
+                "OK",
+                "{value} {by}-{kind}"
+            );
+            let claim = user.get("/api/me").ok()["claim"].clone();
+            let completed: Vec<&String> = claim["c"].as_object().unwrap().keys().collect();
+            assert_eq!(completed, [&format!("{by}-{kind}")], "{value}");
+        }
+    }
+}
+
+#[test]
+fn sec_o22_o23_a_link_is_spent_by_a_post_and_signs_in_whoever_sends_it() {
+    let variables = [
+        ("PASSWORDLESS", "EMAIL_OR_PHONE,MAGIC_LINK"),
+        ("FIRST_FACTORS", "emailpassword,link-email,link-phone"),
+        ("WEBSITE_ORIGIN", "http://localhost:4000"),
+        ("LIMITS", "off"),
+        ("TEST_HOOKS", "1"),
+    ];
+    let server = Server::start(&variables);
+    for (name, contact) in [("email", EMAIL), ("phoneNumber", NUMBER)] {
+        let [mut creator, mut consumer, mut late] = [(); 3].map(|()| Client::of(&server));
+        creator.post("/auth/signinup/code", json!({ name: contact })).ok();
+        let sent = creator.sent_to(contact);
+        let link = sent["linkUrl"].as_str().unwrap();
+        let spend = spending(&sent);
+        assert!(link.starts_with("http://localhost:4000/auth/verify?preAuthSessionId="), "{link}");
+        assert!(link.contains("&tenantId=public#"), "{link}");
+
+        // Reading anything spends nothing: the page, should it be asked of the API, and the route itself.
+        let page = link.strip_prefix("http://localhost:4000").unwrap();
+        let (page, code) = page.split_once('#').unwrap();
+        for path in [
+            page.to_owned(),
+            format!("{page}&linkCode={code}"),
+            format!("/auth/signinup/code/consume?linkCode={code}&{}", page.split_once('?').unwrap().1),
+        ] {
+            assert_eq!(creator.get(&path).status, 404, "{path}");
+        }
+        // With a piece of another flow, neither.
+        creator.post("/auth/signinup/code", json!({ name: contact })).ok();
+        let other = spending(&creator.sent_to(contact));
+        let mixed = json!({ "preAuthSessionId": other["preAuthSessionId"], "linkCode": spend["linkCode"] });
+        let answer = consumer.post("/auth/signinup/code/consume", mixed).ok();
+        assert_eq!(answer["status"], "RESTART_FLOW_ERROR");
+        // Nor for a session that says it wants a second factor: a link is none.
+        late.sign_up(&format!("bob-{name}@shop.example"));
+        let mut second = spend.clone();
+        second["shouldTryLinkingWithSessionUser"] = json!(true);
+        let answer = late.post("/auth/signinup/code/consume", second).ok();
+        assert_eq!(answer["status"], "RESTART_FLOW_ERROR");
+
+        let done = consumer.post("/auth/signinup/code/consume", spend.clone()).ok();
+        assert_eq!((&done["status"], &done["createdNewRecipeUser"]), (&json!("OK"), &json!(true)), "{name}");
+        assert_eq!(consumer.get("/api/me").ok()["userId"], done["user"]["id"]);
+        // Whoever asked for it has no session from it, whatever they try.
+        assert_eq!((creator.access.as_deref(), creator.refresh.as_deref()), (None, None));
+        assert_eq!((creator.get("/api/half").status, creator.refresh().status), (401, 401));
+        let again = creator.post("/auth/signinup/code/consume", spend).ok();
+        assert_eq!((&again["status"], creator.get("/api/half").status), (&json!("RESTART_FLOW_ERROR"), 401));
+    }
+}
+
+#[test]
+fn a_phone_is_the_second_factor() {
+    let server =
+        Server::start(&[("MFA_REQUIREMENTS", r#"["otp-phone"]"#), ("LIMITS", "off"), ("TEST_HOOKS", "1")]);
+    let mut alice = Client::of(&server);
+    alice.sign_up(EMAIL);
+    let info = alice.put("/auth/mfa/info", json!({})).ok();
+    assert_eq!(info["factors"]["next"], json!(["otp-phone"]));
+    assert_eq!(info["phoneNumbers"]["otp-phone"], json!([]));
+    assert_eq!(alice.second_by_sms("+36 (30) 111-1142"), "OK");
+    assert_eq!(alice.get("/api/me").status, 200);
+
+    // From now on it is her number, and shows in part.
+    alice.post("/auth/signin", credentials(EMAIL)).ok();
+    let info = alice.put("/auth/mfa/info", json!({})).ok();
+    assert_eq!(info["phoneNumbers"]["otp-phone"], json!(["+***42"]));
+    let other = json!({ "phoneNumber": "+36202222222", "shouldTryLinkingWithSessionUser": true });
+    assert_eq!(alice.post("/auth/signinup/code", other).status, 403);
+    assert_eq!(alice.get("/test/otp?contact=+36202222222").status, 404, "nothing is sent there");
+    assert_eq!(alice.second_by_sms("+***42"), "OK");
+    assert_eq!(alice.get("/api/me").status, 200);
+}
+
+#[test]
+fn numbers_of_every_country() {
+    let server = Server::start(&[("FIRST_FACTORS", "otp-phone"), ("LIMITS", "off"), ("TEST_HOOKS", "1")]);
+    let mut client = Client::of(&server);
+    for number in [
+        "+12015550123",
+        "+2348021234567",
+        "+358412345678",
+        "+447400123456",
+        "+4915123456789",
+        "+5511961234567",
+        "+64211234567",
+        "+819012345678",
+        "+8613123456789",
+        "+918123456789",
+        "+971501234567",
+    ] {
+        let asked = client.post("/auth/signinup/code", json!({ "phoneNumber": number })).ok();
+        assert_eq!(asked["status"], "OK", "{number}: {asked}");
+        assert!(client.sent_to(number)["userInputCode"].is_string(), "{number}");
+    }
+    let landline = client.post("/auth/signinup/code", json!({ "phoneNumber": "+3612345678" })).ok();
+    assert_eq!(landline["status"], "GENERAL_ERROR");
 }
 
 #[test]
@@ -179,8 +374,12 @@ fn what_cant_be_served_ends_the_start() {
         ("LIMITS", "maybe"),
         ("FIRST_FACTORS", "emailpassword,totp"),
         ("FIRST_FACTORS", ""),
-        ("PASSWORDLESS", "PHONE,USER_INPUT_CODE"),
-        ("PASSWORDLESS", "EMAIL,MAGIC_LINK"),
+        ("FIRST_FACTORS", "emailpassword,link-email"),
+        ("PASSWORDLESS", ""),
+        ("PASSWORDLESS", "PHONE"),
+        ("PASSWORDLESS", "MAGIC_LINK,EMAIL"),
+        ("PASSWORDLESS", "EMAIL, MAGIC_LINK"),
+        ("PASSWORDLESS", "FAX,USER_INPUT_CODE"),
         ("MFA_POLICY", "sometimes"),
         ("MFA_REQUIREMENTS", "totp"),
         ("MFA_REQUIREMENTS", r#"[{"anyOf":["totp"]}]"#),
@@ -526,10 +725,33 @@ impl Client {
         sent["userInputCode"].as_str().unwrap().to_owned()
     }
 
+    /// What was sent there last.
+    fn sent_to(&mut self, contact: &str) -> Value {
+        self.get(&format!("/test/otp?contact={contact}")).ok()
+    }
+
+    /// Asks for a code by SMS as second factor, and sends it back.
+    fn second_by_sms(&mut self, number: &str) -> Value {
+        let ask = json!({ "phoneNumber": number, "shouldTryLinkingWithSessionUser": true });
+        let flow = self.post("/auth/signinup/code", ask).ok();
+        assert_eq!((&flow["status"], &flow["flowType"]), (&json!("OK"), &json!("USER_INPUT_CODE")));
+        let code = self.sent_to(NUMBER)["userInputCode"].as_str().unwrap().to_owned();
+        self.enter(&flow, &code, true).ok()["status"].clone()
+    }
+
     /// Passes a code by e-mail as second factor.
     fn pass_code(&mut self, email: &str) {
         let flow = self.ask_code(email, true).ok();
         let code = self.code(email);
         assert_eq!(self.enter(&flow, &code, true).ok()["status"], "OK");
     }
+}
+
+/// What the page of a link sends.
+fn spending(sent: &Value) -> Value {
+    let link = sent["linkUrl"].as_str().unwrap();
+    let (page, code) = link.split_once('#').unwrap();
+    let query = page.split_once('?').unwrap().1;
+    let flow = query.split('&').find_map(|pair| pair.strip_prefix("preAuthSessionId=")).unwrap();
+    json!({ "preAuthSessionId": flow, "linkCode": code })
 }

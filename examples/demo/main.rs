@@ -1,7 +1,9 @@
-//! A shop with two branches: passwords for everybody, e-mail codes for admins and for who wants them.
+//! A shop with two branches: a password or a link by e-mail lets everybody in, admins and who wants it give a code
+//! besides, by e-mail or (feature `phone`) by SMS.
 //!
-//! `cargo run --features sqlite --example demo`, then open the address it prints. `PORT` and `DEMO_DB` say
-//! where it listens and where it keeps its data; see `pages/README.md` for what the pages expect of it.
+//! `cargo run --features sqlite --example demo`, or `--features sqlite,phone`; then open the address it prints.
+//! `PORT` and `DEMO_DB` say where it listens and where it keeps its data; see `pages/README.md` for what the pages
+//! expect of it.
 
 #![allow(unreachable_pub, reason = "the modules of one program")]
 
@@ -10,9 +12,9 @@ use std::{env, error::Error, future::Future, path::PathBuf, time::Duration};
 use axum::{Router, middleware};
 use tokio::net::TcpListener;
 use tower_mfa::{
-    FactorId, Mfa, MfaPolicy, PolicyContext, Requirements,
+    FactorId, Mfa, MfaPolicy, PolicyContext, Requirement, Requirements,
     api::ApiLayer,
-    config::{AppInfo, Secrets},
+    config::{AppInfo, FlowType, Passwordless, Secrets},
     ident::TenantId,
     policy::{ForRole, PolicyError, UserOrTenant},
     store::SqliteStore,
@@ -22,6 +24,21 @@ mod goods;
 mod mail;
 mod pages;
 mod shop;
+
+/// The second factors: a code by any of them will do.
+#[cfg(feature = "phone")]
+pub const CODES: [FactorId; 2] = [FactorId::OTP_EMAIL, FactorId::OTP_PHONE];
+#[cfg(not(feature = "phone"))]
+pub const CODES: [FactorId; 1] = [FactorId::OTP_EMAIL];
+
+/// Where codes and links go to.
+fn contacts() -> Passwordless {
+    // Every country: nothing is ever sent, so no number can cost anything.
+    #[cfg(feature = "phone")]
+    return Passwordless::email_or_phone(tower_mfa::config::Countries::all());
+    #[cfg(not(feature = "phone"))]
+    return Passwordless::email();
+}
 
 /// How long open connections may hold up the end.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -41,6 +58,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let app = AppInfo::new("Harbour Store", &here, &here)?.also_website(&also_here)?;
     let mfa = Mfa::builder(app, Secrets::file(keys)?, SqliteStore::open(&data).await?)
         .policy(ShopPolicy::new())
+        // Both forms exist; that a sign-in is begun by a link and not by a code is said by the next line.
+        .passwordless(contacts().flow(FlowType::UserInputCodeAndMagicLink))
+        .first_factors([FactorId::PASSWORD, FactorId::LINK_EMAIL])
         .delivery(mailbox.clone())
         // People who try a demo sign in and out quickly. Budgets of wrong codes stay as they are.
         .insecure_without_quotas()
@@ -60,6 +80,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         data.display()
     );
     eprintln!("  1. Open an account: {here}/signup (any address will do, nothing is sent).");
+    eprintln!("     Or have a link sent instead, {here}/signin, and open it in {here}/dev/outbox");
     eprintln!("  2. Make yourself an admin: {here}/dev");
     eprintln!("  3. Open the office, {here}/admin: it wants a code, which is in {here}/dev/outbox");
     println!("{here}");
@@ -82,7 +103,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Admins need an e-mail code; everybody else needs what they, or their branch, asked for.
+/// Admins need a code; everybody else needs what they, or their branch, asked for.
 struct ShopPolicy {
     admins: ForRole,
     others: UserOrTenant,
@@ -90,7 +111,7 @@ struct ShopPolicy {
 
 impl ShopPolicy {
     fn new() -> Self {
-        Self { admins: ForRole::new("admin", FactorId::OTP_EMAIL), others: UserOrTenant::new() }
+        Self { admins: ForRole::new("admin", Requirement::one_of(CODES)), others: UserOrTenant::new() }
     }
 }
 

@@ -7,13 +7,13 @@ use std::{
 
 use axum::{
     Json, Router,
-    extract::{State, rejection::JsonRejection},
+    extract::{Path, State, rejection::JsonRejection},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post, put},
 };
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tower_mfa::{
     ClaimValidator as _, Clock as _, FactorId, Mfa, MfaLayer, Requirements, Session, SessionExtractor,
     account::{LoginKind, User},
@@ -22,6 +22,7 @@ use tower_mfa::{
 };
 
 use crate::{
+    CODES,
     goods::{self, BRANCHES},
     mail::Mailbox,
 };
@@ -50,7 +51,7 @@ pub fn router(mfa: &Mfa, mailbox: Mailbox) -> Router {
     let members = Router::new()
         .route("/api/orders", get(orders).post(order))
         .route("/api/settings", get(settings))
-        .route("/api/settings/email-code", put(turn_email_code))
+        .route("/api/settings/codes/{factor}", put(turn_code))
         .route_layer(MfaLayer::required(mfa.clone()));
     let admins = Router::new()
         .route("/api/admin", get(admin))
@@ -84,7 +85,7 @@ impl Order {
 }
 
 async fn shop() -> Json<Value> {
-    Json(json!({ "branches": BRANCHES }))
+    Json(json!({ "branches": BRANCHES, "phone": CODES.contains(&FactorId::OTP_PHONE) }))
 }
 
 async fn me(State(shop): State<Shop>, session: Option<SessionExtractor>) -> Result<Json<Value>, Failure> {
@@ -164,20 +165,27 @@ async fn settings(State(shop): State<Shop>, session: SessionExtractor) -> Result
     let chosen = shop.mfa.factors().required_for(&user.id).await?;
     let completed = session.completed_factors();
     let factors = user.logins.iter().filter_map(|login| {
-        let factor = match login.kind {
-            LoginKind::EmailPassword => FactorId::PASSWORD,
-            _ => FactorId::OTP_EMAIL,
+        let (ids, contact) = match (&login.kind, &login.email, &login.phone) {
+            (LoginKind::EmailPassword, Some(email), _) => (vec![FactorId::PASSWORD], email.to_string()),
+            (_, Some(email), _) => (vec![FactorId::OTP_EMAIL, FactorId::LINK_EMAIL], email.to_string()),
+            // Enough to recognise it by, whoever looks over a shoulder.
+            (_, _, Some(phone)) => (vec![FactorId::OTP_PHONE], phone.masked()),
+            _ => return None,
         };
-        let contact = login.email.as_ref()?.as_str();
-        let at = completed.at(&factor).map(Timestamp::as_secs);
-        Some(json!({ "id": factor.as_str(), "contact": contact, "completedAt": at }))
+        let at = ids.iter().filter_map(|id| completed.at(id)).max().map(Timestamp::as_secs);
+        Some(json!({ "id": ids.first(), "contact": contact, "completedAt": at }))
+    });
+    let codes = CODES.map(|factor| {
+        let choice = json!({ "on": chosen.contains(&factor) });
+        (factor.to_string(), choice)
     });
     Ok(Json(json!({
         "email": email(&user, &session),
         "branch": branch.as_str(),
         "roles": roles,
         "factors": factors.collect::<Vec<_>>(),
-        "emailCode": { "on": chosen.contains(&FactorId::OTP_EMAIL), "always": roles.contains(&"admin") },
+        "codes": Map::from_iter(codes),
+        "always": roles.contains(&"admin"),
     })))
 }
 
@@ -186,21 +194,23 @@ struct Turn {
     on: bool,
 }
 
-async fn turn_email_code(
+async fn turn_code(
     State(shop): State<Shop>,
+    Path(factor): Path<String>,
     session: SessionExtractor,
     body: Result<Json<Turn>, JsonRejection>,
 ) -> Result<Json<Value>, Failure> {
     let Json(Turn { on }) = body?;
+    let factor = CODES.into_iter().find(|known| known.as_str() == factor).ok_or(Failure::NoCode)?;
     let (user, factors) = (session.user_id(), shop.mfa.factors());
     if on {
-        factors.opt_in(&user, FactorId::OTP_EMAIL).await?;
-    } else if factors.required_for(&user).await?.contains(&FactorId::OTP_EMAIL) {
+        factors.opt_in(&user, factor).await?;
+    } else if factors.required_for(&user).await?.contains(&factor) {
         // One direction of the switch only, so a check in the handler; for a whole route it would be
-        // `RequireFactors::one_of([FactorId::OTP_EMAIL]).max_age(FRESH)`.
-        let fresh = FactorsMet::new(Requirements::from(FactorId::OTP_EMAIL).max_age(FRESH));
+        // `RequireFactors::one_of([factor]).max_age(FRESH)`.
+        let fresh = FactorsMet::new(Requirements::from(factor.clone()).max_age(FRESH));
         fresh.validate(&session.payload(), SystemClock::new().now()).map_err(Failure::Claim)?;
-        factors.opt_out(&user, FactorId::OTP_EMAIL).await?;
+        factors.opt_out(&user, factor).await?;
     }
     Ok(Json(json!({ "on": on })))
 }
@@ -244,6 +254,7 @@ fn email(user: &User, session: &Session) -> String {
 /// Why a handler doesn't do what it was asked for, in the words of the pages' contract.
 enum Failure {
     Wrong(&'static str),
+    NoCode,
     Gone,
     Claim(InvalidClaim),
     Crate(tower_mfa::Error),
@@ -267,6 +278,7 @@ impl IntoResponse for Failure {
             |status: StatusCode, message: &str| (status, Json(json!({ "message": message }))).into_response();
         match self {
             Self::Wrong(message) => plain(StatusCode::BAD_REQUEST, message),
+            Self::NoCode => plain(StatusCode::NOT_FOUND, "The shop sends no codes that way."),
             Self::Gone => plain(StatusCode::UNAUTHORIZED, "unauthorised"),
             Self::Claim(InvalidClaim { id, reason, .. }) => {
                 let errors = json!([{ "id": id, "reason": reason }]);

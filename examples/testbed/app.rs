@@ -20,7 +20,7 @@ use tower_mfa::{
 
 use crate::{
     hooks::{self, Hooks},
-    settings::{FACTORS, Settings, StoreKind, Wrong},
+    settings::{Settings, StoreKind, Wrong},
     watched::{Failing, MovedClock, WatchedOutbox, WatchedPolicy, WatchedStore},
 };
 
@@ -72,6 +72,9 @@ impl App {
     }
 }
 
+/// What may complete a session: a link only begins one.
+const SECOND: [FactorId; 3] = [FactorId::PASSWORD, FactorId::OTP_EMAIL, FactorId::OTP_PHONE];
+
 fn unopened(error: impl std::error::Error) -> Wrong {
     let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
     Wrong::new("STORE", format!("{error}{cause}"))
@@ -88,7 +91,7 @@ fn contradiction(error: &ConfigError) -> Wrong {
 fn routes(mfa: &Mfa, age: Duration) -> Router {
     let required = || MfaLayer::required(mfa.clone());
     let totp = get(me).layer(RequireFactors::one_of([FactorId::TOTP]));
-    let second = Requirement::one_of(FACTORS).excluding_first_factor();
+    let second = Requirement::one_of(SECOND).excluding_first_factor();
     let fresh = get(me).layer(RequireFactors::list(second).max_age(age));
     let full = Router::new()
         .route("/api/me", get(me))

@@ -89,6 +89,8 @@ struct To {
 /// Waits until everything is sent that was queued when it was asked: which of it goes to the contact is
 /// sealed.
 async fn otp(State(hooks): State<Hooks>, Query(To { contact }): Query<To>) -> Answer {
+    // A `+` in a query says space, and no contact has one: `?contact=+36…` may be written as it looks.
+    let contact = contact.replace(' ', "+");
     let contact = Contact::parse(&contact).map_err(|_| Refused::BadRequest("not a contact"))?;
     let waits = async {
         let Ok(mut waiting) = hooks.store.queue().await else { return };

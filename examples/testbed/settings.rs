@@ -10,7 +10,7 @@ use tower_mfa::{
 };
 
 /// The factors that the build has.
-pub(crate) const FACTORS: [FactorId; 5] = [
+const FACTORS: [FactorId; 5] = [
     FactorId::PASSWORD,
     FactorId::OTP_EMAIL,
     FactorId::OTP_PHONE,

@@ -24,6 +24,7 @@ const here = dirname(fileURLToPath(import.meta.url));
 const binary = resolve(here, process.env.TESTBED ?? '../../target/debug/examples/testbed');
 const email = 'mara@example.com';
 const password = 'lighthouse 7';
+const phone = '+36301111142';
 /** An access token's life where one is waited for, in seconds. */
 const short = 4;
 
@@ -33,6 +34,7 @@ const SIGN_OUT = 'POST /auth/signout';
 const REFRESH = 'POST /auth/session/refresh';
 const FACTORS = 'PUT /auth/mfa/info';
 const SEND_CODE = 'POST /auth/signinup/code';
+const SEND_AGAIN = 'POST /auth/signinup/code/resend';
 const CHECK_CODE = 'POST /auth/signinup/code/consume';
 /** Needs every factor. */
 const FULL = 'GET /api/me';
@@ -51,6 +53,7 @@ function story(mode) {
   let browser;
   let page;
   let other;
+  let elsewhere;
 
   const {
     watch,
@@ -77,6 +80,7 @@ function story(mode) {
   });
 
   after(async () => {
+    await elsewhere?.close();
     await browser?.close();
     await stop(testbed);
     await api?.close();
@@ -101,14 +105,22 @@ function story(mode) {
       },
     });
 
+  const withLinks = {
+    PASSWORDLESS: 'EMAIL_OR_PHONE,USER_INPUT_CODE_AND_MAGIC_LINK',
+    FIRST_FACTORS: 'emailpassword,link-email,link-phone',
+  };
+
   async function restart(more) {
     assert.equal(await stop(testbed), 0);
     testbed = await serve(more);
   }
 
-  async function open() {
-    const opened = await browser.newPage();
-    await opened.goto(`${site.origin}/?api=${encodeURIComponent(api.origin)}&mode=${mode}`);
+  /** The page in a new tab; or the one that a link leads to. */
+  async function open(link = `${site.origin}/`, where = browser) {
+    const [opened, url] = [await where.newPage(), new URL(link)];
+    url.searchParams.set('api', api.origin);
+    url.searchParams.set('mode', mode);
+    await opened.goto(url.href);
     return opened;
   }
 
@@ -166,12 +178,24 @@ function story(mode) {
     return { status: response.status, body: await response.json() };
   }
 
-  /** The code of the last message, which has been sent by now. */
-  async function sentCode() {
-    const { status, body } = await ask('GET', `/test/otp?contact=${email}`);
+  /** The last message to a contact, which has been sent by now. */
+  async function sentTo(contact) {
+    const { status, body } = await ask('GET', `/test/otp?contact=${contact}`);
     assert.equal(status, 200);
-    assert.match(body.userInputCode, /^\d{6}$/);
-    return body.userInputCode;
+    return body;
+  }
+
+  async function sentCode(contact = email) {
+    const { userInputCode } = await sentTo(contact);
+    assert.match(userInputCode, /^\d{6}$/);
+    return userInputCode;
+  }
+
+  async function sentLink(contact) {
+    const { userInputCode, linkUrl } = await sentTo(contact);
+    assert.equal(userInputCode, null);
+    assert.ok(linkUrl.startsWith(`${site.origin}/auth/verify?preAuthSessionId=`), linkUrl);
+    return linkUrl;
   }
 
   async function codeFor(tab) {
@@ -525,6 +549,113 @@ function story(mode) {
       assert.equal((await ask('GET', '/api/half', { headers: access })).status, 401);
       assert.equal((await ask('POST', '/auth/session/refresh', { headers: refresh })).status, 401);
       assert.deepEqual((await ask('GET', `/test/users/${email}`)).body.sessions, []);
+    },
+  );
+
+  step(
+    'a phone as second factor: the number is asked for, once',
+    {
+      [`${SIGN_IN} 200`]: 2,
+      [`${FACTORS} 200`]: 2,
+      [`${SEND_CODE} 200`]: 3,
+      [`${CHECK_CODE} 200`]: 2,
+      [`${FULL} 403`]: 1,
+      [`${FULL} 200`]: 2,
+      [`${SIGN_OUT} 200`]: 1,
+    },
+    async () => {
+      await restart({ ...withLinks, MFA_REQUIREMENTS: '["otp-phone"]' });
+      await signIn(page);
+      assert.equal(await status(page, FULL), 403);
+      const first = await on(page, 'factors');
+      assert.deepEqual([first.factors.next, first.phoneNumbers['otp-phone']], [['otp-phone'], []]);
+      const wrong = await page.evaluate(() => window.sdk.createCode('+36 30 111').catch((error) => error.message));
+      assert.equal(wrong, 'Phone number is invalid');
+      // Within a session it is a code, though links are on.
+      const sent = await on(page, 'createCode', '+36 (30) 111-1142');
+      assert.deepEqual([sent.status, sent.flowType], ['OK', 'USER_INPUT_CODE']);
+      assert.equal((await on(page, 'consumeCode', await sentCode(phone))).status, 'OK');
+      assert.deepEqual(Object.keys((await on(page, 'payload'))['st-mfa'].c).sort(), ['emailpassword', 'otp-phone']);
+      assert.equal(await status(page, FULL), 200);
+
+      await on(page, 'signOut');
+      await signIn(page);
+      const later = await on(page, 'factors');
+      assert.deepEqual(later.phoneNumbers['otp-phone'], ['+***42']);
+      assert.equal((await on(page, 'createCode', later.phoneNumbers['otp-phone'][0])).status, 'OK');
+      assert.equal((await on(page, 'consumeCode', await sentCode(phone))).status, 'OK');
+      assert.equal(await status(page, FULL), 200);
+    },
+  );
+
+  const guest = 'nils@example.com';
+
+  step(
+    'sec_o23 a link, in the browser that asked for it; the one sent again as well',
+    {
+      [`${SIGN_OUT} 200`]: 1,
+      [`${SEND_CODE} 200`]: 1,
+      [`${SEND_AGAIN} 200`]: 1,
+      [`${CHECK_CODE} 200`]: 2,
+      [`${FULL} 200`]: 2,
+    },
+    async () => {
+      await restart({ ...withLinks, MFA_REQUIREMENTS: undefined, MFA_POLICY: 'nobody' });
+      await on(page, 'signOut');
+      const asked = await on(page, 'createCode', guest, false);
+      assert.deepEqual([asked.status, asked.flowType], ['OK', 'MAGIC_LINK']);
+      const first = await sentLink(guest);
+      assert.equal((await on(page, 'resendCode')).status, 'OK');
+      const second = await sentLink(guest);
+      assert.notEqual(first, second);
+      const tab = await open(second);
+      const signedIn = await on(tab, 'consumeLink');
+      assert.deepEqual([signedIn.status, signedIn.user.emails], ['OK', [guest]]);
+      for (const one of [tab, page]) assert.equal(await status(one, FULL), 200);
+      assert.deepEqual(Object.keys((await on(page, 'payload'))['st-mfa'].c), ['link-email']);
+      await tokens();
+      await tab.close();
+      // One flow signs in once, by whichever of its links.
+      const late = await open(first);
+      assert.equal((await on(late, 'consumeLink')).status, 'RESTART_FLOW_ERROR');
+      assert.equal(await on(late, 'exists'), true);
+      await late.close();
+    },
+  );
+
+  step(
+    'sec_o22_o23 a link by SMS, in another browser: opening it spends nothing, and the session is made there',
+    {
+      [`${SIGN_OUT} 200`]: 1,
+      [`${SEND_CODE} 200`]: 1,
+      // What a browser asks at its first visit.
+      [`${REFRESH} 401`]: 1,
+      [`${CHECK_CODE} 200`]: 2,
+      [`${FULL} 200`]: 1,
+      [`${FULL} 401`]: 1,
+    },
+    async () => {
+      await on(page, 'signOut');
+      const asked = await on(page, 'createCode', '+36 20 222 2222', false);
+      assert.deepEqual([asked.status, asked.flowType], ['OK', 'MAGIC_LINK']);
+      const link = await sentLink('+36202222222');
+      elsewhere = await browse(join(work, 'elsewhere'), {});
+      elsewhere.on('page', watch);
+      for (let times = 0; times < 2; times += 1) await (await open(link, elsewhere)).close();
+      assert.deepEqual(answersTo(CHECK_CODE), []);
+      const tab = await open(link, elsewhere);
+      const signedIn = await on(tab, 'consumeLink');
+      assert.deepEqual([signedIn.status, signedIn.user.phoneNumbers], ['OK', ['+36202222222']]);
+      assert.equal(await status(tab, FULL), 200);
+      // Whoever asked for it is as they were, and can't spend it after.
+      for (const one of [page, other]) assert.equal(await on(one, 'exists'), false);
+      assert.equal(await status(page, FULL), 401);
+      const late = await open(link);
+      assert.equal((await on(late, 'consumeLink')).status, 'RESTART_FLOW_ERROR');
+      assert.equal(await on(late, 'exists'), false);
+      assert.deepEqual(await cookiesLeft(), ['st-last-access-token-update']);
+      await late.close();
+      await elsewhere.close();
     },
   );
 

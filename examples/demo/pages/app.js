@@ -1,10 +1,11 @@
 // The shop's pages; `data-page` on the body says which one this is.
 
 import { code } from '/code.js';
-import { call, go, nextUrl, Problem, rounds, toCode, wantsCode, withNext } from '/http.js';
+import { call, go, inBranch, nextUrl, Problem, rounds, stepUp, toCode, wantsCode, withNext } from '/http.js';
+import { linkSignIn, verify } from '/link.js';
 import { $, attempt, busy, facts, make, mark, money, onSubmit, say, when } from '/ui.js';
 
-const MEANT = 'meant-email-code';
+const MEANT = 'meant-code';
 const query = new URLSearchParams(location.search);
 const page = document.body.dataset.page;
 
@@ -13,6 +14,7 @@ const pages = {
   signup: () => credentials('signup'),
   signin: () => credentials('signin'),
   code,
+  verify: () => verify({ signedInAs: me.email }),
   orders,
   admin,
   settings,
@@ -34,8 +36,8 @@ async function frame() {
   [shop, me] = await Promise.all(
     [call('GET', '/api/shop'), call('GET', '/api/me', undefined, { keep: [401] })].map(async (one) => (await one).body),
   );
-  const choosing = page === 'signin' || page === 'signup';
-  const wanted = (choosing ? null : me.branch) ?? query.get('branch') ?? me.branch;
+  const choosing = ['signin', 'signup', 'verify'].includes(page);
+  const wanted = (choosing ? null : me.branch) ?? query.get('branch') ?? query.get('tenantId') ?? me.branch;
   branch = shop.branches.find((one) => one.id === wanted) ?? shop.branches[0];
   document.documentElement.dataset.branch = branch.id;
   $('branch-name').textContent = branch.name;
@@ -71,11 +73,12 @@ function signedIn() {
 
 function signedOut() {
   const href = `/signin?branch=${encodeURIComponent(branch.id)}`;
-  return page === 'signin' || page === 'signup' ? [] : [make('a', { href, className: 'button small' }, 'Sign in')];
+  return ['signin', 'signup', 'verify'].includes(page) ? [] : [make('a', { href, className: 'button small' }, 'Sign in')];
 }
 
 const branchName = (id) => shop.branches.find((one) => one.id === id)?.name ?? id;
-const factorName = (id) => ({ emailpassword: 'Password', 'otp-email': 'E-mail code' })[id] ?? id;
+const FACTORS = { emailpassword: 'Password', 'otp-email': 'Code or link by e-mail', 'otp-phone': 'Code by SMS' };
+const factorName = (id) => FACTORS[id] ?? id;
 
 // --- Pages ---
 
@@ -93,7 +96,7 @@ async function home() {
   }
   const step = me.verified
     ? make('a', { href: '/orders', className: 'button' }, 'Your orders')
-    : make('a', { href: '/code', className: 'button' }, 'Enter your e-mail code');
+    : make('a', { href: '/code', className: 'button' }, 'Enter your code');
   const text = me.verified ? 'Signed in as ' : 'One step left for ';
   $('state').replaceChildren(make('span', {}, text, make('strong', {}, me.email)), step);
 }
@@ -136,6 +139,15 @@ async function credentials(kind) {
   if (me.signedIn) say(`You are signed in as ${me.email} at ${branchName(me.branch)}. Signing in here replaces that.`);
   const problem = (text) => ($('form-error').textContent = text);
   const fields = [$('email'), $('password')];
+  if (kind === 'signin') linkSignIn(form, linkTo, (text) => mark(fields[0], text));
+
+  function linkTo() {
+    fields.forEach((one) => mark(one));
+    const email = $('email').value.trim();
+    if (email !== '') return { email, tenant: form.elements.branch.value };
+    mark($('email'), 'Type the address that the link goes to.');
+    $('email').focus();
+  }
 
   onSubmit(
     form,
@@ -144,10 +156,9 @@ async function credentials(kind) {
       problem('');
       const tenant = form.elements.branch.value;
       const formFields = fields.map(({ id, value }) => ({ id, value }));
-      const path = tenant === 'public' ? `/auth/${kind}` : `/auth/${tenant}/${kind}`;
       const { body } = await call(
         'POST',
-        path,
+        inBranch(tenant, kind),
         { formFields, shouldTryLinkingWithSessionUser: false },
         { keep: [401] },
       );
@@ -258,7 +269,7 @@ async function admin() {
 }
 
 async function settings() {
-  const box = $('email-code');
+  const boxes = { 'otp-email': $('email-code'), 'otp-phone': $('sms-code') };
   const { body: account } = await call('GET', '/api/settings');
   rounds.clear();
   facts($('facts'), [
@@ -283,37 +294,44 @@ async function settings() {
       ),
     ),
   );
-  box.checked = account.emailCode.on;
-  $('always').hidden = !account.emailCode.always;
+  const phone = account.factors.some((one) => one.id === 'otp-phone');
+  $('add-phone').hidden = !shop.phone || phone;
+  $('sms-row').hidden = $('either').hidden = !phone;
+  for (const [factor, { on }] of Object.entries(account.codes)) boxes[factor].checked = on;
+  $('always').hidden = !account.always;
   $('content').hidden = false;
 
-  async function turn(on, mayAsk) {
+  async function turn(factor, on, mayAsk) {
     let now = !on;
+    let asked = {};
     try {
-      const { status, body } = await call('PUT', '/api/settings/email-code', { on }, { keep: [403] });
+      const { status, body } = await call('PUT', `/api/settings/codes/${factor}`, { on }, { keep: [403] });
       if (status === 200) {
         now = body.on;
-        return say(
-          now
-            ? "From now on we'll ask you for a code."
-            : account.emailCode.always
-              ? 'Turned off. As an admin you are still asked.'
-              : 'Turned off. The password alone will do.',
-        );
+        return say(now ? "From now on we'll ask you for a code." : turnedOff());
       }
-      if (!mayAsk || !wantsCode(body)) throw new Problem('That needs a newer e-mail code.');
+      if (!mayAsk || !wantsCode(body)) throw new Problem('That needs a newer code.');
+      asked = body;
     } finally {
-      box.checked = now;
+      boxes[factor].checked = now;
     }
     // What the person meant stays in this tab: as part of the URL, any link could turn the code off.
-    sessionStorage.setItem(MEANT, JSON.stringify({ on, at: Date.now() }));
-    return go(withNext('/code?stepup=1', '/settings'));
+    sessionStorage.setItem(MEANT, JSON.stringify({ factor, on, at: Date.now() }));
+    return go(withNext(`/code${stepUp(asked)}`, '/settings'));
   }
 
-  box.addEventListener('change', () => busy(box, () => turn(box.checked, true)));
+  function turnedOff() {
+    if (account.always) return 'Turned off. As an admin you are still asked.';
+    const others = Object.values(boxes).some((box) => box.checked);
+    return others ? 'Turned off. The other code is still asked for.' : 'Turned off. One step will do.';
+  }
+
+  for (const [factor, box] of Object.entries(boxes)) {
+    box.addEventListener('change', () => busy(box, () => turn(factor, box.checked, true)));
+  }
   const meant = JSON.parse(sessionStorage.getItem(MEANT) ?? 'null');
   sessionStorage.removeItem(MEANT);
-  if (meant && Date.now() - meant.at < 5 * 60_000) await turn(meant.on, false);
+  if (meant && Date.now() - meant.at < 5 * 60_000) await turn(meant.factor, meant.on, false);
 }
 
 async function dev() {
@@ -325,7 +343,7 @@ async function dev() {
       ['E-mail', me.email],
       ['Branch', branchName(me.branch)],
       ['Roles', me.roles.join(', ') || 'customer'],
-      ['Sign-in', me.verified ? 'complete' : 'an e-mail code is missing'],
+      ['Sign-in', me.verified ? 'complete' : 'a code is missing'],
     ]);
     $('grant').disabled = me.roles.includes('admin');
     $('revoke').disabled = !me.roles.includes('admin');
@@ -355,7 +373,7 @@ async function outbox() {
       const mails = (await call('GET', '/dev/api/outbox')).body;
       const newest = `${mails.length} ${JSON.stringify(mails[0])}`;
       if (newest === known) return;
-      if (known !== undefined) say('New mail.');
+      if (known !== undefined) say('A new message.');
       known = newest;
       $('none').hidden = mails.length > 0;
       $('mails').replaceChildren(...mails.map(mail));
@@ -365,11 +383,15 @@ async function outbox() {
   }
 }
 
-function mail({ to, subject, text, at }) {
-  const digits = text.match(/\b\d{6}\b/)?.[0];
-  const head = make('header', {}, make('h2', {}, subject), when(at), make('p', { className: 'quiet' }, `to ${to}`));
-  const body = digits ? [make('p', { className: 'digits' }, digits)] : [];
-  return make('li', { className: 'card' }, head, ...body, make('pre', {}, text));
+function mail({ by, to, subject, text, code, link, at }) {
+  const sms = by === 'sms';
+  const kind = make('span', { className: 'tag dim' }, sms ? 'SMS' : 'E-mail');
+  const title = make('h2', {}, subject || 'Text message', ' ', kind);
+  const head = make('header', {}, title, when(at), make('p', { className: 'quiet' }, `to ${to}`));
+  const body = [];
+  if (code) body.push(make('p', { className: 'digits' }, code));
+  if (link) body.push(make('p', { className: 'actions' }, make('a', { className: 'button', href: link }, 'Open the link')));
+  return make('li', { className: sms ? 'card sms' : 'card' }, head, ...body, make('pre', {}, text));
 }
 
 // A page brought back from the browser's memory would show who was signed in then.

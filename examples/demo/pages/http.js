@@ -18,8 +18,7 @@ export function go(url) {
 }
 
 /** Where the person wanted to go. Only this origin counts, and always as a whole URL: a path may start with `//`. */
-export function nextUrl() {
-  const wanted = new URLSearchParams(location.search).get('next') ?? '/';
+export function nextUrl(wanted = new URLSearchParams(location.search).get('next') ?? '/') {
   const url = URL.canParse(wanted, location.origin) ? new URL(wanted, location.origin) : new URL('/', location.origin);
   return url.origin === location.origin ? url.href : new URL('/', location.origin).href;
 }
@@ -31,7 +30,7 @@ export function withNext(path, next = location.pathname + location.search) {
 
 /**
  * Calls the server and deals with what every page treats alike: an old access token is renewed and the call made once
- * more, no session leads to /signin, a missing e-mail code to /code, and failures become a `Problem`.
+ * more, no session leads to /signin, a missing code to /code, and failures become a `Problem`.
  * A page that wants to see a 401 or 403 itself lists it in `keep`.
  */
 export async function call(method, path, body, { keep = [] } = {}) {
@@ -66,12 +65,16 @@ export const rounds = {
   clear: () => sessionStorage.removeItem('rounds'),
 };
 
+/** A named factor is asked for again even if the session's requirements are met. */
+export function stepUp(body) {
+  const named = (body.claimValidationErrors ?? []).map((one) => one.reason?.factorId).find(Boolean);
+  return named ? `?stepup=${encodeURIComponent(named)}` : '';
+}
+
 /** Off to the page that asks for the code. */
 export function toCode(body) {
   rounds.add();
-  // A named factor is asked for again even if the session's requirements are met.
-  const named = (body.claimValidationErrors ?? []).some((one) => one.reason?.factorId !== undefined);
-  return go(withNext(named ? '/code?stepup=1' : '/code'));
+  return go(withNext(`/code${stepUp(body)}`));
 }
 
 async function send(method, path, body) {
@@ -108,6 +111,10 @@ function recipe(path) {
   if (path.endsWith('/mfa/info')) return 'multifactorauth';
   return path.endsWith('/signin') || path.endsWith('/signup') ? 'emailpassword' : 'session';
 }
+
+/** A route of the auth API, in a branch: each is a tenant. */
+export const inBranch = (tenant, route) =>
+  tenant === 'public' ? `/auth/${route}` : `/auth/${encodeURIComponent(tenant)}/${route}`;
 
 let renewing;
 

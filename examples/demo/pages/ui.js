@@ -51,6 +51,43 @@ export function mark(input, text = '') {
   else input.removeAttribute('aria-invalid');
 }
 
+/**
+ * "Send it again": shut for some seconds after each send, which it shows. It stays within reach of the keyboard, and
+ * says to a screen reader how long it takes and when it's over, not every second. `work` sends; the returned function
+ * shuts the button.
+ */
+export function patient(work, show) {
+  const [button, countdown, status] = [$('resend'), $('countdown'), $('resend-status')];
+  let opensAt = 0;
+  let ticking;
+  const left = () => Math.ceil((opensAt - Date.now()) / 1000);
+  const tick = () => {
+    const seconds = left();
+    countdown.textContent = seconds > 0 ? `in ${seconds} s` : '';
+    if (seconds > 0) return;
+    clearInterval(ticking);
+    button.removeAttribute('aria-disabled');
+    if (status.textContent) status.textContent = 'You can have it sent again now.';
+  };
+  const shut = (seconds) => {
+    opensAt = Date.now() + seconds * 1000;
+    clearInterval(ticking);
+    if (left() > 0) {
+      button.setAttribute('aria-disabled', 'true');
+      status.textContent = `You can have it sent again in ${left()} seconds.`;
+      ticking = setInterval(tick, 500);
+    }
+    tick();
+  };
+  button.addEventListener('click', async () => {
+    if (left() > 0 || button.getAttribute('aria-disabled') === 'true') return;
+    button.setAttribute('aria-disabled', 'true');
+    await attempt(work, show);
+    if (left() <= 0) button.removeAttribute('aria-disabled');
+  });
+  return shut;
+}
+
 export function facts(list, pairs) {
   list.replaceChildren(...pairs.flatMap(([term, value]) => [make('dt', {}, term), make('dd', {}, value)]));
 }

@@ -1,5 +1,5 @@
-// A page that has nothing but supertokens-web-js, as an application sets it up: `?api=ORIGIN&mode=cookie|header`. The
-// test calls `sdk`. Values that can't leave the page (responses) stay here.
+// A page that has nothing but supertokens-web-js, as an application sets it up: `?api=ORIGIN&mode=cookie|header`, which
+// links get besides what is in them. The test calls `sdk`. Values that can't leave the page (responses) stay here.
 
 import SuperTokens from 'supertokens-web-js';
 import EmailPassword from 'supertokens-web-js/recipe/emailpassword';
@@ -48,8 +48,15 @@ window.sdk = {
   signUp: async (email, password) => plain(await EmailPassword.signUp(fields(email, password))),
   signIn: async (email, password) => plain(await EmailPassword.signIn(fields(email, password))),
   factors: async () => plain(await MultiFactorAuth.resyncSessionAndFetchMFAInfo()),
-  createCode: async (email) => plain(await Passwordless.createCode({ email, shouldTryLinkingWithSessionUser: true })),
+  /** Within a session, for a second factor, unless told otherwise. */
+  createCode: async (contact, shouldTryLinkingWithSessionUser = true) => {
+    const kind = contact.includes('@') ? 'email' : 'phoneNumber';
+    return plain(await Passwordless.createCode({ [kind]: contact, shouldTryLinkingWithSessionUser }));
+  },
+  resendCode: async () => plain(await Passwordless.resendCode()),
   consumeCode: async (userInputCode) => plain(await Passwordless.consumeCode({ userInputCode })),
+  /** What the page's own address holds. */
+  consumeLink: async () => plain(await Passwordless.consumeCode()),
   /** A call of the application's own, by each of the two ways that the SDK intercepts. */
   call: async (path) => {
     const response = await fetch(api + path);

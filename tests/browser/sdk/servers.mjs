@@ -32,8 +32,10 @@ export async function website() {
     write: false,
     logLevel: 'warning',
   });
+  const page = ['text/html; charset=utf-8', await readFile(file('index.html'))];
   const pages = {
-    '/': ['text/html; charset=utf-8', await readFile(file('index.html'))],
+    '/': page,
+    '/auth/verify': page,
     '/page.js': ['text/javascript; charset=utf-8', outputFiles[0].contents],
   };
   return listen((request, response) => {
