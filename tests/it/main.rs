@@ -45,6 +45,7 @@ mod news;
 mod phones;
 #[cfg(feature = "sqlite")]
 mod processes;
+mod quotas;
 mod races;
 mod readiness;
 mod refresh;
@@ -61,6 +62,8 @@ mod support;
 mod tenant_rules;
 mod theft;
 mod tokens;
+#[cfg(all(feature = "phone", feature = "sqlite"))]
+mod tolls;
 mod transfer;
 mod vectors;
 mod verdicts;

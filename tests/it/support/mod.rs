@@ -261,7 +261,8 @@ impl TestApp {
         Self::built(app, Secrets::random().unwrap(), MemoryStore::new(), change).await
     }
 
-    async fn built(
+    /// The usual app on another store, with the quotas that apps have.
+    pub async fn built(
         app: AppInfo,
         secrets: Secrets,
         store: impl Store,
