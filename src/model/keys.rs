@@ -128,6 +128,7 @@ pub(crate) fn limit(what: &str, subject: &str) -> Key {
 }
 
 /// All limits of one kind.
+#[cfg(feature = "phone")]
 pub(crate) fn limits(what: &str) -> Key {
     Key::new(["limit", what])
 }
