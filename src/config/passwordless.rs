@@ -247,7 +247,8 @@ impl Countries {
     }
 }
 
-#[cfg(all(test, feature = "phone"))]
+#[cfg(test)]
+#[cfg(feature = "phone")]
 mod tests {
     use super::*;
 

@@ -61,7 +61,7 @@ impl Desk {
         }
         let limits = &self.kit.config.send_limits;
         let refused = |wait, stranger| if caller.session.is_some() { Send::TooMany(wait) } else { stranger };
-        let (asker, target) = (asker(caller, limits), target(contact, limits, for_show));
+        let (asker, target) = (asker(caller, limits), target(contact, limits));
         let lanes = tenant_lanes(&caller.tenant, limits);
         let all = asker.iter().chain(&target).map(|(key, _)| key.clone());
         #[cfg(feature = "phone")]
@@ -76,16 +76,20 @@ impl Desk {
             return Ok(refused(wait, Send::Unkept));
         }
         #[cfg(feature = "phone")]
-        if !for_show && let Some(until) = super::toll::stopped(tx, contact).await? {
+        if let Some(until) = super::toll::stopped(tx, contact).await? {
             return Ok(refused(RetryAfter(until.since(tx.now())), Send::Silent));
         }
-        if let Err(wait) = take_each(tx, &target).await? {
+        let (taken, kept) = if for_show { target.split_at(1) } else { (&target[..], &target[..0]) };
+        if let Err(wait) = take_each(tx, taken).await? {
             return Ok(refused(wait, Send::Silent));
         }
-        #[cfg(feature = "phone")]
-        if !for_show {
-            super::toll::count_sent(tx, contact).await?;
+        // What goes nowhere takes nothing of what others share, but writes the same (row O24).
+        for (key, quotas) in kept {
+            let window: Window = tx.get(key).await?.unwrap_or_default();
+            tx.put(key.clone(), &window, Some(tx.now() + longest(quotas))).await?;
         }
+        #[cfg(feature = "phone")]
+        super::toll::count_sent(tx, contact, for_show).await?;
         Ok(Send::Yes)
     }
 }
@@ -104,9 +108,9 @@ fn asker(caller: &Caller, limits: &SendLimits) -> Vec<Asked> {
 }
 
 /// To whom: the destination, and the range of a number.
-fn target(contact: &Contact, limits: &SendLimits, for_show: bool) -> Vec<Asked> {
+fn target(contact: &Contact, limits: &SendLimits) -> Vec<Asked> {
     let to = (keys::limit("send-to", contact.as_str()), limits.to_destination());
-    let range = contact.phone().filter(|_| !for_show).map(|phone| {
+    let range = contact.phone().map(|phone| {
         let digits = phone.as_str();
         let range = digits.get(..digits.len().saturating_sub(3)).unwrap_or_default();
         (keys::limit("send-range", range), vec![SendLimits::hourly(limits.to_range)])
@@ -119,6 +123,10 @@ fn tenant_lanes(tenant: &TenantId, limits: &SendLimits) -> Vec<Key> {
     (0..lanes).map(|lane| keys::limit("send-in", &format!("{tenant} {lane}"))).collect()
 }
 
+fn longest(quotas: &[Quota]) -> Duration {
+    quotas.iter().map(|quota| quota.window).max().unwrap_or_default()
+}
+
 /// Takes one of each, or none.
 async fn take_each(tx: &mut Tx, asked: &[Asked]) -> Result<Result<(), RetryAfter>, Error> {
     let mut taken = Vec::new();
@@ -127,8 +135,7 @@ async fn take_each(tx: &mut Tx, asked: &[Asked]) -> Result<Result<(), RetryAfter
         if let Err(wait) = window.try_take_all(quotas, tx.now()) {
             return Ok(Err(wait));
         }
-        let longest = quotas.iter().map(|quota| quota.window).max().unwrap_or_default();
-        taken.push((key, window.expires_at(longest), window));
+        taken.push((key, window.expires_at(longest(quotas)), window));
     }
     for (key, end, window) in taken {
         tx.put(key.clone(), &window, Some(end)).await?;
