@@ -35,6 +35,7 @@ use crate::{
 };
 
 mod check;
+mod limits;
 
 /// Collects the parts of an [`Mfa`]. Required things are arguments, optional things are methods.
 #[must_use]
@@ -260,30 +261,6 @@ impl MfaBuilder {
     /// What guards changes of factors. Default: a factor proven within the last five minutes.
     pub fn factor_changes(mut self, rule: FactorChanges) -> Self {
         self.config.factor_changes = rule;
-        self
-    }
-
-    /// How many wrong codes end a flow. Default 5.
-    pub fn max_wrong_codes(mut self, most: u32) -> Self {
-        self.config.max_wrong_codes = most;
-        self
-    }
-
-    /// How many messages may be sent: to whom, by whom, from where.
-    pub fn send_limits(mut self, limits: SendLimits) -> Self {
-        self.config.send_limits = limits;
-        self
-    }
-
-    /// Lifts the quotas of sends and sign-ins, never the budgets of wrong codes: for load tests.
-    pub fn insecure_without_quotas(mut self) -> Self {
-        self.config.limits = false;
-        self
-    }
-
-    /// How many sessions a user may have; the oldest ends for a new one. Default 100.
-    pub fn max_sessions(mut self, most: usize) -> Self {
-        self.config.max_sessions = most;
         self
     }
 

@@ -14,7 +14,7 @@ pub use crate::base::error::ConfigError;
 pub use crate::session::{
     cookies::{SameSite, TransferMethod, TransferMethods},
     csrf::AntiCsrf,
-    proxies::TrustedProxies,
+    peer::proxies::TrustedProxies,
     signing::SigningAlg,
 };
 use crate::{

@@ -56,10 +56,11 @@ const EDGE_CRATES: [&str; 7] =
     ["http", "http_body", "http_body_util", "axum_core", "tower", "tower_http", "pin_project_lite"];
 /// Who below floor 6 names `http` all the same, and how: the one reader and writer of tokens, the one that
 /// tells who sent a request, and the signature of the closure that the app hands in for that.
-const HTTP_BELOW: [(&str, Option<&str>); 4] = [
+const HTTP_BELOW: [(&str, Option<&str>); 5] = [
     ("session/transport.rs", None),
     ("session/transport/write.rs", None),
     ("session/peer.rs", None),
+    ("session/peer/proxies.rs", None),
     ("builder.rs", Some("peer: impl Fn(&http::Extensions, &http::HeaderMap) -> Option<IpAddr>")),
 ];
 const CLOCKS: [&str; 4] = ["SystemTime::now", "Instant::now", "UNIX_EPOCH.elapsed", "OffsetDateTime::now"];

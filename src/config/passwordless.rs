@@ -247,8 +247,8 @@ impl Countries {
     }
 }
 
-#[cfg(test)]
 #[cfg(feature = "phone")]
+#[cfg(test)]
 mod tests {
     use super::*;
 

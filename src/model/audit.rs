@@ -13,6 +13,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+pub use self::ending::{Ended, Ending};
 use super::{Db, Tx, keys};
 use crate::{
     base::{
@@ -24,6 +25,8 @@ use crate::{
     },
     store::Scan,
 };
+
+mod ending;
 
 /// How long an event is kept.
 const KEPT: Duration = Duration::from_secs(90 * 24 * 3600);
@@ -261,46 +264,6 @@ impl Event {
             _ => return None,
         };
         Some(Ending { at: self.record.at, ended, cause })
-    }
-}
-
-/// Sessions that ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Ending {
-    /// When.
-    pub at: Timestamp,
-    /// Which.
-    pub ended: Ended,
-    /// Why.
-    pub cause: Cause,
-}
-
-/// Which sessions ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Ended {
-    /// One.
-    One {
-        /// Whose it was.
-        user: UserId,
-        /// Which it was.
-        session: SessionHandle,
-    },
-    /// Every session of a user, but perhaps for one.
-    OfUser {
-        /// Whose they were.
-        user: UserId,
-        /// The one that goes on.
-        but: Option<SessionHandle>,
-    },
-    /// Every session there was.
-    All,
-}
-
-impl Ended {
-    fn of_one(user: Option<UserId>, session: Option<SessionHandle>) -> Option<Self> {
-        Some(Self::One { user: user?, session: session? })
     }
 }
 

@@ -32,7 +32,6 @@ pub(crate) mod kit;
 mod news;
 pub(crate) mod origin;
 pub(crate) mod peer;
-pub(crate) mod proxies;
 pub(crate) mod refresh;
 mod revoke;
 pub(crate) mod seen;

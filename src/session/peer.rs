@@ -4,8 +4,10 @@ use std::{fmt, net::IpAddr, sync::Arc};
 
 use http::{Extensions, HeaderMap, header};
 
-use super::proxies::TrustedProxies;
+use self::proxies::TrustedProxies;
 use crate::policy::RequestFacts;
+
+pub(crate) mod proxies;
 
 type Tell = dyn Fn(&Extensions, &HeaderMap) -> Option<IpAddr> + Send + Sync;
 
