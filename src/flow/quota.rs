@@ -248,9 +248,10 @@ pub(super) async fn lift_by_others(
     tx: &mut Tx,
     user: &User,
     completed: &CompletedFactors,
+    usable: &[FactorId],
     tenant: &TenantId,
 ) -> Result<(), Error> {
-    for factor in liftable(completed) {
+    for factor in liftable(completed).into_iter().filter(|factor| usable.contains(factor)) {
         lift(tx, user, &factor, tenant).await?;
     }
     Ok(())
