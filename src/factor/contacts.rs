@@ -4,6 +4,7 @@ use super::{Factors, proves};
 use crate::{
     base::{
         contact::{self, Email, Phone},
+        distinct,
         ident::{FactorId, LoginId},
     },
     model::user::{LoginMethod, User},
@@ -63,7 +64,7 @@ fn emails(user: &User, session: &LoginMethod, factor: &FactorId) -> Vec<Email> {
         let fake = pick(|_, email| contact::is_fake(email), &own);
         [verified, unverified, fake].concat()
     };
-    let listed = to_front(once(listed.into_iter()), session.email.as_ref());
+    let listed = to_front(distinct(listed), session.email.as_ref());
     if listed.is_empty() && *factor == FactorId::PASSWORD {
         return Email::parse(&format!("{}@stfakeemail.supertokens.com", session.id)).into_iter().collect();
     }
@@ -83,9 +84,9 @@ fn destinations<T: PartialEq>(
     known: impl Iterator<Item = T>,
     session: Option<T>,
 ) -> Vec<T> {
-    let bound = once(bound);
+    let bound = distinct(bound);
     match bound.is_empty() {
-        true => once(session.into_iter().chain(known)),
+        true => distinct(session.into_iter().chain(known)),
         false => to_front(bound, session.as_ref()),
     }
 }
@@ -95,16 +96,6 @@ fn oldest_first(user: &User) -> Vec<&LoginMethod> {
     let mut logins: Vec<&LoginMethod> = user.logins.iter().collect();
     logins.sort_by_key(|login| login.joined_at);
     logins
-}
-
-fn once<T: PartialEq>(contacts: impl Iterator<Item = T>) -> Vec<T> {
-    let mut seen: Vec<T> = Vec::new();
-    for contact in contacts {
-        if !seen.contains(&contact) {
-            seen.push(contact);
-        }
-    }
-    seen
 }
 
 fn to_front<T: PartialEq>(mut contacts: Vec<T>, first: Option<&T>) -> Vec<T> {
