@@ -1,9 +1,9 @@
 //! How many messages may be sent, to whom, by whom, from where (rows O27, O28); and whose wrong guesses count
-//! together, and what lifts a block (rows O06, O34).
+//! together, and what lifts a block (rows O06, O34). Quotas of other things are taken here as well.
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{Caller, Desk};
+use super::{Caller, Desk, Refusal};
 use crate::{
     base::{
         contact::Contact,
@@ -44,9 +44,24 @@ pub(super) enum Send {
 }
 
 /// A record of grants, and what they must keep to.
-type Asked = (Key, Vec<Quota>);
+pub(super) type Asked = (Key, Vec<Quota>);
 
 impl Desk {
+    /// Takes one of each, or none, in a batch of its own.
+    pub(super) async fn take_all(&self, subject: &str, asked: &[Asked]) -> Result<(), Refusal> {
+        let taken = self
+            .kit
+            .db
+            .transact(subject, |mut tx| async move {
+                match take_each(&mut tx, asked).await? {
+                    Ok(()) => tx.commit(Ok(())),
+                    Err(wait) => tx.abandon(Err(wait)),
+                }
+            })
+            .await?;
+        taken.map_err(|RetryAfter(wait)| Refusal::TooMany(wait))
+    }
+
     /// Reserves a send, in the batch of the code. `for_show`: nothing will be sent, though limits are the same (row
     /// O26).
     pub(super) async fn take_send(
@@ -129,6 +144,7 @@ fn longest(quotas: &[Quota]) -> Duration {
 
 /// Takes one of each, or none.
 async fn take_each(tx: &mut Tx, asked: &[Asked]) -> Result<Result<(), RetryAfter>, Error> {
+    tx.prefetch(asked.iter().map(|(key, _)| key.clone())).await?;
     let mut taken = Vec::new();
     for (key, quotas) in asked {
         let mut window: Window = tx.get(key).await?.unwrap_or_default();
