@@ -3,6 +3,8 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+#[cfg(feature = "phone")]
+use super::toll::Toll;
 use super::{Caller, Desk, Refusal};
 use crate::{
     base::{
@@ -80,7 +82,9 @@ impl Desk {
         let lanes = tenant_lanes(&caller.tenant, limits);
         let all = asker.iter().chain(&target).map(|(key, _)| key.clone());
         #[cfg(feature = "phone")]
-        let all = all.chain(super::toll::keys_of(contact));
+        let toll = Toll::of(contact)?;
+        #[cfg(feature = "phone")]
+        let all = all.chain(toll.iter().flat_map(Toll::keys));
         tx.prefetch(all.chain(lanes.iter().cloned())).await?;
         if let Err(wait) = take_each(tx, &asker).await? {
             return Ok(refused(wait, Send::Unkept));
@@ -91,7 +95,9 @@ impl Desk {
             return Ok(refused(wait, Send::Unkept));
         }
         #[cfg(feature = "phone")]
-        if let Some(until) = super::toll::stopped(tx, contact).await? {
+        if let Some(toll) = &toll
+            && let Some(until) = toll.stopped(tx).await?
+        {
             return Ok(refused(RetryAfter(until.since(tx.now())), Send::Silent));
         }
         let (taken, kept) = if for_show { target.split_at(1) } else { (&target[..], &target[..0]) };
@@ -104,7 +110,9 @@ impl Desk {
             tx.put(key.clone(), &window, Some(tx.now() + longest(quotas))).await?;
         }
         #[cfg(feature = "phone")]
-        super::toll::count_sent(tx, contact, for_show).await?;
+        if let Some(toll) = toll {
+            toll.count_sent(tx, for_show).await?;
+        }
         Ok(Send::Yes)
     }
 }
