@@ -3,7 +3,7 @@
 use super::{Factors, proves};
 use crate::{
     base::{
-        contact::{self, Email, Phone},
+        contact::{self, Contact, Email, Phone},
         distinct,
         ident::{FactorId, LoginId},
     },
@@ -20,6 +20,21 @@ pub struct Contacts {
     pub emails: Vec<(FactorId, Vec<Email>)>,
     /// Phone numbers, by factor.
     pub phones: Vec<(FactorId, Vec<Phone>)>,
+}
+
+impl Contacts {
+    /// Those of them to which codes and links go, by factor: not the address that is a password's name.
+    pub(crate) fn destinations(self) -> impl Iterator<Item = (FactorId, Vec<Contact>)> {
+        let by_mail = |(factor, _): &(FactorId, _)| is_by_mail(factor);
+        let emails = self.emails.into_iter().filter(by_mail);
+        let emails = emails.map(|(factor, list)| (factor, list.into_iter().map(Contact::from).collect()));
+        let phones = self.phones.into_iter();
+        emails.chain(phones.map(|(factor, list)| (factor, list.into_iter().map(Contact::from).collect())))
+    }
+}
+
+fn is_by_mail(factor: &FactorId) -> bool {
+    [FactorId::OTP_EMAIL, FactorId::LINK_EMAIL].contains(factor)
 }
 
 impl Factors {
@@ -45,7 +60,7 @@ fn emails(user: &User, session: &LoginMethod, factor: &FactorId) -> Vec<Email> {
     let logins = oldest_first(user);
     let real = |login: &&&LoginMethod| login.email.as_ref().is_some_and(|email| !contact::is_fake(email));
     let own: Vec<&LoginMethod> = logins.iter().filter(|login| proves(login, factor)).copied().collect();
-    if [FactorId::OTP_EMAIL, FactorId::LINK_EMAIL].contains(factor) {
+    if is_by_mail(factor) {
         let bound = own.iter().filter_map(|login| login.email.clone());
         let known = logins.iter().filter(real).filter_map(|login| login.email.clone());
         let sessions = session.email.clone().filter(|email| !contact::is_fake(email));
