@@ -212,13 +212,8 @@ impl Desk {
             tenant: charged.tenant.clone(),
             session: charged.session.clone().zip(charged.user.clone()),
         };
-        let spend = Spend::Code {
-            challenge: key,
-            destination: keys::destination(&charged.tenant, charged.purpose, &charged.contact),
-            budget: quota::budget(&charged),
-            matched,
-            charged: Box::new(charged),
-        };
+        let budget = quota::budget(&charged);
+        let spend = Spend::Code { charged: Box::new(charged), budget, matched };
         let proof = factor::accepted(factor, self.kit.db.now(), bound, spend, credential);
         let outcome = match &caller.session {
             Some(session) => self.complete(caller, session, proof).await?,
