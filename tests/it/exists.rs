@@ -9,11 +9,10 @@ use tower_mfa::{
 };
 
 use crate::{
-    spy::{ALICE, with},
+    spy::{ALICE, NUMBER, with},
     support::{Answer, Mode, TestApp},
 };
 
-const NUMBER: &str = "+36301111142";
 
 /// An app in which Alice signs in by codes to an address and to a number; a header says who asks.
 async fn app(change: impl FnOnce(MfaBuilder) -> MfaBuilder) -> TestApp {
