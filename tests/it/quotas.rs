@@ -7,7 +7,7 @@ use http::HeaderMap;
 use serde_json::{Value, json};
 use tower_mfa::{
     FactorId, Mfa, MfaBuilder,
-    config::{Passwordless, Secrets, SendLimits, TrustedProxies},
+    config::{Countries, Passwordless, Secrets, SendLimits, TrustedProxies},
     delivery::Outbox,
     ident::{Email, TenantId},
     store::MemoryStore,
@@ -448,10 +448,8 @@ async fn sec_o34_a_rest_ends_by_itself_and_a_block_by_an_administrator() {
     }
 }
 
-#[cfg(feature = "phone")]
 #[tokio::test]
 async fn sec_o34_two_other_factors_lift_a_block() {
-    use tower_mfa::config::Countries;
     let app =
         TestApp::with(|builder| builder.passwordless(Passwordless::email_or_phone(Countries::all()))).await;
     let mut alice = enrolled(&app).await;
