@@ -3,13 +3,7 @@
 
 use super::{Desk, quota::after};
 use crate::{
-    base::{
-        contact::Contact,
-        error::Error,
-        ident::TenantId,
-        random,
-        time::Timestamp,
-    },
+    base::{contact::Contact, error::Error, ident::TenantId, random, time::Timestamp},
     model::{
         Tx,
         audit::{self, Audited, Event},

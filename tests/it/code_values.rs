@@ -15,7 +15,7 @@ use tower_mfa::{
 use tower_mfa::{config::Secrets, store::SqliteStore};
 
 use crate::{
-    spy::{ALICE, BOB, NUMBER, Log},
+    spy::{ALICE, BOB, Log, NUMBER},
     support::{Answer, Mode, TestApp, wrong},
 };
 

@@ -14,7 +14,6 @@ use crate::{
     support::{Mode, START, TestApp},
 };
 
-
 async fn by(flow: FlowType) -> TestApp {
     TestApp::with(|b| b.passwordless(Passwordless::email_or_phone(Countries::all()).flow(flow))).await
 }

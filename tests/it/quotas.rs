@@ -3,7 +3,6 @@
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
-use http::HeaderMap;
 use serde_json::{Value, json};
 use tower_mfa::{
     FactorId, Mfa, MfaBuilder,
@@ -14,18 +13,13 @@ use tower_mfa::{
 };
 
 use crate::{
-    spy::{ALICE, BOB, NUMBER, everyone, shop},
+    spy::{ALICE, BOB, NUMBER, everyone, from_header, shop},
     support::{Answer, Browser, Mode, TestApp, nodes::arrived, wrong},
 };
 
 const QUARTER: Duration = Duration::from_secs(15 * 60);
 const HOUR: Duration = Duration::from_secs(3600);
 const MILLI: Duration = Duration::from_millis(1);
-
-/// From the address that a test puts into a header which no proxy wrote.
-fn from_header(builder: MfaBuilder) -> MfaBuilder {
-    builder.peer(|_, headers: &HeaderMap| headers.get("x-from")?.to_str().ok()?.parse().ok())
-}
 
 /// Asks for a code from somewhere.
 async fn ask_from(app: &TestApp, headers: &[(&'static str, &str)], contact: &str) -> Answer {

@@ -72,6 +72,11 @@ pub async fn watched() -> (TestApp, Spy) {
     (app, spy)
 }
 
+/// Who sends a request is the address that a test puts into a header which no proxy wrote.
+pub fn from_header(builder: MfaBuilder) -> MfaBuilder {
+    builder.peer(|_, headers: &http::HeaderMap| headers.get("x-from")?.to_str().ok()?.parse().ok())
+}
+
 pub async fn signed_up(app: &TestApp, mode: Mode, email: &str) -> Browser {
     let mut browser = app.browser(mode);
     browser.sign_up(email).await.ok();

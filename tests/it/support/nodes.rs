@@ -7,11 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 #[cfg(feature = "sqlite")]
 use tower_mfa::store::SqliteStore;
-use tower_mfa::{
-    Store,
-    config::Secrets,
-    store::MemoryStore,
-};
+use tower_mfa::{Store, config::Secrets, store::MemoryStore};
 
 use super::{Browser, TestApp};
 use crate::spy::shop;
@@ -44,16 +40,12 @@ pub async fn on_sqlite(dir: &Path) -> Vec<TestApp> {
 }
 
 /// Begins a flow where the client is; with the code, whichever node's courier sent it.
-pub async fn begun(
-    nodes: &[TestApp],
-    client: &mut Browser,
-    contact: &str,
-    linking: bool,
-) -> (Value, String) {
+pub async fn begun(nodes: &[TestApp], client: &mut Browser, contact: &str, linking: bool) -> (Value, String) {
     let seen: Vec<usize> = nodes.iter().map(|node| node.sent_to(contact)).collect();
     let flow = client.ask_code(contact, linking).await.ok();
     for _ in 0..5000 {
-        if let Some((node, seen)) = nodes.iter().zip(&seen).find(|(node, seen)| node.sent_to(contact) > **seen)
+        if let Some((node, seen)) =
+            nodes.iter().zip(&seen).find(|(node, seen)| node.sent_to(contact) > **seen)
         {
             return (flow, node.code_after(contact, *seen).await);
         }
