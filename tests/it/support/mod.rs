@@ -25,6 +25,7 @@ use tower_mfa::{
     store::{AnyStore, Batch, Commit, Key, MemoryStore, Record, Row, Scan, Store, StoreError},
 };
 
+pub mod nodes;
 pub mod schedule;
 
 pub const START: i64 = 1_702_877_939;
