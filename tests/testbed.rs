@@ -198,7 +198,7 @@ fn sec_o22_o23_a_link_is_spent_by_a_post_and_signs_in_whoever_sends_it() {
     let server = Server::start(&variables);
     for (name, contact) in [("email", EMAIL), ("phoneNumber", NUMBER)] {
         let [mut creator, mut consumer, mut late] = [(); 3].map(|()| Client::of(&server));
-        creator.post("/auth/signinup/code", json!({ name: contact })).ok();
+        creator.ask_code(contact, false).ok();
         let sent = creator.sent_to(contact);
         let link = sent["linkUrl"].as_str().unwrap();
         let spend = spending(&sent);
@@ -216,7 +216,7 @@ fn sec_o22_o23_a_link_is_spent_by_a_post_and_signs_in_whoever_sends_it() {
             assert_eq!(creator.get(&path).status, 404, "{path}");
         }
         // With a piece of another flow, neither.
-        creator.post("/auth/signinup/code", json!({ name: contact })).ok();
+        creator.ask_code(contact, false).ok();
         let other = spending(&creator.sent_to(contact));
         let mixed = json!({ "preAuthSessionId": other["preAuthSessionId"], "linkCode": spend["linkCode"] });
         let answer = consumer.post("/auth/signinup/code/consume", mixed).ok();
@@ -255,8 +255,7 @@ fn a_phone_is_the_second_factor() {
     alice.post("/auth/signin", credentials(EMAIL)).ok();
     let info = alice.put("/auth/mfa/info", json!({})).ok();
     assert_eq!(info["phoneNumbers"]["otp-phone"], json!(["+***42"]));
-    let other = json!({ "phoneNumber": "+36202222222", "shouldTryLinkingWithSessionUser": true });
-    assert_eq!(alice.post("/auth/signinup/code", other).status, 403);
+    assert_eq!(alice.ask_code("+36202222222", true).status, 403);
     assert_eq!(alice.get("/test/otp?contact=+36202222222").status, 404, "nothing is sent there");
     assert_eq!(alice.second_by_sms("+***42"), "OK");
     assert_eq!(alice.get("/api/me").status, 200);
@@ -279,11 +278,11 @@ fn numbers_of_every_country() {
         "+918123456789",
         "+971501234567",
     ] {
-        let asked = client.post("/auth/signinup/code", json!({ "phoneNumber": number })).ok();
+        let asked = client.ask_code(number, false).ok();
         assert_eq!(asked["status"], "OK", "{number}: {asked}");
         assert!(client.sent_to(number)["userInputCode"].is_string(), "{number}");
     }
-    let landline = client.post("/auth/signinup/code", json!({ "phoneNumber": "+3612345678" })).ok();
+    let landline = client.ask_code("+3612345678", false).ok();
     assert_eq!(landline["status"], "GENERAL_ERROR");
 }
 
@@ -472,7 +471,7 @@ fn messages_are_found_where_they_were_asked_for() {
             scope.spawn(move || {
                 for user in 0..15 {
                     let (email, mut client) = (format!("user{user}-{n}@shop.example"), Client::of(server));
-                    let asked = client.post("/auth/signinup/code", json!({ "email": email })).ok();
+                    let asked = client.ask_code(&email, false).ok();
                     assert_eq!(asked["status"], "OK");
                     let sent = client.get(&format!("/test/otp?contact={email}")).ok();
                     assert_eq!(sent["count"], 1);
@@ -732,8 +731,7 @@ impl Client {
 
     /// Asks for a code by SMS as second factor, and sends it back.
     fn second_by_sms(&mut self, number: &str) -> Value {
-        let ask = json!({ "phoneNumber": number, "shouldTryLinkingWithSessionUser": true });
-        let flow = self.post("/auth/signinup/code", ask).ok();
+        let flow = self.ask_code(number, true).ok();
         assert_eq!((&flow["status"], &flow["flowType"]), (&json!("OK"), &json!("USER_INPUT_CODE")));
         let code = self.sent_to(NUMBER)["userInputCode"].as_str().unwrap().to_owned();
         self.enter(&flow, &code, true).ok()["status"].clone()

@@ -28,6 +28,7 @@ mod shop;
 /// The second factors: a code by any of them will do.
 #[cfg(feature = "phone")]
 pub const CODES: [FactorId; 2] = [FactorId::OTP_EMAIL, FactorId::OTP_PHONE];
+/// The second factor.
 #[cfg(not(feature = "phone"))]
 pub const CODES: [FactorId; 1] = [FactorId::OTP_EMAIL];
 

@@ -8,7 +8,7 @@ use super::{
     wire::{self, BadInput, WireUser},
 };
 use crate::{
-    base::{contact::Contact, ident::FactorId},
+    base::contact::Contact,
     config::passwordless::Unfit,
     factor::otp::{self, CodeInput, LinkInput, Presented, Refused},
     flow::{Caller, code::Checked, complete::Outcome},
@@ -139,11 +139,12 @@ fn destination<'a>(call: &'a Call<'_>) -> Result<(bool, Asked<'a>), BadInput> {
 /// of the house 15).
 async fn contact(call: &Call<'_>, caller: &Caller, asked: &Asked<'_>) -> Result<Contact, Reply> {
     let passwordless = &call.kit().config.passwordless;
-    let (text, read) = match asked {
-        Asked::Email(text) => (text, passwordless.read_email(text)),
-        Asked::Phone(text) => (text, passwordless.read_phone(text)),
+    let read = |text: &str| match asked {
+        Asked::Email(_) => passwordless.read_email(text),
+        Asked::Phone(_) => passwordless.read_phone(text),
     };
-    let message = match read {
+    let (Asked::Email(text) | Asked::Phone(text)) = asked;
+    let message = match read(text) {
         Ok(contact) => return Ok(contact),
         Err(Unfit::NotServed(why)) => return Err(BadInput(why).into()),
         Err(Unfit::Invalid(message)) => message,
@@ -151,23 +152,12 @@ async fn contact(call: &Call<'_>, caller: &Caller, asked: &Asked<'_>) -> Result<
     let invalid = || Reply::general_error(message.as_ref());
     let Some(session) = &caller.session else { return Err(invalid()) };
     let user = call.desk.user_of(session).await.map_err(|error| Reply::failed(&error))?;
-    // Of several that look alike the one that `/mfa/info` lists first.
     let listed = user.and_then(|user| call.desk.factors.contacts(&user, &session.login_id()));
-    let own = listed.unwrap_or_default();
-    let own: Vec<Contact> = match asked {
-        Asked::Email(_) => {
-            let proved = |id: &FactorId| [FactorId::OTP_EMAIL, FactorId::LINK_EMAIL].contains(id);
-            let listed = own.emails.into_iter().filter(|(factor, _)| proved(factor));
-            listed.flat_map(|(_, emails)| emails).map(Contact::from).collect()
-        }
-        Asked::Phone(_) => own.phones.into_iter().flat_map(|(_, phones)| phones).map(Contact::from).collect(),
-    };
-    // What was proved once may be a number that gets no codes any more (row O28).
-    let served = |contact: &Contact| match asked {
-        Asked::Email(_) => passwordless.read_email(contact.as_str()).is_ok(),
-        Asked::Phone(_) => passwordless.read_phone(contact.as_str()).is_ok(),
-    };
-    own.into_iter().find(|contact| contact.masked() == text.trim()).filter(served).ok_or_else(invalid)
+    let mut own = listed.unwrap_or_default().destinations().flat_map(|(_, contacts)| contacts);
+    // Of several that look alike the one that `/mfa/info` lists first. It is read as well: what was proved once may
+    // be a number that gets no codes any more (row O28), or a contact of the other kind.
+    let meant = own.find(|contact| contact.masked() == text.trim());
+    meant.filter(|contact| read(contact.as_str()).is_ok()).ok_or_else(invalid)
 }
 
 type Guess<'a> = (bool, &'a str, Option<&'a str>, Presented);

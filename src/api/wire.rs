@@ -3,7 +3,10 @@
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::model::user::{LoginKind, LoginMethod, User};
+use crate::{
+    base::distinct,
+    model::user::{LoginKind, LoginMethod, User},
+};
 
 /// A malformed request: 400, and a fixed text that never repeats the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,10 +128,10 @@ impl<'a> From<&'a User> for WireUser<'a> {
         Self {
             id: user.id.as_str(),
             is_primary_user: user.primary,
-            tenant_ids: union(logins.iter().flat_map(|login| login.tenant_ids.iter().copied())),
+            tenant_ids: distinct(logins.iter().flat_map(|login| login.tenant_ids.iter().copied())),
             time_joined: user.joined_at().as_millis(),
-            emails: union(logins.iter().filter_map(|login| login.email)),
-            phone_numbers: union(logins.iter().filter_map(|login| login.phone_number)),
+            emails: distinct(logins.iter().filter_map(|login| login.email)),
+            phone_numbers: distinct(logins.iter().filter_map(|login| login.phone_number)),
             third_party: logins.iter().filter_map(|login| login.third_party).collect(),
             webauthn: WirePasskeys::default(),
             login_methods: logins,
@@ -158,15 +161,4 @@ impl<'a> From<&'a LoginMethod> for WireLogin<'a> {
                 .map(|id| WireThirdParty { id: &id.provider, user_id: &id.subject }),
         }
     }
-}
-
-/// In order, each once.
-fn union<'a>(values: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
-    let mut seen: Vec<&'a str> = Vec::new();
-    for value in values {
-        if !seen.contains(&value) {
-            seen.push(value);
-        }
-    }
-    seen
 }

@@ -247,10 +247,9 @@ impl Countries {
     }
 }
 
+#[cfg(feature = "phone")]
 #[cfg(test)]
 mod tests {
-    #![cfg(feature = "phone")]
-
     use super::*;
 
     #[test]

@@ -78,11 +78,8 @@ impl Users<'_> {
         let over = || Error::new(ErrorKind::SessionEnded, "the session's user or login method is gone");
         let user = self.load(&session.user_id()).await?.ok_or_else(over)?;
         let listed = self.mfa.desk.factors.contacts(&user, &session.login_id()).ok_or_else(over)?;
-        let by_mail = |factor: &FactorId| [FactorId::OTP_EMAIL, FactorId::LINK_EMAIL].contains(factor);
-        let emails = listed.emails.into_iter().filter(|(factor, _)| by_mail(factor));
-        let emails = emails.map(|(factor, list)| (factor, masked(list)));
-        let phones = listed.phones.into_iter().map(|(factor, list)| (factor, masked(list)));
-        Ok(emails.chain(phones).collect())
+        let masked = |list: Vec<Contact>| list.iter().map(Contact::masked).collect();
+        Ok(listed.destinations().map(|(factor, list)| (factor, masked(list))).collect())
     }
 
     /// Makes a user who signs in by codes to this address, already proved elsewhere.
@@ -261,10 +258,6 @@ impl Users<'_> {
             })
             .await
     }
-}
-
-fn masked<T: Into<Contact>>(contacts: Vec<T>) -> Vec<String> {
-    contacts.into_iter().map(|contact| contact.into().masked()).collect()
 }
 
 type Edit = Result<Staged<(User, Vec<Change>)>, Error>;

@@ -3,7 +3,8 @@
 use super::{Factors, proves};
 use crate::{
     base::{
-        contact::{self, Email, Phone},
+        contact::{self, Contact, Email, Phone},
+        distinct,
         ident::{FactorId, LoginId},
     },
     model::user::{LoginMethod, User},
@@ -19,6 +20,21 @@ pub struct Contacts {
     pub emails: Vec<(FactorId, Vec<Email>)>,
     /// Phone numbers, by factor.
     pub phones: Vec<(FactorId, Vec<Phone>)>,
+}
+
+impl Contacts {
+    /// Those of them to which codes and links go, by factor: not the address that is a password's name.
+    pub(crate) fn destinations(self) -> impl Iterator<Item = (FactorId, Vec<Contact>)> {
+        let by_mail = |(factor, _): &(FactorId, _)| is_by_mail(factor);
+        let emails = self.emails.into_iter().filter(by_mail);
+        let emails = emails.map(|(factor, list)| (factor, list.into_iter().map(Contact::from).collect()));
+        let phones = self.phones.into_iter();
+        emails.chain(phones.map(|(factor, list)| (factor, list.into_iter().map(Contact::from).collect())))
+    }
+}
+
+fn is_by_mail(factor: &FactorId) -> bool {
+    [FactorId::OTP_EMAIL, FactorId::LINK_EMAIL].contains(factor)
 }
 
 impl Factors {
@@ -44,7 +60,7 @@ fn emails(user: &User, session: &LoginMethod, factor: &FactorId) -> Vec<Email> {
     let logins = oldest_first(user);
     let real = |login: &&&LoginMethod| login.email.as_ref().is_some_and(|email| !contact::is_fake(email));
     let own: Vec<&LoginMethod> = logins.iter().filter(|login| proves(login, factor)).copied().collect();
-    if [FactorId::OTP_EMAIL, FactorId::LINK_EMAIL].contains(factor) {
+    if is_by_mail(factor) {
         let bound = own.iter().filter_map(|login| login.email.clone());
         let known = logins.iter().filter(real).filter_map(|login| login.email.clone());
         let sessions = session.email.clone().filter(|email| !contact::is_fake(email));
@@ -63,7 +79,7 @@ fn emails(user: &User, session: &LoginMethod, factor: &FactorId) -> Vec<Email> {
         let fake = pick(|_, email| contact::is_fake(email), &own);
         [verified, unverified, fake].concat()
     };
-    let listed = to_front(once(listed.into_iter()), session.email.as_ref());
+    let listed = to_front(distinct(listed), session.email.as_ref());
     if listed.is_empty() && *factor == FactorId::PASSWORD {
         return Email::parse(&format!("{}@stfakeemail.supertokens.com", session.id)).into_iter().collect();
     }
@@ -83,9 +99,9 @@ fn destinations<T: PartialEq>(
     known: impl Iterator<Item = T>,
     session: Option<T>,
 ) -> Vec<T> {
-    let bound = once(bound);
+    let bound = distinct(bound);
     match bound.is_empty() {
-        true => once(session.into_iter().chain(known)),
+        true => distinct(session.into_iter().chain(known)),
         false => to_front(bound, session.as_ref()),
     }
 }
@@ -95,16 +111,6 @@ fn oldest_first(user: &User) -> Vec<&LoginMethod> {
     let mut logins: Vec<&LoginMethod> = user.logins.iter().collect();
     logins.sort_by_key(|login| login.joined_at);
     logins
-}
-
-fn once<T: PartialEq>(contacts: impl Iterator<Item = T>) -> Vec<T> {
-    let mut seen: Vec<T> = Vec::new();
-    for contact in contacts {
-        if !seen.contains(&contact) {
-            seen.push(contact);
-        }
-    }
-    seen
 }
 
 fn to_front<T: PartialEq>(mut contacts: Vec<T>, first: Option<&T>) -> Vec<T> {

@@ -9,7 +9,7 @@ pub use self::{
     proof::{Proof, danger},
 };
 use crate::{
-    base::{contact, ident::FactorId},
+    base::{contact, distinct, ident::FactorId},
     model::user::{LoginKind, LoginMethod, User},
 };
 
@@ -110,13 +110,7 @@ impl Factors {
     /// The ids that can be completed within a session at all: what is available, and the app's own. To a contact
     /// it is always a code there, whatever begins a sign-in (wire, 7.1).
     pub fn usable(&self) -> Vec<FactorId> {
-        let mut usable = Vec::new();
-        for id in self.available().into_iter().map(in_session).chain(self.custom.iter().cloned()) {
-            if !usable.contains(&id) {
-                usable.push(id);
-            }
-        }
-        usable
+        distinct(self.available().into_iter().map(in_session).chain(self.custom.iter().cloned()))
     }
 
     /// Whether a policy may name it (row P10).

@@ -73,7 +73,8 @@ impl Desk {
             }
         };
         let (claims, contact, factor) = (claims.as_deref(), &contact, &factor);
-        let new = &NewLogin::passwordless(contact);
+        let login = &NewLogin::passwordless(contact).key(&caller.tenant);
+        let place = &keys::destination(&caller.tenant, purpose(caller), contact);
         #[cfg(feature = "phone")]
         self.watch_toll(contact).await?;
         let begun = self
@@ -81,15 +82,15 @@ impl Desk {
             .db
             .transact((contact.as_str(), factor.as_str()), |mut tx| async move {
                 // Read whatever the answer, so that nothing tells (row O24).
-                let owner: Option<Owner> = tx.get(&new.key(&caller.tenant)).await?;
+                tx.prefetch([login.clone(), place.clone()]).await?;
+                let owner: Option<Owner> = tx.get(login).await?;
                 let stranger = claims.is_none() && owner.is_none();
                 let for_show = stranger && !self.kit.config.passwordless.signs_up();
                 let send = self.take_send(&mut tx, caller, contact, for_show).await?;
                 if let Send::TooMany(RetryAfter(wait)) = send {
                     return tx.abandon(Err(wait));
                 }
-                let place = keys::destination(&caller.tenant, purpose(caller), contact);
-                let generation = tx.get::<Destination>(&place).await?.unwrap_or_default().generation;
+                let generation = tx.get::<Destination>(place).await?.unwrap_or_default().generation;
                 let Begun { code, device, fresh } = self.otp.begin(
                     Begin {
                         tenant: caller.tenant.clone(),
@@ -211,13 +212,8 @@ impl Desk {
             tenant: charged.tenant.clone(),
             session: charged.session.clone().zip(charged.user.clone()),
         };
-        let spend = Spend::Code {
-            challenge: key,
-            destination: keys::destination(&charged.tenant, charged.purpose, &charged.contact),
-            budget: quota::budget(&charged),
-            matched,
-            charged: Box::new(charged),
-        };
+        let budget = quota::budget(&charged);
+        let spend = Spend::Code { charged: Box::new(charged), budget, matched };
         let proof = factor::accepted(factor, self.kit.db.now(), bound, spend, credential);
         let outcome = match &caller.session {
             Some(session) => self.complete(caller, session, proof).await?,

@@ -5,17 +5,13 @@ use std::time::Duration;
 use super::{Desk, Refusal};
 use crate::{
     base::ident::TenantId,
-    model::{
-        keys,
-        limit::{Quota, RetryAfter, Window},
-        user::Owner,
-    },
+    model::{keys, limit::Quota, user::Owner},
     policy::RequestFacts,
     store::Key,
 };
 
-const MINUTE: Duration = Duration::from_secs(60);
-const BY_PEER: [Quota; 1] = [Quota::new(10, MINUTE)];
+/// Questions from one address.
+const BY_PEER: Quota = Quota::new(10, Duration::from_secs(60));
 
 impl Desk {
     /// Whether `login` is anybody's in the tenant; `None` isn't even a contact. Always `false`, and free, unless
@@ -32,20 +28,8 @@ impl Desk {
             return Ok(false);
         }
         if let Some(peer) = super::peer_key(request).filter(|_| config.limits) {
-            let key = &keys::limit("exists-from", &peer);
-            let taken = self
-                .kit
-                .db
-                .transact(key.as_str(), |mut tx| async move {
-                    let mut window: Window = tx.get(key).await?.unwrap_or_default();
-                    if let Err(wait) = window.try_take_all(&BY_PEER, tx.now()) {
-                        return tx.abandon(Err(wait));
-                    }
-                    tx.put(key.clone(), &window, Some(window.expires_at(MINUTE))).await?;
-                    tx.commit(Ok(()))
-                })
-                .await?;
-            taken.map_err(|RetryAfter(wait)| Refusal::TooMany(wait))?;
+            let key = keys::limit("exists-from", &peer);
+            self.take_all(&peer, &[(key, vec![BY_PEER])]).await?;
         }
         match login {
             Some(login) => Ok(self.kit.db.get::<Owner>(&login).await?.is_some()),

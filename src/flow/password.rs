@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Caller, Desk, Refusal, complete::Outcome};
+use super::{Caller, Desk, Refusal, complete::Outcome, quota::Asked};
 use crate::{
     base::{
         contact::{self, Email},
@@ -13,7 +13,7 @@ use crate::{
     model::{
         audit::{self, Audited, Event},
         keys,
-        limit::{Quota, RetryAfter, Window},
+        limit::Quota,
         spend::Spend,
         user::{NewLogin, Owner, PasswordHash},
     },
@@ -22,9 +22,9 @@ use crate::{
 
 const QUARTER: Duration = Duration::from_secs(15 * 60);
 /// Wrong tries for one name in a tenant; a right one sets them back.
-const FOR_NAME: [Quota; 1] = [Quota::new(10, QUARTER)];
+const FOR_NAME: Quota = Quota::new(10, QUARTER);
 /// Tries from one address.
-const FROM_PEER: [Quota; 1] = [Quota::new(100, QUARTER)];
+const FROM_PEER: Quota = Quota::new(100, QUARTER);
 
 /// What a sign-in came to.
 #[derive(Debug)]
@@ -112,24 +112,12 @@ impl Desk {
         }
         let name = keys::limit("password", &format!("{} {email}", caller.tenant));
         let peer = super::peer_key(&caller.request).map(|peer| keys::limit("password-from", &peer));
-        let (name_ref, peer_ref) = (&name, &peer);
-        let taken = self
-            .kit
-            .db
-            .transact(name.as_str(), |mut tx| async move {
-                let asked = [(Some(name_ref), &FOR_NAME), (peer_ref.as_ref(), &FROM_PEER)];
-                for (key, quotas) in asked {
-                    let Some(key) = key else { continue };
-                    let mut window: Window = tx.get(key).await?.unwrap_or_default();
-                    if let Err(RetryAfter(wait)) = window.try_take_all(quotas, tx.now()) {
-                        return tx.abandon(Err(wait));
-                    }
-                    tx.put(key.clone(), &window, Some(window.expires_at(QUARTER))).await?;
-                }
-                tx.commit(Ok(()))
-            })
-            .await?;
-        taken.map(|()| Some(name)).map_err(Refusal::TooMany)
+        let asked: Vec<Asked> = [(name.clone(), vec![FOR_NAME])]
+            .into_iter()
+            .chain(peer.map(|peer| (peer, vec![FROM_PEER])))
+            .collect();
+        self.take_all(name.as_str(), &asked).await?;
+        Ok(Some(name))
     }
 
     async fn note_wrong(&self, caller: &Caller, owner: Option<&Owner>, malformed: bool) -> Result<(), Error> {

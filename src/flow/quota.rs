@@ -1,9 +1,11 @@
 //! How many messages may be sent, to whom, by whom, from where (rows O27, O28); and whose wrong guesses count
-//! together, and what lifts a block (rows O06, O34).
+//! together, and what lifts a block (rows O06, O34). Quotas of other things are taken here as well.
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{Caller, Desk};
+#[cfg(feature = "phone")]
+use super::toll::Toll;
+use super::{Caller, Desk, Refusal};
 use crate::{
     base::{
         contact::Contact,
@@ -44,9 +46,24 @@ pub(super) enum Send {
 }
 
 /// A record of grants, and what they must keep to.
-type Asked = (Key, Vec<Quota>);
+pub(super) type Asked = (Key, Vec<Quota>);
 
 impl Desk {
+    /// Takes one of each, or none, in a batch of its own.
+    pub(super) async fn take_all(&self, subject: &str, asked: &[Asked]) -> Result<(), Refusal> {
+        let taken = self
+            .kit
+            .db
+            .transact(subject, |mut tx| async move {
+                match take_each(&mut tx, asked).await? {
+                    Ok(()) => tx.commit(Ok(())),
+                    Err(wait) => tx.abandon(Err(wait)),
+                }
+            })
+            .await?;
+        taken.map_err(|RetryAfter(wait)| Refusal::TooMany(wait))
+    }
+
     /// Reserves a send, in the batch of the code. `for_show`: nothing will be sent, though limits are the same (row
     /// O26).
     pub(super) async fn take_send(
@@ -70,7 +87,9 @@ impl Desk {
         let lanes = tenant_lanes(&caller.tenant, limits);
         let all = asker.iter().chain(&target).map(|(key, _)| key.clone());
         #[cfg(feature = "phone")]
-        let all = all.chain(super::toll::keys_of(contact));
+        let toll = Toll::of(contact)?;
+        #[cfg(feature = "phone")]
+        let all = all.chain(toll.iter().flat_map(Toll::keys));
         tx.prefetch(all.chain(lanes.iter().cloned())).await?;
         if let Err(wait) = take_each(tx, &asker).await? {
             return Ok(refused(wait, Send::Unkept));
@@ -81,7 +100,9 @@ impl Desk {
             return Ok(refused(wait, Send::Unkept));
         }
         #[cfg(feature = "phone")]
-        if let Some(until) = super::toll::stopped(tx, contact).await? {
+        if let Some(toll) = &toll
+            && let Some(until) = toll.stopped(tx).await?
+        {
             return Ok(refused(RetryAfter(until.since(tx.now())), Send::Silent));
         }
         let (taken, kept) = if for_show { target.split_at(1) } else { (&target[..], &target[..0]) };
@@ -94,7 +115,9 @@ impl Desk {
             tx.put(key.clone(), &window, Some(tx.now() + longest(quotas))).await?;
         }
         #[cfg(feature = "phone")]
-        super::toll::count_sent(tx, contact, for_show).await?;
+        if let Some(toll) = toll {
+            toll.count_sent(tx, for_show).await?;
+        }
         Ok(Send::Yes)
     }
 }
@@ -134,6 +157,7 @@ fn longest(quotas: &[Quota]) -> Duration {
 
 /// Takes one of each, or none.
 async fn take_each(tx: &mut Tx, asked: &[Asked]) -> Result<Result<(), RetryAfter>, Error> {
+    tx.prefetch(asked.iter().map(|(key, _)| key.clone())).await?;
     let mut taken = Vec::new();
     for (key, quotas) in asked {
         let mut window: Window = tx.get(key).await?.unwrap_or_default();
@@ -253,9 +277,10 @@ pub(super) async fn lift_by_others(
     tx: &mut Tx,
     user: &User,
     completed: &CompletedFactors,
+    usable: &[FactorId],
     tenant: &TenantId,
 ) -> Result<(), Error> {
-    for factor in liftable(completed) {
+    for factor in liftable(completed).into_iter().filter(|factor| usable.contains(factor)) {
         lift(tx, user, &factor, tenant).await?;
     }
     Ok(())

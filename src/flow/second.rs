@@ -280,7 +280,7 @@ impl Desk {
         claim.mark(proof.factor.clone(), proof.at.min(now));
         renew_roles(&mut tx, &mut row).await?;
         apply(&mut row, &mut claim, &attempt.verdicts.requirements, numbers, now);
-        quota::lift_by_others(&mut tx, &user, &claim.c, tenant).await?;
+        quota::lift_by_others(&mut tx, &user, &claim.c, &kit.usable, tenant).await?;
         if was_half && !row.is_half() {
             let most = kit.config.max_sessions;
             changes.extend(session::list_as_full(&mut tx, &user.id, &claims.handle, most).await?);

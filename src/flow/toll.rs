@@ -3,13 +3,7 @@
 
 use super::{Desk, quota::after};
 use crate::{
-    base::{
-        contact::{Contact, Phone},
-        error::Error,
-        ident::TenantId,
-        random,
-        time::Timestamp,
-    },
+    base::{contact::Contact, error::Error, ident::TenantId, random, time::Timestamp},
     model::{
         Tx,
         audit::{self, Audited, Event},
@@ -21,9 +15,11 @@ use crate::{
 };
 
 /// How the country of a number is called: by its two letters, or by its first digits where the plan has no country.
-fn country(phone: &Phone) -> String {
+/// `None` for mail.
+fn country(contact: &Contact) -> Option<String> {
+    let phone = contact.phone()?;
     let digits = || phone.as_str().get(..4).unwrap_or_default().to_owned();
-    phone.country().unwrap_or_else(digits)
+    Some(phone.country().unwrap_or_else(digits))
 }
 
 fn stop_of(country: &str) -> Key {
@@ -44,39 +40,48 @@ fn any_lane(country: &str) -> Result<Key, Error> {
     Ok(lane_of(country, usize::from(byte) % LANES))
 }
 
-/// What [`stopped`] reads, to be read with other things.
-pub(super) fn keys_of(contact: &Contact) -> Option<Key> {
-    contact.phone().map(|phone| stop_of(&country(phone)))
+/// What a message by SMS reads and writes of its country.
+pub(super) struct Toll {
+    stop: Key,
+    lane: Key,
 }
 
-/// Until when nothing is sent there.
-pub(super) async fn stopped(tx: &mut Tx, contact: &Contact) -> Result<Option<Timestamp>, Error> {
-    let Some(phone) = contact.phone() else { return Ok(None) };
-    Ok(tx.get::<Stop>(&stop_of(&country(phone))).await?.map(|stop| stop.until))
-}
+impl Toll {
+    /// `None` for mail.
+    pub(super) fn of(contact: &Contact) -> Result<Option<Self>, Error> {
+        let toll = |country: String| Ok(Self { stop: stop_of(&country), lane: any_lane(&country)? });
+        country(contact).map(toll).transpose()
+    }
 
-/// Counts a message, in the batch that queues it; one for show is written down as if it were, and isn't.
-pub(super) async fn count_sent(tx: &mut Tx, contact: &Contact, for_show: bool) -> Result<(), Error> {
-    let one: fn(&mut Traffic, Timestamp) = if for_show { |_, _| {} } else { Traffic::sent };
-    match contact.phone() {
-        Some(phone) => count(tx, &country(phone), one).await,
-        None => Ok(()),
+    /// To be read with other things.
+    pub(super) fn keys(&self) -> [Key; 2] {
+        [self.stop.clone(), self.lane.clone()]
+    }
+
+    /// Until when nothing is sent there.
+    pub(super) async fn stopped(&self, tx: &mut Tx) -> Result<Option<Timestamp>, Error> {
+        Ok(tx.get::<Stop>(&self.stop).await?.map(|stop| stop.until))
+    }
+
+    /// Counts a message, in the batch that queues it; one for show is written down as if it were, and isn't.
+    pub(super) async fn count_sent(self, tx: &mut Tx, for_show: bool) -> Result<(), Error> {
+        let one: fn(&mut Traffic, Timestamp) = if for_show { |_, _| {} } else { Traffic::sent };
+        count(tx, self.lane, one).await
     }
 }
 
-async fn count(tx: &mut Tx, country: &str, one: fn(&mut Traffic, Timestamp)) -> Result<(), Error> {
-    let (key, now) = (any_lane(country)?, tx.now());
-    let mut traffic: Traffic = tx.get(&key).await?.unwrap_or_default();
+async fn count(tx: &mut Tx, lane: Key, one: fn(&mut Traffic, Timestamp)) -> Result<(), Error> {
+    let now = tx.now();
+    let mut traffic: Traffic = tx.get(&lane).await?.unwrap_or_default();
     one(&mut traffic, now);
-    tx.put(key, &traffic, Some(after(now, toll::WINDOW))).await
+    tx.put(lane, &traffic, Some(after(now, toll::WINDOW))).await
 }
 
 impl Desk {
     /// Before a message is asked for: stops sending to its country if codes sent there aren't used. Messages asked
     /// for at the same time may still go out.
     pub(super) async fn watch_toll(&self, contact: &Contact) -> Result<(), Error> {
-        let Some(phone) = contact.phone().filter(|_| self.kit.config.limits) else { return Ok(()) };
-        let country = &country(phone);
+        let Some(country) = &country(contact).filter(|_| self.kit.config.limits) else { return Ok(()) };
         let limits = &self.kit.config.send_limits;
         let pumped = self
             .kit
@@ -129,13 +134,12 @@ impl Desk {
 
     /// A code came to somebody who entered it. In a commit of its own: nobody's sign-in fails for a count.
     pub(super) async fn note_used(&self, contact: &Contact) {
-        let Some(phone) = contact.phone().filter(|_| self.kit.config.limits) else { return };
-        let country = &country(phone);
+        let Some(country) = &country(contact).filter(|_| self.kit.config.limits) else { return };
         let counted = self
             .kit
             .db
-            .transact(phone.as_str(), |mut tx| async move {
-                count(&mut tx, country, Traffic::used).await?;
+            .transact(contact.as_str(), |mut tx| async move {
+                count(&mut tx, any_lane(country)?, Traffic::used).await?;
                 tx.commit(())
             })
             .await;

@@ -57,7 +57,7 @@ pub struct AuditEvent {
     /// Which of several cases it was.
     #[serde(default, rename = "kind", skip_serializing_if = "Option::is_none")]
     pub cause: Option<Cause>,
-    /// The country it is about: two capital letters.
+    /// The country it is about: two capital letters; for numbers of no country, `+` and their first three digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub country: Option<String>,
     /// Who sent the request, by the app's own reckoning ([`MfaBuilder::peer`](crate::MfaBuilder::peer)).

@@ -29,10 +29,8 @@ pub(crate) enum Spend {
     },
     /// This code of this challenge, with all other live codes of the destination.
     Code {
-        challenge: Key,
         /// As it was when the guess was charged: it must be bound to the same still.
         charged: Box<Code>,
-        destination: Key,
         /// The budget of wrong guesses that a right one sets back (row O07).
         budget: Key,
         matched: Mac,
@@ -64,16 +62,18 @@ impl Spend {
                 }
                 Ok(true)
             }
-            Self::Code { challenge, charged, destination, budget, matched } => {
+            Self::Code { charged, budget, matched } => {
+                let challenge = keys::code(&charged.tenant, charged.id.as_str());
+                let destination = keys::destination(&charged.tenant, charged.purpose, &charged.contact);
                 tx.prefetch([challenge.clone(), destination.clone(), budget.clone()]).await?;
-                let Some(mut code) = tx.get::<Code>(challenge).await? else { return Ok(false) };
-                let mut siblings: Destination = tx.get(destination).await?.unwrap_or_default();
+                let Some(mut code) = tx.get::<Code>(&challenge).await? else { return Ok(false) };
+                let mut siblings: Destination = tx.get(&destination).await?.unwrap_or_default();
                 if !code.is_bound_as(charged) || !code.consume(matched, siblings.generation) {
                     return Ok(false);
                 }
                 siblings.void_all();
-                tx.put(challenge.clone(), &code, Some(code.kept_until())).await?;
-                tx.put(destination.clone(), &siblings, Some(tx.now() + DESTINATION_LIFE)).await?;
+                tx.put(challenge, &code, Some(code.kept_until())).await?;
+                tx.put(destination, &siblings, Some(tx.now() + DESTINATION_LIFE)).await?;
                 if let Some(mut guesses) = tx.get::<Budget>(budget).await? {
                     guesses.succeed();
                     let end = tx.now() + Duration::from_secs(24 * 3600);

@@ -215,6 +215,13 @@ fn by_code(node: &Node, dir: &Path, email: &str) -> Client {
     client
 }
 
+/// No token is given, and none taken away.
+fn untouched(answer: &Answer) {
+    for name in ["set-cookie", "front-token", "st-access-token", "st-refresh-token", "anti-csrf"] {
+        assert!(!answer.headers.contains_key(name), "{name} {:?}", answer.headers);
+    }
+}
+
 /// Enters a code as second factor; the process may not live to answer.
 fn enter(client: &Client, flow: &Value, code: &str) -> Option<Answer> {
     client.clone().try_call("POST", "/auth/signinup/code/consume", Some(guess(flow, code, true)))

@@ -15,12 +15,11 @@ use tower_mfa::{
 use tower_mfa::{config::Secrets, store::SqliteStore};
 
 use crate::{
-    spy::{ALICE, BOB, Log},
+    spy::{ALICE, BOB, Log, NUMBER},
     support::{Answer, Mode, TestApp, wrong},
 };
 
 const PUBLIC: TenantId = TenantId::PUBLIC;
-const NUMBER: &str = "+36301111142";
 const CREATE: &str = "/auth/signinup/code";
 const CONSUME: &str = "/auth/signinup/code/consume";
 

@@ -16,7 +16,10 @@ use tower_mfa::{
     policy::{CompletedFactors, FixedFacts},
 };
 
-use crate::support::{Browser, Mode, PASSWORD, TestApp, credentials};
+use crate::{
+    spy::NUMBER,
+    support::{Browser, Mode, PASSWORD, TestApp, credentials},
+};
 
 #[path = "../../examples/admin_role.rs"]
 mod admin_role;
@@ -228,7 +231,7 @@ async fn a_number_is_asked_once_and_kept() {
     alice.sign_up(ALICE).await.ok();
     assert_eq!(alice.get("/my-number").await.body, json!(null));
     alice.get("/orders").await.is(403);
-    alice.pass_code("+36301111142").await;
+    alice.pass_code(NUMBER).await;
     assert_eq!(alice.payload("2fa-completed")["v"], true);
     assert_eq!(alice.get("/orders").await.text, "no orders yet");
     alice.sign_in(ALICE).await.ok();

@@ -9,21 +9,14 @@ use tower_mfa::{
 };
 
 use crate::{
-    spy::{ALICE, with},
+    spy::{ALICE, NUMBER, from_header, with},
     support::{Answer, Mode, TestApp},
 };
 
-const NUMBER: &str = "+36301111142";
-
 /// An app in which Alice signs in by codes to an address and to a number; a header says who asks.
 async fn app(change: impl FnOnce(MfaBuilder) -> MfaBuilder) -> TestApp {
-    let app = TestApp::limited(|b| {
-        let peer = |_: &http::Extensions, headers: &http::HeaderMap| {
-            headers.get("x-peer").and_then(|peer| peer.to_str().ok()?.parse().ok())
-        };
-        change(b.passwordless(Passwordless::email_or_phone(Countries::all())).peer(peer))
-    })
-    .await;
+    let passwordless = Passwordless::email_or_phone(Countries::all());
+    let app = TestApp::limited(|b| change(from_header(b).passwordless(passwordless))).await;
     let alice = app.mfa.users().create(&TenantId::PUBLIC, &Email::parse(ALICE).unwrap()).await.unwrap();
     let phone = Phone::parse(NUMBER).unwrap();
     app.mfa.users().add_phone(&alice.id, &TenantId::PUBLIC, &phone).await.unwrap();
@@ -32,7 +25,7 @@ async fn app(change: impl FnOnce(MfaBuilder) -> MfaBuilder) -> TestApp {
 
 async fn ask(app: &TestApp, peer: &str, query: &str) -> Answer {
     let request = app.browser(Mode::Header).request(Method::GET, &format!("/auth{query}"), None);
-    app.send(with(request, &[("x-peer", peer)])).await
+    app.send(with(request, &[("x-from", peer)])).await
 }
 
 const EMAIL: &str = "/passwordless/email/exists?email=";

@@ -4,55 +4,23 @@ use std::{sync::Arc, time::Duration};
 
 use serde_json::Value;
 use tokio::sync::Barrier;
-#[cfg(feature = "sqlite")]
-use tower_mfa::store::SqliteStore;
 use tower_mfa::{
     Store,
-    config::Secrets,
     ident::Timestamp,
-    store::{Batch, Commit, Key, MemoryStore, Op},
+    store::{Batch, Commit, Key, Op},
 };
 
+#[cfg(feature = "sqlite")]
+use crate::support::nodes::on_sqlite;
 use crate::{
-    spy::{ALICE, shop},
-    support::{Browser, Mode, START, TestApp},
+    spy::ALICE,
+    support::{
+        Browser, Mode, START, TestApp,
+        nodes::{begun, in_memory},
+    },
 };
 
-const NODES: usize = 3;
 const RACERS: usize = 64;
-
-async fn nodes<S: Store>(stores: [S; NODES]) -> Vec<TestApp> {
-    let (secrets, mut nodes) = (Secrets::random().unwrap(), Vec::<TestApp>::new());
-    for store in stores {
-        let clock = nodes.first().map(|first| first.clock.clone());
-        let node = TestApp::on(shop(), secrets.clone(), store, |b| match clock.clone() {
-            Some(clock) => b.clock(clock),
-            None => b,
-        });
-        nodes.push(node.await.with_clock(clock));
-    }
-    nodes
-}
-
-async fn in_memory() -> Vec<TestApp> {
-    let store = MemoryStore::new();
-    nodes([store.clone(), store.clone(), store]).await
-}
-
-/// Begins a flow in the first node; the code, wherever it was sent from.
-async fn begun(nodes: &[TestApp], client: &mut Browser, contact: &str, linking: bool) -> (Value, String) {
-    let seen: Vec<usize> = nodes.iter().map(|node| node.sent_to(contact)).collect();
-    let flow = client.ask_code(contact, linking).await.ok();
-    for _ in 0..5000 {
-        for (node, seen) in nodes.iter().zip(&seen) {
-            if node.sent_to(contact) > *seen {
-                return (flow, node.code(contact).await);
-            }
-        }
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-    panic!("no message to {contact}");
-}
 
 /// All at once, over all nodes: the answers' statuses.
 async fn all_at_once(
@@ -141,8 +109,7 @@ async fn sec_o08_one_of_many_right_answers_wins() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn sec_o04_sec_o08_on_one_file() {
     let dir = tempfile::tempdir().unwrap();
-    let open = || async { SqliteStore::open(dir.path().join("db")).await.unwrap() };
-    let nodes = nodes([open().await, open().await, open().await]).await;
+    let nodes = on_sqlite(dir.path()).await;
     five_comparisons(&nodes).await;
     one_wins(&nodes).await;
 }

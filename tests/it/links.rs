@@ -10,11 +10,9 @@ use tower_mfa::{
 };
 
 use crate::{
-    spy::ALICE,
+    spy::{ALICE, NUMBER},
     support::{Mode, START, TestApp},
 };
-
-const NUMBER: &str = "+36301111142";
 
 async fn by(flow: FlowType) -> TestApp {
     TestApp::with(|b| b.passwordless(Passwordless::email_or_phone(Countries::all()).flow(flow))).await

@@ -66,7 +66,7 @@ mod support;
 mod tenant_rules;
 mod theft;
 mod tokens;
-#[cfg(all(feature = "phone", feature = "sqlite"))]
+#[cfg(feature = "sqlite")]
 mod tolls;
 mod transfer;
 mod vectors;

@@ -3,34 +3,23 @@
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
-use http::HeaderMap;
 use serde_json::{Value, json};
 use tower_mfa::{
     FactorId, Mfa, MfaBuilder,
-    config::{Passwordless, Secrets, SendLimits, TrustedProxies},
+    config::{Countries, Passwordless, Secrets, SendLimits, TrustedProxies},
     delivery::Outbox,
     ident::{Email, TenantId},
     store::MemoryStore,
 };
 
 use crate::{
-    spy::{ALICE, BOB, everyone, shop},
-    support::{Answer, Browser, Mode, TestApp, wrong},
+    spy::{ALICE, BOB, NUMBER, everyone, from_header, shop},
+    support::{Answer, Browser, Mode, TestApp, nodes::arrived, wrong},
 };
 
 const QUARTER: Duration = Duration::from_secs(15 * 60);
 const HOUR: Duration = Duration::from_secs(3600);
 const MILLI: Duration = Duration::from_millis(1);
-
-/// An app with its quotas.
-async fn limited(change: impl FnOnce(MfaBuilder) -> MfaBuilder) -> TestApp {
-    TestApp::limited(change).await
-}
-
-/// From the address that a test puts into a header which no proxy wrote.
-fn from_header(builder: MfaBuilder) -> MfaBuilder {
-    builder.peer(|_, headers: &HeaderMap| headers.get("x-from")?.to_str().ok()?.parse().ok())
-}
 
 /// Asks for a code from somewhere.
 async fn ask_from(app: &TestApp, headers: &[(&'static str, &str)], contact: &str) -> Answer {
@@ -45,21 +34,6 @@ async fn ask_from(app: &TestApp, headers: &[(&'static str, &str)], contact: &str
     app.send(request).await
 }
 
-/// Waits until every message was sent, and counts those that arrived.
-async fn arrived(apps: &[&TestApp]) -> usize {
-    for _ in 0..2000 {
-        let mut waiting = 0;
-        for app in apps {
-            waiting += app.store.dump().await.keys().filter(|key| key.as_str().starts_with("queue/")).count();
-        }
-        if waiting == 0 {
-            return apps.iter().map(|app| app.outbox.messages().len()).sum();
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    panic!("messages wait for ever");
-}
-
 /// What an answer shows: status, header names, body without ids.
 fn shape(answer: &Answer) -> (u16, BTreeSet<String>, Value) {
     let mut body = answer.body.clone();
@@ -69,14 +43,6 @@ fn shape(answer: &Answer) -> (u16, BTreeSet<String>, Value) {
         }
     }
     (answer.status.as_u16(), answer.headers.keys().map(ToString::to_string).collect(), body)
-}
-
-fn resend(flow: &Value, linking: bool) -> Value {
-    json!({
-        "deviceId": flow["deviceId"],
-        "preAuthSessionId": flow["preAuthSessionId"],
-        "shouldTryLinkingWithSessionUser": linking,
-    })
 }
 
 /// Alice, who has a password and a code by e-mail, in a session that lacks nothing.
@@ -208,7 +174,7 @@ async fn sec_o07_only_a_right_code_of_that_kind_by_that_user_gives_guesses_back(
 #[tokio::test]
 async fn sec_o26_a_rest_and_a_limit_are_the_same_for_those_who_are_nobody() {
     for sign_up in [false, true] {
-        let app = limited(|builder| match sign_up {
+        let app = TestApp::limited(|builder| match sign_up {
             true => builder,
             false => builder.passwordless(Passwordless::email().without_sign_up()),
         })
@@ -223,7 +189,7 @@ async fn sec_o26_a_rest_and_a_limit_are_the_same_for_those_who_are_nobody() {
                 for _ in 0..3 {
                     seen.push(shape(&stranger.enter(&flow.body, "nonono", false).await));
                 }
-                let again = stranger.post("/auth/signinup/code/resend", resend(&flow.body, false)).await;
+                let again = stranger.ask_again(&flow.body, false).await;
                 seen.push(shape(&again));
             }
             app.clock.advance(Duration::from_secs(31));
@@ -237,14 +203,14 @@ async fn sec_o26_a_rest_and_a_limit_are_the_same_for_those_who_are_nobody() {
 
 #[tokio::test]
 async fn sec_o27_all_routes_share_the_limits_and_success_gives_nothing_back() {
-    let app = limited(|builder| builder).await;
+    let app = TestApp::limited(|builder| builder).await;
     let mut alice = app.browser(Mode::Header);
     let flow = alice.ask_code(ALICE, false).await.ok();
     let code = app.code(ALICE).await;
     // Both at once are over the limit, and answered as ever.
     let usual = shape(&alice.ask_code(BOB, false).await);
     assert_eq!(shape(&alice.ask_code(ALICE, false).await), usual);
-    alice.post("/auth/signinup/code/resend", resend(&flow, false)).await.ok();
+    alice.ask_again(&flow, false).await.ok();
     alice.enter(&flow, &code, false).await.ok();
     // In the session its own user is told.
     let over = alice.ask_code(ALICE, true).await;
@@ -268,7 +234,7 @@ async fn sec_o27_all_routes_share_the_limits_and_success_gives_nothing_back() {
 
 #[tokio::test]
 async fn sec_o27_a_user_has_ten_an_hour_to_whatever_destination() {
-    let app = limited(|builder| builder).await;
+    let app = TestApp::limited(|builder| builder).await;
     let mut alice = app.browser(Mode::Header);
     alice.by_code(ALICE).await;
     alice.sign_out().await.ok();
@@ -340,7 +306,7 @@ async fn sec_o27_three_nodes_at_once_send_no_more_than_the_limit() {
 #[tokio::test]
 async fn sec_k05_whoever_asks_too_often_leaves_nothing_in_the_store() {
     for by_address in [true, false] {
-        let app = limited(|builder| {
+        let app = TestApp::limited(|builder| {
             let mut limits = SendLimits::default();
             limits.in_tenant = (!by_address).then_some(20);
             from_header(builder).send_limits(limits)
@@ -380,7 +346,7 @@ async fn sec_k05_whoever_asks_too_often_leaves_nothing_in_the_store() {
 
 #[tokio::test]
 async fn sec_k02_without_the_store_nothing_is_guessed_and_nothing_sent() {
-    let app = limited(|builder| builder).await;
+    let app = TestApp::limited(|builder| builder).await;
     let mut alice = app.browser(Mode::Cookie);
     alice.by_code(ALICE).await;
     let mut nobody = app.browser(Mode::Header);
@@ -390,18 +356,13 @@ async fn sec_k02_without_the_store_nothing_is_guessed_and_nothing_sent() {
     app.clock.advance(Duration::from_secs(31));
     for reads in [true, false] {
         let fail = |calls| if reads { app.store.fail_next(calls) } else { app.store.fail_commits(calls) };
-        for path in ["/auth/signinup/code", "/auth/signinup/code/resend", "/auth/signinup/code/consume"] {
+        for step in 0..3 {
             fail(1000);
-            let body = match path {
-                "/auth/signinup/code" => json!({ "email": "carol@shop.example" }),
-                "/auth/signinup/code/resend" => resend(&flow, false),
-                _ => json!({
-                    "deviceId": flow["deviceId"],
-                    "preAuthSessionId": flow["preAuthSessionId"],
-                    "userInputCode": code,
-                }),
+            let refused = match step {
+                0 => nobody.ask_code("carol@shop.example", false).await,
+                1 => nobody.ask_again(&flow, false).await,
+                _ => nobody.enter(&flow, &code, false).await,
             };
-            let refused = nobody.post(path, body).await;
             refused.is(503);
             assert_eq!(refused.body["message"], "temporarily unavailable");
             assert!(refused.headers.contains_key("retry-after") && refused.cookies().is_empty());
@@ -417,7 +378,7 @@ async fn sec_k02_without_the_store_nothing_is_guessed_and_nothing_sent() {
 
 #[tokio::test]
 async fn sec_k06_too_many_says_when_and_nothing_else() {
-    let app = limited(from_header).await;
+    let app = TestApp::limited(from_header).await;
     let mut alice = app.browser(Mode::Cookie);
     alice.by_code(ALICE).await;
     for (millis, seconds) in [(0, "31"), (1, "30"), (1000, "29"), (28_000, "1")] {
@@ -481,22 +442,12 @@ async fn sec_o34_a_rest_ends_by_itself_and_a_block_by_an_administrator() {
     }
 }
 
-#[cfg(feature = "phone")]
 #[tokio::test]
 async fn sec_o34_two_other_factors_lift_a_block() {
-    use tower_mfa::config::Countries;
-    const NUMBER: &str = "+36301111142";
     let app =
         TestApp::with(|builder| builder.passwordless(Passwordless::email_or_phone(Countries::all()))).await;
-    let by_phone = async |browser: &mut Browser| {
-        let seen = app.sent_to(NUMBER);
-        let asked = json!({ "phoneNumber": NUMBER, "shouldTryLinkingWithSessionUser": true });
-        let flow = browser.post("/auth/signinup/code", asked).await.ok();
-        let code = app.code_after(NUMBER, seen).await;
-        browser.enter(&flow, &code, true).await.ok();
-    };
     let mut alice = enrolled(&app).await;
-    by_phone(&mut alice).await;
+    alice.pass_code(NUMBER).await;
     for _ in 0..10 {
         ten_wrong(&app, &mut alice, true).await;
     }
@@ -506,7 +457,7 @@ async fn sec_o34_two_other_factors_lift_a_block() {
     other.sign_in(ALICE).await.ok();
     right_code(&app, &mut other, true).await.status("RESTART_FLOW_ERROR");
     // Password and phone, in one session: that is Alice.
-    by_phone(&mut other).await;
+    other.pass_code(NUMBER).await;
     right_code(&app, &mut other, true).await.ok();
     assert!(app.store.audited().await.contains(&"factor-unblocked".to_owned()));
 }
@@ -515,7 +466,7 @@ async fn sec_o34_two_other_factors_lift_a_block() {
 async fn sec_o36_no_header_makes_another_address() {
     // How many of thirty messages are sent, from one connection whose header says something else each time.
     let sent = async |connection: &str, forwarded: &dyn Fn(usize) -> String, trusted: Option<&str>| {
-        let app = limited(|builder| {
+        let app = TestApp::limited(|builder| {
             let builder = from_header(builder);
             match trusted {
                 Some(trusted) => builder.trusted_proxies(TrustedProxies::new([trusted]).unwrap()),

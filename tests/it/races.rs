@@ -5,50 +5,22 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use http::StatusCode;
 use serde_json::json;
 use tokio::sync::Barrier;
-#[cfg(feature = "sqlite")]
-use tower_mfa::store::SqliteStore;
-use tower_mfa::{
-    Store,
-    config::{AppInfo, Secrets},
-    store::MemoryStore,
-};
 
+#[cfg(feature = "sqlite")]
+use crate::support::nodes::on_sqlite;
 use crate::{
     spy::ALICE,
-    support::{Answer, Browser, Mode, PASSWORD, TestApp, credentials},
+    support::{
+        Answer, Browser, Mode, PASSWORD, TestApp, credentials,
+        nodes::{NODES, begun, in_memory},
+    },
 };
 
-const NODES: usize = 3;
 const RACERS: usize = 64;
 
 /// How many rounds a race is run; as many as wanted with `MFA_ROUNDS`.
 fn rounds(usual: usize) -> usize {
     std::env::var("MFA_ROUNDS").map_or(usual, |rounds| rounds.parse().unwrap())
-}
-
-async fn nodes<S: Store>(stores: [S; NODES]) -> Vec<TestApp> {
-    let (secrets, mut nodes) = (Secrets::random().unwrap(), Vec::new());
-    for store in stores {
-        let app = AppInfo::new("Shop", "https://api.shop.test", "https://shop.test").unwrap();
-        let clock = nodes.first().map(|first: &TestApp| first.clock.clone());
-        let node = TestApp::on(app, secrets.clone(), store, |b| match clock.clone() {
-            Some(clock) => b.clock(clock),
-            None => b,
-        });
-        nodes.push(node.await.with_clock(clock));
-    }
-    nodes
-}
-
-async fn in_memory() -> Vec<TestApp> {
-    let store = MemoryStore::new();
-    nodes([store.clone(), store.clone(), store]).await
-}
-
-#[cfg(feature = "sqlite")]
-async fn on_sqlite(dir: &std::path::Path) -> Vec<TestApp> {
-    let open = || async { SqliteStore::open(dir.join("db")).await.unwrap() };
-    nodes([open().await, open().await, open().await]).await
 }
 
 /// Sends refreshes with what the client holds, all at once, over all nodes.
@@ -149,9 +121,7 @@ async fn factors_at_once(nodes: &[TestApp], rounds: usize) {
         let before = alice.claim();
         // Both factors get a later time than they have.
         nodes[0].clock.advance(Duration::from_secs(40));
-        let seen: Vec<usize> = nodes.iter().map(|node| node.sent_to(ALICE)).collect();
-        let flow = alice.ask_code(ALICE, true).await.ok();
-        let code = code_of_any(nodes, &seen).await;
+        let (flow, code) = begun(nodes, &mut alice, ALICE, true).await;
         let start = Arc::new(Barrier::new(3));
         let by_password = |node: usize| {
             let (mut tab, start) = (alice.at(&nodes[node]), Arc::clone(&start));
@@ -188,17 +158,6 @@ async fn factors_at_once(nodes: &[TestApp], rounds: usize) {
             assert!(is.as_i64() > was.as_i64(), "{factor} was lost: {before} {}", alice.claim());
         }
     }
-}
-
-/// Whichever node's courier sent it.
-async fn code_of_any(nodes: &[TestApp], seen: &[usize]) -> String {
-    for _ in 0..5000 {
-        if let Some((node, seen)) = nodes.iter().zip(seen).find(|(node, seen)| node.sent_to(ALICE) > **seen) {
-            return node.code_after(ALICE, *seen).await;
-        }
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-    panic!("no code was sent");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

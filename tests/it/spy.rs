@@ -11,6 +11,7 @@ use std::{
 };
 
 use axum::body::Body;
+use base64::Engine as _;
 use http::{Method, Request};
 use serde_json::{Value, json};
 use tower_mfa::{
@@ -26,10 +27,12 @@ use crate::support::{Answer, Browser, Mode, TestApp};
 
 pub const ALICE: &str = "alice@shop.example";
 pub const BOB: &str = "bob@shop.example";
+/// A mobile number.
+pub const NUMBER: &str = "+36301111142";
 pub const SITE: &str = "https://shop.test";
 
 /// The routes that the SDKs call, below the base path.
-pub const ROUTES: [(&str, &str); 13] = [
+pub const ROUTES: [(&str, &str); 15] = [
     ("POST", "/session/refresh"),
     ("POST", "/signout"),
     ("PUT", "/mfa/info"),
@@ -40,7 +43,9 @@ pub const ROUTES: [(&str, &str); 13] = [
     ("POST", "/signup"),
     ("GET", "/emailpassword/email/exists"),
     ("GET", "/passwordless/email/exists"),
+    ("GET", "/passwordless/phonenumber/exists"),
     ("GET", "/signup/email/exists"),
+    ("GET", "/signup/phonenumber/exists"),
     ("GET", "/loginmethods"),
     ("GET", "/jwt/jwks.json"),
 ];
@@ -67,10 +72,22 @@ pub async fn watched() -> (TestApp, Spy) {
     (app, spy)
 }
 
+/// Who sends a request is the address that a test puts into a header which no proxy wrote.
+pub fn from_header(builder: MfaBuilder) -> MfaBuilder {
+    builder.peer(|_, headers: &http::HeaderMap| headers.get("x-from")?.to_str().ok()?.parse().ok())
+}
+
 pub async fn signed_up(app: &TestApp, mode: Mode, email: &str) -> Browser {
     let mut browser = app.browser(mode);
     browser.sign_up(email).await.ok();
     browser
+}
+
+/// What the access token says, and what the front end reads.
+pub fn told(browser: &Browser) -> String {
+    let payload = browser.access_token().unwrap().split('.').nth(1).unwrap();
+    let payload = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(payload).unwrap();
+    format!("{}{}", String::from_utf8(payload).unwrap(), browser.front.as_ref().unwrap())
 }
 
 /// The refresh token that a browser holds.

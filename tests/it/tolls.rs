@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
 use tower_mfa::{
     Clock as _,
     account::StoppedCountry,
@@ -15,7 +14,7 @@ use tower_mfa::{
 
 use crate::{
     spy::{ALICE, shop},
-    support::{Browser, HandClock, Mode, TestApp},
+    support::{HandClock, Mode, TestApp, nodes::arrived},
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -38,35 +37,11 @@ fn number(n: usize) -> String {
     format!("+3630{:04}111", 1000 + n)
 }
 
-async fn ask(browser: &mut Browser, number: &str) -> Value {
-    browser.post("/auth/signinup/code", json!({ "phoneNumber": number })).await.ok()
-}
-
 /// Asks for codes that nobody enters.
 async fn pump(app: &TestApp, numbers: impl IntoIterator<Item = usize>) {
     for n in numbers {
-        ask(&mut app.browser(Mode::Header), &number(n)).await;
+        app.browser(Mode::Header).ask_code(&number(n), false).await.ok();
     }
-}
-
-/// Signs in by a code to this number.
-async fn sign_in(app: &TestApp, number: &str) -> Browser {
-    let (mut browser, seen) = (app.browser(Mode::Header), app.sent_to(number));
-    let flow = ask(&mut browser, number).await;
-    let code = app.code_after(number, seen).await;
-    browser.enter(&flow, &code, false).await.ok();
-    browser
-}
-
-/// How many messages arrived, once none waits.
-async fn arrived(app: &TestApp) -> usize {
-    for _ in 0..2000 {
-        if !app.store.dump().await.keys().any(|key| key.as_str().starts_with("queue/")) {
-            return app.outbox.messages().len();
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    panic!("messages wait for ever");
 }
 
 async fn alerts(app: &TestApp) -> Vec<AuditEvent> {
@@ -86,16 +61,14 @@ async fn sec_o28_codes_that_nobody_enters_stop_sending_to_the_country() {
         let mut bot = app.browser(Mode::Header);
         // In whatever tenant: the bill is one.
         bot.tenant = (n % 2 == 0).then(|| "north".to_owned());
-        let path = if bot.tenant.is_some() { "/auth/north/signinup/code" } else { "/auth/signinup/code" };
-        bot.post(path, json!({ "phoneNumber": number(n) })).await.ok();
+        bot.ask_code(&number(n), false).await.ok();
     }
-    assert_eq!(arrived(&app).await, 101);
+    assert_eq!(arrived(&[&app]).await, 101);
     assert_eq!(alerts(&app).await, []);
     pump(&app, 100..120).await;
-    assert_eq!(arrived(&app).await, 101);
+    assert_eq!(arrived(&[&app]).await, 101);
     // Who has a session is told.
-    let asked = json!({ "phoneNumber": number(200), "shouldTryLinkingWithSessionUser": true });
-    let over = alice.post("/auth/signinup/code", asked.clone()).await;
+    let over = alice.ask_code(&number(200), true).await;
     over.status("GENERAL_ERROR");
     assert_eq!(over.headers["retry-after"], (6 * 3600).to_string());
     // An alert, once.
@@ -107,24 +80,24 @@ async fn sec_o28_codes_that_nobody_enters_stop_sending_to_the_country() {
     assert_eq!(stopped.len(), 1);
     assert_eq!((stopped[0].country.as_str(), stopped[0].until), ("HU", app.clock.now() + 6 * HOUR));
     // Other countries, and mail, go on.
-    sign_in(&app, "+4915112345678").await;
+    app.browser(Mode::Header).by_code("+4915112345678").await;
     app.browser(Mode::Header).by_code("bob@shop.example").await;
     // An administrator ends it, and counting begins anew.
     app.clock.advance(Duration::from_secs(1));
     assert!(!app.mfa.sends().resume("DE").await.unwrap());
     assert!(app.mfa.sends().resume("HU").await.unwrap());
     assert!(!app.mfa.sends().resume("HU").await.unwrap());
-    let before = arrived(&app).await;
+    let before = arrived(&[&app]).await;
     app.clock.advance(Duration::from_secs(1));
     pump(&app, 300..410).await;
-    assert_eq!(arrived(&app).await - before, 100);
+    assert_eq!(arrived(&[&app]).await - before, 100);
     // Else it ends by itself.
     app.clock.advance(6 * HOUR - Duration::from_millis(1));
     pump(&app, [500]).await;
-    assert_eq!(arrived(&app).await - before, 100);
+    assert_eq!(arrived(&[&app]).await - before, 100);
     app.clock.advance(Duration::from_millis(1));
     pump(&app, [501]).await;
-    assert_eq!(arrived(&app).await - before, 101);
+    assert_eq!(arrived(&[&app]).await - before, 101);
     let told: Vec<_> = alerts(&app).await.into_iter().map(|event| event.what).collect();
     assert_eq!(told, [Audited::SendingStopped, Audited::SendingResumed, Audited::SendingStopped]);
 }
@@ -134,11 +107,11 @@ async fn sec_o28_where_a_tenth_is_entered_sending_goes_on() {
     for (used, goes_on) in [(9, false), (10, true)] {
         let app = app().await;
         for n in 0..used {
-            sign_in(&app, &number(n)).await;
+            app.browser(Mode::Header).by_code(&number(n)).await;
         }
         pump(&app, used..100).await;
         pump(&app, [100]).await;
-        assert_eq!(arrived(&app).await, if goes_on { 101 } else { 100 }, "{used}");
+        assert_eq!(arrived(&[&app]).await, if goes_on { 101 } else { 100 }, "{used}");
     }
 }
 
@@ -149,10 +122,10 @@ async fn sec_o28_an_hour_is_judged_by_itself() {
     app.clock.advance(HOUR + Duration::from_secs(60));
     pump(&app, 99..198).await;
     pump(&app, [198]).await;
-    assert_eq!(arrived(&app).await, 199);
+    assert_eq!(arrived(&[&app]).await, 199);
     // Those were a hundred of this hour.
     pump(&app, [199]).await;
-    assert_eq!(arrived(&app).await, 199);
+    assert_eq!(arrived(&[&app]).await, 199);
 }
 
 #[tokio::test]
@@ -161,34 +134,30 @@ async fn sec_o28_codes_sent_again_count_and_stop_too() {
     limits.judged_from = 4;
     let app = on(MemoryStore::new(), Secrets::random().unwrap(), HandClock::new(), limits).await;
     let mut bot = app.browser(Mode::Header);
-    let flow = ask(&mut bot, &number(0)).await;
-    let again = json!({ "deviceId": flow["deviceId"], "preAuthSessionId": flow["preAuthSessionId"] });
+    let flow = bot.ask_code(&number(0), false).await.ok();
     for _ in 0..5 {
         app.clock.advance(Duration::from_secs(31));
-        bot.post("/auth/signinup/code/resend", again.clone()).await.ok();
+        bot.ask_again(&flow, false).await.ok();
     }
-    assert_eq!(arrived(&app).await, 4);
+    assert_eq!(arrived(&[&app]).await, 4);
 }
 
 #[tokio::test]
 async fn sec_o28_a_range_of_a_thousand_numbers_has_its_own_limit() {
     let app = app().await;
     let mut bot = app.browser(Mode::Header);
-    let answers = {
-        let mut answers = Vec::new();
-        for n in 0..40 {
-            let flow = ask(&mut bot, &format!("+36301111{n:03}")).await;
-            answers.push(flow.as_object().unwrap().keys().cloned().collect::<Vec<_>>());
-        }
-        answers
-    };
+    let mut answers = Vec::new();
+    for n in 0..40 {
+        let flow = bot.ask_code(&format!("+36301111{n:03}"), false).await.ok();
+        answers.push(flow.as_object().unwrap().keys().cloned().collect::<Vec<_>>());
+    }
     assert!(answers.iter().all(|answer| *answer == answers[0]));
-    assert_eq!(arrived(&app).await, 30);
+    assert_eq!(arrived(&[&app]).await, 30);
     pump(&app, [0]).await;
-    assert_eq!(arrived(&app).await, 31);
+    assert_eq!(arrived(&[&app]).await, 31);
     app.clock.advance(HOUR + Duration::from_millis(1));
-    ask(&mut bot, "+36301111999").await;
-    assert_eq!(arrived(&app).await, 32);
+    bot.ask_code("+36301111999", false).await.ok();
+    assert_eq!(arrived(&[&app]).await, 32);
 }
 
 #[tokio::test]
@@ -210,10 +179,10 @@ async fn sec_o28_only_mobiles_of_the_countries_get_a_code() {
         "+3617",
     ];
     for number in refused {
-        bot.post("/auth/signinup/code", json!({ "phoneNumber": number })).await.status("GENERAL_ERROR");
+        bot.ask_code(number, false).await.status("GENERAL_ERROR");
     }
-    ask(&mut bot, &number(0)).await;
-    assert_eq!(arrived(&app).await, 1);
+    bot.ask_code(&number(0), false).await.ok();
+    assert_eq!(arrived(&[&app]).await, 1);
 }
 
 #[tokio::test]
@@ -228,10 +197,6 @@ async fn sec_o28_all_nodes_count_together() {
     for n in 0..130 {
         pump(&nodes[n % 3], [n]).await;
     }
-    let mut sent = 0;
-    for node in &nodes {
-        sent += arrived(node).await;
-    }
-    assert_eq!(sent, 100);
+    assert_eq!(arrived(&nodes.iter().collect::<Vec<_>>()).await, 100);
     assert_eq!(alerts(&nodes[0]).await.len(), 1);
 }

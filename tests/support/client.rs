@@ -74,9 +74,10 @@ impl Client {
         body
     }
 
-    /// Asks for a code; `linking` as a second factor.
-    pub(crate) fn ask_code(&mut self, email: &str, linking: bool) -> Answer {
-        let body = json!({ "email": email, "shouldTryLinkingWithSessionUser": linking });
+    /// Asks for a code to an address or a number; `linking` as a second factor.
+    pub(crate) fn ask_code(&mut self, contact: &str, linking: bool) -> Answer {
+        let kind = if contact.starts_with('+') { "phoneNumber" } else { "email" };
+        let body = json!({ (kind): contact, "shouldTryLinkingWithSessionUser": linking });
         self.post("/auth/signinup/code", body)
     }
 

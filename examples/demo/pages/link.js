@@ -90,11 +90,11 @@ export async function verify({ signedInAs }) {
   return shown('ask');
 
   async function spend() {
-    const { status, body } = await call(
+    const { body } = await call(
       'POST',
       inBranch(tenant, 'signinup/code/consume'),
       { preAuthSessionId, linkCode, shouldTryLinkingWithSessionUser: false },
-      { keep: [401, 404] },
+      { keep: [401] },
     );
     if (body.status === 'OK') {
       if (here) localStorage.removeItem(FLOW);
@@ -105,7 +105,7 @@ export async function verify({ signedInAs }) {
       return go(verified ? next : withNext('/code', next));
     }
     if (body.status === 'RESTART_FLOW_ERROR') return over('This link has been used, or is too old.');
-    return over(body.reason ?? (status === 404 ? 'There is no such branch.' : 'This branch does not let you in that way.'));
+    return over(body.reason ?? 'This branch does not let you in that way.');
   }
 
   /** It may work in a moment: the link isn't spent. */

@@ -27,6 +27,7 @@ use tower_mfa::{
 
 #[cfg(feature = "smtp")]
 pub mod mail;
+pub mod nodes;
 pub mod schedule;
 
 pub const START: i64 = 1_702_877_939;
@@ -354,7 +355,8 @@ impl TestApp {
     fn challenges_to(&self, contact: &str) -> Vec<Notice> {
         let contact = Contact::parse(contact).unwrap();
         let sent = self.outbox.messages().into_iter().map(|sent| sent.notice);
-        sent.filter(|notice| *notice.to() == contact && (notice.code().is_some() || notice.link().is_some())).collect()
+        sent.filter(|notice| *notice.to() == contact && (notice.code().is_some() || notice.link().is_some()))
+            .collect()
     }
 
     pub async fn user(&self, email: &str) -> UserId {
