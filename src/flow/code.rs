@@ -108,7 +108,9 @@ impl Desk {
                 if send == Send::Unkept {
                     return tx.abandon(Ok(Started { device, flow: code.id, form }));
                 }
-                self.stage_notice(&mut tx, &code, &fresh)?;
+                if send != Send::Undeliverable {
+                    self.stage_notice(&mut tx, &code, &fresh)?;
+                }
                 let key = keys::code(&caller.tenant, code.id.as_str());
                 tx.insert_new(key, &code, Some(code.kept_until()))?;
                 crate::base::failpoint!("otp.create.before_commit");
@@ -147,7 +149,7 @@ impl Desk {
                 }
                 match self.take_send(&mut tx, caller, &code.contact, code.decoy).await? {
                     Send::TooMany(RetryAfter(wait)) => return tx.abandon(Err(wait)),
-                    Send::Silent | Send::Unkept => return tx.abandon(Ok(true)),
+                    Send::Silent | Send::Unkept | Send::Undeliverable => return tx.abandon(Ok(true)),
                     Send::Yes => {}
                 }
                 let fresh = self.otp.resend(&mut code, tx.now())?;

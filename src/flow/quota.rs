@@ -42,6 +42,8 @@ pub(super) enum Send {
     /// The caller asks too often: answered likewise, and nothing is stored, so that nobody fills the store (row
     /// K05). It tells nothing about the destination.
     Unkept,
+    /// Too much waits to be sent: answered likewise, and stored as what is never delivered (row V10).
+    Undeliverable,
     TooMany(RetryAfter),
 }
 
@@ -73,11 +75,23 @@ impl Desk {
         contact: &Contact,
         for_show: bool,
     ) -> Result<Send, Error> {
-        // Whoever has no session is told nothing of how much waits (row V10).
-        if self.courier.is_full(&caller.tenant) {
-            let wait = RetryAfter(Duration::from_secs(60));
-            return Ok(if caller.session.is_some() { Send::TooMany(wait) } else { Send::Unkept });
-        }
+        let send = self.take_quotas(tx, caller, contact, for_show).await?;
+        // Whoever has no session is told nothing of how much waits.
+        Ok(match send {
+            Send::Yes if !self.courier.is_full(&caller.tenant) => Send::Yes,
+            Send::Yes if caller.session.is_none() => Send::Undeliverable,
+            Send::Yes => Send::TooMany(RetryAfter(Duration::from_secs(60))),
+            refused => refused,
+        })
+    }
+
+    async fn take_quotas(
+        &self,
+        tx: &mut Tx,
+        caller: &Caller,
+        contact: &Contact,
+        for_show: bool,
+    ) -> Result<Send, Error> {
         if !self.kit.config.limits {
             return Ok(Send::Yes);
         }
