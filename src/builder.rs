@@ -549,6 +549,7 @@ mod tests {
                     expires_at: now + lives.refresh_token,
                     absolute_until: now + lives.session,
                 },
+                agent: None,
                 ask_at: None,
             };
             session::insert(&mut tx, handle, &row, 100).await?;

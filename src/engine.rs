@@ -16,9 +16,10 @@ pub use self::sends::{Sends, StoppedCountry};
 pub use self::{
     factors::FactorsOf,
     keys::{KeyInfo, KeyState, Keys},
+    metadata::MetadataOf,
     mounts::MountInfo,
     roles::RolesOf,
-    sessions::{SessionInfo, Sessions},
+    sessions::{SessionInfo, Sessions, SessionsIn},
     tenants::Tenants,
     users::Users,
 };
@@ -44,6 +45,7 @@ use crate::{
 mod complete;
 mod factors;
 mod keys;
+mod metadata;
 pub(crate) mod mounts;
 mod roles;
 #[cfg(feature = "phone")]
@@ -107,6 +109,11 @@ impl Mfa {
     /// Roles of users in tenants.
     pub fn roles(&self) -> RolesOf<'_> {
         RolesOf { mfa: self }
+    }
+
+    /// What the app keeps about users.
+    pub fn metadata(&self) -> MetadataOf<'_> {
+        MetadataOf { mfa: self }
     }
 
     /// What users opted into.

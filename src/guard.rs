@@ -55,6 +55,7 @@ pub use self::{
     step_up::{StepUp, SteppedUp},
 };
 use crate::{
+    base::ident::TenantId,
     claim::{AalMet, ClaimValidator, FactorsMet},
     policy::{Requirement, Requirements},
 };
@@ -181,6 +182,37 @@ impl RequireClaims {
     /// ```
     pub fn new<const N: usize>(validators: [Arc<dyn ClaimValidator>; N]) -> Self {
         Self { validators: Arc::from(validators) }
+    }
+}
+
+/// Lets a request pass whose session belongs to this tenant: for routes that serve one of several (row N01). A session
+/// of another one is refused with 403 and the invalid claim `tId`.
+///
+/// ```
+/// # use axum::{Router, routing::get};
+/// # use tower_mfa::{guard::RequireTenant, ident::TenantId};
+/// # fn routes(north: TenantId) -> Router {
+/// Router::new().route("/north/orders", get(|| async { "orders" }).route_layer(RequireTenant::new(north)))
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct RequireTenant {
+    tenant: TenantId,
+}
+
+impl RequireTenant {
+    /// Sessions of this tenant alone.
+    pub fn new(tenant: TenantId) -> Self {
+        Self { tenant }
+    }
+}
+
+impl<S> Layer<S> for RequireTenant {
+    type Service = Guarded<S>;
+
+    fn layer(&self, inner: S) -> Guarded<S> {
+        Guarded::new(inner, Arc::from([])).within(self.tenant.clone())
     }
 }
 

@@ -47,8 +47,8 @@ pub mod account {
     pub use crate::engine::{Sends, StoppedCountry};
     pub use crate::{
         engine::{
-            Counters, FactorsOf, KeyInfo, KeyState, Keys, MountInfo, RolesOf, SessionInfo, Sessions,
-            ShadowCounts, Tenants, Users,
+            Counters, FactorsOf, KeyInfo, KeyState, Keys, MetadataOf, MountInfo, RolesOf, SessionInfo,
+            Sessions, SessionsIn, ShadowCounts, Tenants, Users,
         },
         model::{
             tenant::{Tenant, TenantRule},
@@ -62,7 +62,7 @@ pub mod ident {
     pub use crate::base::{
         contact::{Contact, Email, Phone},
         error::{BoxError, ErrorKind, ParseError},
-        ident::{FactorId, LoginId, Role, SessionHandle, TenantId, UserId},
+        ident::{FactorId, LoginId, Permission, Role, SessionHandle, TenantId, UserId},
         payload::Payload,
         secret::Secret,
         time::{SystemClock, Timestamp},

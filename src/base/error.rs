@@ -32,6 +32,8 @@ pub enum ErrorKind {
     Invalid,
     /// What the call names does not exist.
     NotFound,
+    /// A factor must be proven again first: none was within the last five minutes (403).
+    StepUp,
 }
 
 const TAKEN: &str = "a new record's name is taken";

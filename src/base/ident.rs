@@ -107,6 +107,11 @@ identifier! {
     Role(Arc<str>), "role", opaque, Arc::from
 }
 
+identifier! {
+    /// What a role allows, by the app's own name for it: `orders:read`. 1 to 128 bytes, no control characters.
+    Permission(Arc<str>), "permission", opaque, Arc::from
+}
+
 impl LoginId {
     /// # Errors
     /// If the operating system gives no randomness.

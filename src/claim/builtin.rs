@@ -15,6 +15,20 @@ impl SessionClaim for Roles {
     }
 }
 
+/// `st-perm`: what the user's roles in the session's tenant allow. A validator asks for one:
+/// `Includes::new(Permissions, "orders:write")`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Permissions;
+
+impl SessionClaim for Permissions {
+    const KEY: &'static str = "st-perm";
+    type Value = Vec<String>;
+
+    async fn fetch(&self, ctx: &ClaimContext<'_>) -> Result<Option<Vec<String>>, ClaimError> {
+        Ok(Some(ctx.permissions().await?.iter().map(ToString::to_string).collect()))
+    }
+}
+
 /// `st-ev`: whether the e-mail of the session's login method was proved; true if it has none.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct EmailVerified;

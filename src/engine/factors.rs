@@ -1,6 +1,6 @@
 //! What users opted into, and what blocks their factors.
 
-use super::{Mfa, tenants::no_tenant};
+use super::Mfa;
 use crate::{
     base::{
         error::{Error, ErrorKind},
@@ -12,8 +12,7 @@ use crate::{
         audit::{self, Audited, Event},
         keys,
         metadata::{self, RequiredFactors},
-        tenant::Tenant,
-        user,
+        tenant, user,
     },
 };
 
@@ -137,7 +136,7 @@ impl FactorsOf<'_> {
                 let (user, tenant, factor) = (&user, tenant.as_ref(), &factor);
                 let stage = |mut tx: Tx| async move {
                     if let Some(tenant) = tenant {
-                        tx.get::<Tenant>(&keys::tenant(tenant)).await?.ok_or_else(no_tenant)?;
+                        tenant::joinable(&mut tx, tenant).await?;
                     }
                     let edit = |list: &mut RequiredFactors| match what {
                         Audited::OptedIn => list.add(tenant, factor),

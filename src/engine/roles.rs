@@ -1,17 +1,19 @@
-//! Roles of users in tenants.
+//! Roles of users in tenants, and what roles allow.
 
 use super::Mfa;
 use crate::{
     base::{
+        distinct,
         error::Error,
-        ident::{Role, TenantId, UserId},
+        ident::{Permission, Role, TenantId, UserId},
     },
     model::{
         Tx,
         audit::{self, Audited, Event},
         keys,
-        role::{self, Roles},
+        role::{self, Allowed, Roles},
     },
+    store::Scan,
 };
 
 /// Roles of users in tenants: see [`Mfa::roles`].
@@ -64,6 +66,60 @@ impl RolesOf<'_> {
     ) -> Result<(), Error> {
         let wanted: Vec<Role> = roles.into_iter().collect();
         self.edit(user, tenant, move |roles| roles.clone_from(&wanted)).await
+    }
+
+    /// Says what a role allows, in place of what it allowed before, in every tenant where somebody has it: nothing, if
+    /// the list is empty. Every live session is judged anew. See [`Permissions`](crate::claim::Permissions).
+    ///
+    /// ```
+    /// # use tower_mfa::{Mfa, ident::{Permission, Role}};
+    /// # async fn set_up(mfa: &Mfa) -> Result<(), tower_mfa::Error> {
+    /// # let read = |text: &str| Permission::parse(text).map_err(|_| unreachable!());
+    /// mfa.roles().allow(&Role::admin(), [read("orders:read")?, read("orders:write")?]).await
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// If the store failed.
+    pub async fn allow(
+        &self,
+        role: &Role,
+        permissions: impl IntoIterator<Item = Permission>,
+    ) -> Result<(), Error> {
+        let (role, permissions) = (role.clone(), distinct(permissions));
+        self.mfa
+            .change(|desk| async move {
+                let (role, permissions) = (&role, &permissions);
+                let stage = |mut tx: Tx| async move {
+                    let change = role::allow(&mut tx, role, permissions.clone()).await?;
+                    if change.is_some() {
+                        audit::stage(&mut tx, Event::new(Audited::RolesChanged, &TenantId::PUBLIC))?;
+                    }
+                    tx.commit(change)
+                };
+                let change = desk.kit.db.transact(role, stage).await?;
+                Ok(((), change.into_iter().collect()))
+            })
+            .await
+    }
+
+    /// What a role allows.
+    ///
+    /// # Errors
+    /// If the store failed.
+    pub async fn allowed(&self, role: &Role) -> Result<Vec<Permission>, Error> {
+        Ok(self.mfa.db().get::<Allowed>(&keys::permissions(role)).await?.unwrap_or_default().permissions)
+    }
+
+    /// The roles that allow something, at most 1000.
+    ///
+    /// # Errors
+    /// If the store failed.
+    pub async fn list(&self) -> Result<Vec<(Role, Vec<Permission>)>, Error> {
+        let found: Vec<(_, Allowed)> = self.mfa.db().scan(&Scan::under(keys::all_permissions())).await?;
+        let roles =
+            found.into_iter().map(|(key, allowed)| Ok((parse_role(&key.last())?, allowed.permissions)));
+        roles.collect()
     }
 
     async fn edit(

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+pub use self::within::SessionsIn;
 use super::Mfa;
 use crate::{
     base::{
-        error::Error,
+        error::{Error, ErrorKind},
         ident::{SessionHandle, TenantId, UserId},
         payload::Payload,
         time::Timestamp,
@@ -15,10 +16,12 @@ use crate::{
         audit::{self, Audited, Cause, Event},
         change::{self, ChangeKind, Subject},
         keys,
-        session::{SessionRecord, SessionsOf},
+        session::{Listed, SessionsOf},
     },
     session::{Session, of_app},
 };
+
+mod within;
 
 /// Sessions: see [`Mfa::sessions`].
 ///
@@ -45,11 +48,19 @@ pub struct SessionInfo {
     pub created_at: Timestamp,
     /// When it was last refreshed.
     pub used_at: Timestamp,
+    /// What the browser or app called itself at sign-in, at most 256 characters: its own word, no proof of anything.
+    /// Escape it where it is shown.
+    pub device: Option<String>,
     /// Whether it still lacks a factor and never had all.
     pub half: bool,
 }
 
 impl Sessions<'_> {
+    /// Those of one tenant, and no others: for an administrator of that tenant (row N03).
+    pub fn within(&self, tenant: &TenantId) -> SessionsIn<'_> {
+        SessionsIn { mfa: self.mfa, tenant: tenant.clone() }
+    }
+
     /// A user's sessions, oldest first.
     ///
     /// # Errors
@@ -58,18 +69,46 @@ impl Sessions<'_> {
         let db = self.mfa.db();
         let list: SessionsOf = db.get(&keys::sessions_of(user)).await?.unwrap_or_default();
         let mut infos = Vec::with_capacity(list.sessions.len());
-        for entry in list.sessions {
-            if let Some(row) = db.get::<SessionRecord>(&keys::session(&entry.handle)).await? {
-                infos.push(SessionInfo {
+        for Listed { handle, .. } in list.sessions {
+            let alive = db
+                .look(|mut tx| async {
+                    let alive = self.mfa.desk.kit.alive(&mut tx, &handle).await?;
+                    tx.abandon(alive.row)
+                })
+                .await;
+            match alive {
+                Ok(row) => infos.push(SessionInfo {
                     tenant: row.tenant.clone(),
                     created_at: row.created_at,
                     used_at: row.used_at,
                     half: row.is_half(),
-                    handle: entry.handle,
-                });
+                    device: row.agent,
+                    handle,
+                }),
+                Err(error) if error.kind() == ErrorKind::SessionEnded => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(infos)
+    }
+
+    /// Ends one of the sessions of a session's user, by the handle that [`Sessions::list`] told: what a page "where
+    /// you are signed in" calls. Says whether it was one of theirs: a handle of somebody else's session is answered
+    /// as one that isn't there (row S16).
+    ///
+    /// A guard on the route that asks for a fresh factor,
+    /// [`RequireFactors::max_age`](crate::RequireFactors::max_age), tells the client what to do first.
+    ///
+    /// # Errors
+    /// `StepUp` unless a factor as strong as the strongest that the user has was proven in this session within five
+    /// minutes; as [`Session::set_claim`](crate::Session::set_claim).
+    pub async fn revoke_own(&self, session: &Session, handle: &SessionHandle) -> Result<bool, Error> {
+        let (desk, opened, handle) = (Arc::clone(&self.mfa.desk), session.opened(), handle.clone());
+        if opened.claims.handle == handle {
+            session.revoke().await?;
+            return Ok(true);
+        }
+        self.mfa.desk.kit.run(async move { desk.end_own(&opened, &handle).await }).await
     }
 
     /// Ends a session, on every node; one that is over already is no error. Says whether it was there.
@@ -93,12 +132,13 @@ impl Sessions<'_> {
     /// Ends all sessions of a session's user but this one, which goes on under a new access token.
     ///
     /// # Errors
-    /// `SessionEnded` if this one is over, `StaleToken` if a newer refresh token exists, `Invalid` if the
+    /// `StepUp` unless a factor as strong as the strongest that the user has was proven in this session within five
+    /// minutes (row S16); `SessionEnded` if this one is over, `StaleToken` if a newer refresh token exists, `Invalid` if the
     /// response's head was sent, `Unavailable` if the store failed: sessions may go on.
     pub async fn revoke_others(&self, session: &Session) -> Result<(), Error> {
         session.still_writable()?;
-        let (kit, opened) = (Arc::clone(&self.mfa.desk.kit), session.opened());
-        let renewed = self.mfa.desk.kit.run(async move { kit.revoke_others(&opened).await }).await?;
+        let (desk, opened) = (Arc::clone(&self.mfa.desk), session.opened());
+        let renewed = self.mfa.desk.kit.run(async move { desk.end_others(&opened).await }).await?;
         session.replace(renewed.0, renewed.1.into());
         Ok(())
     }

@@ -21,6 +21,8 @@ use crate::{
     store::Scan,
 };
 
+mod leaving;
+
 /// Tenants: see [`Mfa::tenants`].
 #[derive(Debug)]
 pub struct Tenants<'a> {
@@ -53,9 +55,7 @@ impl Tenants<'_> {
     pub async fn create(&self, tenant: &TenantId, first: Option<Vec<FactorId>>) -> Result<(), Error> {
         // The app's own list was checked by `build()`.
         if first.is_some() {
-            let (rule, created_at) = (TenantRule::default(), Timestamp::EPOCH);
-            let tenant = Tenant { id: tenant.clone(), first_factors: first.clone(), rule, created_at };
-            check(&self.mfa.desk, &tenant)?;
+            check(&self.mfa.desk, &Tenant::new(tenant, first.clone(), Timestamp::EPOCH))?;
         }
         let id = tenant.clone();
         self.mfa
@@ -180,8 +180,4 @@ impl Narrowed {
             None => list,
         }
     }
-}
-
-pub(super) fn no_tenant() -> Error {
-    Error::new(ErrorKind::NotFound, "there is no such tenant")
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, pin::Pin, sync::Arc};
 
-use super::{Mfa, tenants::no_tenant};
+use super::Mfa;
 use crate::{
     base::{
         contact::{Contact, Email, Phone},
@@ -14,8 +14,7 @@ use crate::{
         Staged, Tx,
         audit::{self, Audited, Cause, Event},
         change::{self, Change, ChangeKind, Subject},
-        keys, session,
-        tenant::Tenant,
+        keys, session, tenant,
         user::{self, NewLogin, Owner, User},
     },
     session::Session,
@@ -96,7 +95,7 @@ impl Users<'_> {
                     .transact(&tenant, |mut tx| {
                         let (tenant, new) = (&tenant, &new);
                         async move {
-                            tx.get::<Tenant>(&keys::tenant(tenant)).await?.ok_or(no_tenant())?;
+                            tenant::joinable(&mut tx, tenant).await?;
                             if user::owner(&mut tx, tenant, new).await?.is_some() {
                                 return Err(Error::invalid("the address is another user's"));
                             }
@@ -136,6 +135,7 @@ impl Users<'_> {
         self.edit(id, move |mut tx, mut user| {
             let (tenant, new, courier) = (tenant.clone(), new.clone(), Arc::clone(&courier));
             Box::pin(async move {
+                tenant::joinable(&mut tx, &tenant).await?;
                 let taken = user::owner(&mut tx, &tenant, &new).await?.is_some()
                     || user::primary_of(&mut tx, &tenant, &new).await?.is_some_and(|other| other != user.id);
                 if taken {
@@ -199,10 +199,27 @@ impl Users<'_> {
             let tenants = tenants.clone();
             Box::pin(async move {
                 for tenant in &tenants {
-                    tx.get::<Tenant>(&keys::tenant(tenant)).await?.ok_or(no_tenant())?;
+                    tenant::joinable(&mut tx, tenant).await?;
                     user::add_to_tenant(&mut tx, &mut user, tenant).await?;
                 }
                 tx.commit((user, Vec::new()))
+            })
+        })
+        .await
+    }
+
+    /// Takes a user out of a tenant, with all that is theirs only there: names to sign in by, codes under way, roles,
+    /// opt-ins, sessions (row N05). Their login methods stay, and count in the other tenants they are in.
+    ///
+    /// # Errors
+    /// `NotFound` without the user. One who isn't in the tenant is no error.
+    pub async fn remove_from_tenant(&self, user: &UserId, tenant: &TenantId) -> Result<User, Error> {
+        let tenant = tenant.clone();
+        self.edit(user.clone(), move |mut tx, mut user| {
+            let tenant = tenant.clone();
+            Box::pin(async move {
+                let changes = user::leave(&mut tx, &mut user, &tenant).await?;
+                tx.commit((user, changes))
             })
         })
         .await

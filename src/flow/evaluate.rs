@@ -13,7 +13,7 @@ use crate::{
         payload::Payload,
         time::Timestamp,
     },
-    claim::{ClaimRef, MfaClaim, Roles, SessionClaim as _, Stamped, free_key, mfa},
+    claim::{ClaimRef, MfaClaim, Permissions, Roles, SessionClaim as _, Stamped, free_key, mfa},
     model::{
         Tx,
         epoch::{Epochs, Standing},
@@ -291,15 +291,30 @@ pub(crate) fn apply(
     }
 }
 
-/// Keeps `st-role`, if it is there, true for a row that catches up with what happened to its user: from
-/// then on nothing would say that it is old, and a role that was taken away would go on.
+/// Keeps `st-role` and `st-perm`, where they are there, true for a row that catches up with what happened to its
+/// user: from then on nothing would say that it is old, and a role that was taken away would go on.
 pub(super) async fn renew_roles(tx: &mut Tx, row: &mut SessionRecord) -> Result<(), Error> {
-    let Some(claim) = row.payload.member(Roles::KEY) else { return Ok(()) };
-    let said = Stamped::<Vec<String>>::read(claim).map(|stamped| stamped.v);
+    let has = |key: &str| row.payload.member(key).is_some();
+    let (roles, permissions) = (has(Roles::KEY), has(Permissions::KEY));
+    if !roles && !permissions {
+        return Ok(());
+    }
     let held: role::Roles = tx.get(&keys::role(&row.tenant, &row.user)).await?.unwrap_or_default();
-    let held: Vec<String> = held.roles.iter().map(ToString::to_string).collect();
+    if permissions {
+        let allowed = role::permissions_of(tx, &held.roles).await?;
+        renew(row, Permissions::KEY, &allowed, tx.now())?;
+    }
+    if roles {
+        renew(row, Roles::KEY, &held.roles, tx.now())?;
+    }
+    Ok(())
+}
+
+fn renew(row: &mut SessionRecord, key: &str, held: &[impl ToString], now: Timestamp) -> Result<(), Error> {
+    let said = row.payload.member(key).and_then(Stamped::<Vec<String>>::read).map(|stamped| stamped.v);
+    let held: Vec<String> = held.iter().map(ToString::to_string).collect();
     if said.as_ref() != Some(&held) {
-        row.payload.set(Roles::KEY, Stamped { v: held, t: tx.now() }.write()?);
+        row.payload.set(key, Stamped { v: held, t: now }.write()?);
     }
     Ok(())
 }

@@ -7,13 +7,13 @@ use tokio::sync::OnceCell;
 use crate::{
     base::{
         error::ErrorKind,
-        ident::{FactorId, Role, TenantId, UserId},
+        ident::{FactorId, Permission, Role, TenantId, UserId},
     },
     factor::Factors,
     model::{
-        Db, keys,
+        Db, Tx, keys,
         metadata::RequiredFactors,
-        role::Roles,
+        role::{self, Roles},
         tenant::{Tenant, TenantRule},
         user::User,
     },
@@ -28,6 +28,7 @@ pub(crate) struct StoredFacts {
     tenant_id: TenantId,
     user: OnceCell<User>,
     roles: OnceCell<Vec<Role>>,
+    permissions: OnceCell<Vec<Permission>>,
     set_up: OnceCell<Vec<FactorId>>,
     for_user: OnceCell<Vec<FactorId>>,
     tenant: OnceCell<Tenant>,
@@ -51,6 +52,7 @@ impl StoredFacts {
             tenant_id: tenant.clone(),
             user: OnceCell::new_with(user),
             roles: OnceCell::new(),
+            permissions: OnceCell::new(),
             set_up: OnceCell::new(),
             for_user: OnceCell::new(),
             tenant: OnceCell::new(),
@@ -130,6 +132,23 @@ impl Facts for StoredFacts {
                 })
                 .await?;
             Ok(roles.as_slice())
+        })
+    }
+
+    fn permissions(&self) -> Boxed<'_, &[Permission]> {
+        Box::pin(async {
+            let permissions = self
+                .permissions
+                .get_or_try_init(|| async {
+                    let roles = self.roles().await?;
+                    let look = |mut tx: Tx| async move {
+                        let permissions = role::permissions_of(&mut tx, roles).await?;
+                        tx.abandon(permissions)
+                    };
+                    self.db.look(look).await.map_err(FactsError::unavailable)
+                })
+                .await?;
+            Ok(permissions.as_slice())
         })
     }
 

@@ -25,6 +25,7 @@ use crate::{
 pub(crate) mod admit;
 pub(crate) mod code;
 pub(crate) mod complete;
+pub(crate) mod ending;
 pub(crate) mod evaluate;
 pub(crate) mod exists;
 pub(crate) mod facts;
@@ -127,7 +128,7 @@ impl Desk {
     /// The tenant, or N02's answer.
     pub(crate) async fn tenant(&self, id: &TenantId) -> Result<Tenant, Refusal> {
         let tenant = self.kit.db.get::<Tenant>(&keys::tenant(id)).await?;
-        tenant.ok_or(Refusal::NoTenant)
+        tenant.filter(|tenant| tenant.enabled).ok_or(Refusal::NoTenant)
     }
 
     /// The factors that may start a session in a tenant.

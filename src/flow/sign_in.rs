@@ -232,6 +232,7 @@ impl Desk {
             revision: 1,
             epochs: numbers,
             payload: Payload::new(),
+            agent: caller.request.user_agent.as_deref().map(agents::shown),
             lineage: Lineage {
                 current: token.hash2(),
                 previous: None,

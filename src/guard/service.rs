@@ -14,8 +14,9 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tower::Service;
 
-use super::step_up::check;
+use super::step_up::{check, in_tenant};
 use crate::{
+    base::ident::TenantId,
     claim::ClaimValidator,
     layer::{MfaBody, refuse::Answer},
 };
@@ -25,11 +26,16 @@ use crate::{
 pub struct Guarded<S> {
     inner: S,
     validators: Arc<[Arc<dyn ClaimValidator>]>,
+    tenant: Option<TenantId>,
 }
 
 impl<S> Guarded<S> {
     pub(super) fn new(inner: S, validators: Arc<[Arc<dyn ClaimValidator>]>) -> Self {
-        Self { inner, validators }
+        Self { inner, validators, tenant: None }
+    }
+
+    pub(super) fn within(self, tenant: TenantId) -> Self {
+        Self { tenant: Some(tenant), ..self }
     }
 }
 
@@ -53,7 +59,8 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> GuardFuture<S::Future> {
-        let lack = check(request.extensions(), &self.validators).err();
+        let session = check(request.extensions(), &self.validators);
+        let lack = session.and_then(|session| in_tenant(session, self.tenant.as_ref())).err();
         let state = match lack {
             None => State::Running { inner: self.inner.call(request) },
             Some(lack) => State::Refused { answer: Some(Box::new(lack.answer())) },

@@ -4,8 +4,8 @@ use std::{fmt, marker::PhantomData, ops::Deref, sync::Arc};
 
 use super::RequireFactors;
 use crate::{
-    base::error::Error,
-    claim::{ClaimValidator, validator},
+    base::{error::Error, ident::TenantId},
+    claim::{ClaimValidator, InvalidClaim, validator},
     layer::{
         Verified,
         contain::contained,
@@ -158,6 +158,16 @@ pub(crate) fn check<'r>(
     let session = verified.session.as_ref().ok_or_else(|| lack(SessionDenied::Unauthorised))?;
     contained(|| ask(session, validators)).map_err(Lack::Failed)?.map_err(lack)?;
     Ok(session)
+}
+
+/// Whether a session belongs to the tenant that a route serves (row N01). No factor helps, so nobody is challenged.
+pub(crate) fn in_tenant(session: &Session, tenant: Option<&TenantId>) -> Result<(), Lack> {
+    if tenant.is_none_or(|tenant| session.claims().tenant == *tenant) {
+        return Ok(());
+    }
+    session.kit().mention_refusal(&session.claims());
+    let other = InvalidClaim::new("tId", serde_json::json!({ "message": "the session is another tenant's" }));
+    Err(Lack::Session { denied: SessionDenied::InvalidClaims(vec![other]), challenged: false })
 }
 
 fn ask(session: &Session, validators: &[Arc<dyn ClaimValidator>]) -> Result<(), SessionDenied> {

@@ -38,6 +38,11 @@ pub(crate) async fn note(tx: &mut Tx, user: &UserId, agent: Option<&str>) -> Res
     Ok(is_new)
 }
 
+/// What a client calls itself, as a person may be shown it: at most 256 characters, no control ones.
+pub(crate) fn shown(agent: &str) -> String {
+    agent.chars().filter(|c| !c.is_control()).take(256).collect()
+}
+
 fn kind(user: &UserId, agent: &str) -> String {
     let kind: String = agent.chars().filter(|c| !c.is_ascii_digit()).collect();
     // Versions differ in how many parts they have, too.

@@ -137,8 +137,10 @@ pub enum Audited {
     RolesChanged,
     /// A tenant was made.
     TenantCreated,
-    /// What a tenant asks for changed.
+    /// What a tenant asks for changed, or whether it serves anybody.
     TenantChanged,
+    /// A tenant was deleted, with everything that was only its.
+    TenantDeleted,
     /// A factor is asked of a user from now on.
     OptedIn,
     /// A factor is asked of a user no more.

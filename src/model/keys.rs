@@ -8,6 +8,8 @@
 //! | `login-of/<login>` | whose login method it is | a random id |
 //! | `password/<login>` | the password's hash | its login method |
 //! | `required/<user>` | factors the user opted into | its user |
+//! | `metadata/<user>` | what the app keeps about the user | its user |
+//! | `permissions/<role>` | what a role allows | the role |
 //! | `t/<tenant>/login/<kind>/<name>` | who signs in by this name | one login method a kind, name and tenant |
 //! | `t/<tenant>/primary/<kind>/<name>` | the primary user of this contact | one primary user a contact and tenant |
 //! | `t/<tenant>/session/<handle>` | `SessionRecord` | a random handle |
@@ -29,7 +31,7 @@ use super::code::Purpose;
 use crate::{
     base::{
         contact::Contact,
-        ident::{LoginId, SessionHandle, TenantId, UserId},
+        ident::{LoginId, Role, SessionHandle, TenantId, UserId},
         time::Timestamp,
     },
     store::{Key, key::sortable},
@@ -49,6 +51,29 @@ pub(crate) fn password(id: &LoginId) -> Key {
 
 pub(crate) fn required(id: &UserId) -> Key {
     Key::new(["required", id.as_str()])
+}
+
+pub(crate) fn metadata(id: &UserId) -> Key {
+    Key::new(["metadata", id.as_str()])
+}
+
+pub(crate) fn permissions(role: &Role) -> Key {
+    Key::new(["permissions", role.as_str()])
+}
+
+/// What permissions of roles are under.
+pub(crate) fn all_permissions() -> Key {
+    Key::new(["permissions"])
+}
+
+/// What a tenant owns is under this.
+pub(crate) fn of_tenant(tenant: &TenantId) -> Key {
+    Key::new(["t", tenant.as_str()])
+}
+
+/// What names sign in by in a tenant is under this.
+pub(crate) fn logins(tenant: &TenantId) -> Key {
+    Key::new(["t", tenant.as_str(), "login"])
 }
 
 pub(crate) fn login(tenant: &TenantId, kind: &str, name: &str) -> Key {

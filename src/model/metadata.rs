@@ -1,19 +1,63 @@
-//! What a user opted into. A record of its own, so that no generic metadata call reaches it (row P16).
+//! What the app keeps about a user; and what the user opted into, a record of its own, so that no call about the
+//! first reaches it (row P16).
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::{
     Tx,
     change::{self, Change, ChangeKind, Subject},
     keys,
+    user::User,
 };
 use crate::base::{
     distinct,
-    error::Error,
+    error::{Error, ErrorKind},
     ident::{FactorId, TenantId, UserId},
 };
+
+/// How much the app may keep about a user, in bytes of JSON.
+pub(crate) const MOST: usize = 64 * 1024;
+
+/// What the app keeps about a user.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Metadata {
+    pub(crate) members: Map<String, Value>,
+}
+
+/// Stages a change of what the app keeps about a user, and answers it as it is then.
+///
+/// # Errors
+/// `NotFound` without the user, `Invalid` if it grew beyond [`MOST`].
+pub(crate) async fn change(
+    tx: &mut Tx,
+    user: &UserId,
+    edit: impl FnOnce(&mut Map<String, Value>),
+) -> Result<Map<String, Value>, Error> {
+    let (key, owner) = (keys::metadata(user), keys::user(user));
+    tx.prefetch([key.clone(), owner.clone()]).await?;
+    if tx.get::<User>(&owner).await?.is_none() {
+        return Err(Error::new(ErrorKind::NotFound, "there is no such user"));
+    }
+    let before: Metadata = tx.get(&key).await?.unwrap_or_default();
+    let mut after = before.clone();
+    edit(&mut after.members);
+    if after == before {
+        return Ok(after.members);
+    }
+    if serde_json::to_vec(&after).map_or(usize::MAX, |text| text.len()) > MOST {
+        return Err(Error::invalid("what is kept about a user is at most 64 KiB of JSON"));
+    }
+    // With the user it goes; a user that goes meanwhile leaves nothing behind.
+    tx.check(owner).await?;
+    match after.members.is_empty() {
+        true => tx.delete(key).await?,
+        false => tx.put(key, &after, None).await?,
+    }
+    Ok(after.members)
+}
 
 /// A user's factors, in the order in which they were added, each once.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -58,6 +102,11 @@ impl RequiredFactors {
         distinct(self.factors.iter().chain(there).cloned())
     }
 
+    /// Forgets what was opted into in a tenant alone; says whether there was anything.
+    pub(crate) fn forget(&mut self, tenant: &TenantId) -> bool {
+        self.in_tenants.remove(tenant).is_some()
+    }
+
     /// What was opted into everywhere; or in one tenant only.
     pub(crate) fn listed(&self, tenant: Option<&TenantId>) -> Vec<FactorId> {
         match tenant {
@@ -86,7 +135,7 @@ pub(crate) async fn edit(
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 

@@ -1,4 +1,4 @@
-//! Roles of a user in a tenant.
+//! Roles of a user in a tenant, and what a role allows.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,14 +8,50 @@ use super::{
     keys,
 };
 use crate::base::{
+    distinct,
     error::Error,
-    ident::{Role, TenantId, UserId},
+    ident::{Permission, Role, TenantId, UserId},
 };
 
 /// What a user is in a tenant.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Roles {
     pub(crate) roles: Vec<Role>,
+}
+
+/// What a role allows, in every tenant where somebody has it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Allowed {
+    pub(crate) permissions: Vec<Permission>,
+}
+
+/// What roles allow, each permission once.
+pub(crate) async fn permissions_of(tx: &mut Tx, roles: &[Role]) -> Result<Vec<Permission>, Error> {
+    tx.prefetch(roles.iter().map(keys::permissions)).await?;
+    let mut all = Vec::new();
+    for role in roles {
+        all.extend(tx.get::<Allowed>(&keys::permissions(role)).await?.unwrap_or_default().permissions);
+    }
+    Ok(distinct(all))
+}
+
+/// Stages what a role allows and, if that differs, that every session is judged anew: who has it isn't listed
+/// anywhere.
+pub(crate) async fn allow(
+    tx: &mut Tx,
+    role: &Role,
+    permissions: Vec<Permission>,
+) -> Result<Option<Change>, Error> {
+    let key = keys::permissions(role);
+    let before: Allowed = tx.get(&key).await?.unwrap_or_default();
+    if before.permissions == permissions {
+        return Ok(None);
+    }
+    match permissions.is_empty() {
+        true => tx.delete(key).await?,
+        false => tx.put(key, &Allowed { permissions }, None).await?,
+    }
+    change::stage(tx, Subject::App, ChangeKind::JudgeAnew).await.map(Some)
 }
 
 /// Stages a new set of roles and, if it differs, that the user's sessions are judged anew.

@@ -33,6 +33,9 @@ pub(crate) struct SessionRecord {
     /// The claims and the app's members.
     pub(crate) payload: Payload,
     pub(crate) lineage: Lineage,
+    /// What the client called itself at sign-in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) agent: Option<String>,
     /// From when the policy wants to be asked again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ask_at: Option<Timestamp>,
@@ -198,6 +201,25 @@ pub(crate) async fn end_of_user(
     list.sessions.retain(|entry| Some(&entry.handle) == keep);
     tx.put(key, &list, None).await?;
     Ok(change)
+}
+
+/// Stages the end of a user's sessions in one tenant.
+pub(crate) async fn end_in(
+    tx: &mut Tx,
+    user: &UserId,
+    tenant: &TenantId,
+    cause: Cause,
+) -> Result<Vec<Change>, Error> {
+    let list: SessionsOf = tx.get(&keys::sessions_of(user)).await?.unwrap_or_default();
+    let there = list.sessions.into_iter().map(|entry| entry.handle).filter(|handle| handle.is_of(tenant));
+    let mut ended = Vec::new();
+    for handle in there {
+        if let Some(row) = tx.get::<SessionRecord>(&keys::session(&handle)).await? {
+            let event = Event::new(Audited::SessionRevoked, tenant).cause(cause);
+            ended.push(end(tx, &handle, &row, event).await?);
+        }
+    }
+    Ok(ended)
 }
 
 /// How many superseded tokens a row remembers; older ones count as reuse.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Db, Tx,
+    audit::{self, Audited, Event},
     change::{self, Change, ChangeKind, Subject},
     epoch, keys,
 };
@@ -26,6 +27,34 @@ pub struct Tenant {
     pub rule: TenantRule,
     /// When it was made.
     pub created_at: Timestamp,
+    /// Whether anybody can sign in there. Switched off, it answers as one that doesn't exist (row N02).
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub enabled: bool,
+    /// It is being deleted: nobody is added any more.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(crate) leaving: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "what serde calls")]
+fn is_true(enabled: &bool) -> bool {
+    *enabled
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "what serde calls")]
+fn is_false(leaving: &bool) -> bool {
+    !*leaving
+}
+
+impl Tenant {
+    /// One with nothing said of it.
+    pub(crate) fn new(id: &TenantId, first_factors: Option<Vec<FactorId>>, created_at: Timestamp) -> Self {
+        let (id, rule) = (id.clone(), TenantRule::default());
+        Self { id, first_factors, rule, created_at, enabled: true, leaving: false }
+    }
 }
 
 /// What a tenant asks of its sessions, as data. What a demand means is the policy's to say: see
@@ -94,25 +123,51 @@ pub(crate) async fn insert(
     id: &TenantId,
     first_factors: Option<Vec<FactorId>>,
 ) -> Result<(), Error> {
-    let tenant = Tenant { id: id.clone(), first_factors, rule: TenantRule::default(), created_at: tx.now() };
+    let tenant = Tenant::new(id, first_factors, tx.now());
     epoch::found(tx, keys::tenant_epoch(id)).await?;
     tx.insert(keys::tenant(id), &tenant, None).await
 }
 
-/// Stages new settings, unless `edit` objects, and, if they differ, that the tenant's sessions are judged anew.
+/// Reads a tenant to which somebody is to be added, so that the batch holds only while it stays.
+pub(crate) async fn joinable(tx: &mut Tx, id: &TenantId) -> Result<(), Error> {
+    let there = tx.get::<Tenant>(&keys::tenant(id)).await?.is_some_and(|tenant| !tenant.leaving);
+    if !there {
+        return Err(no_tenant());
+    }
+    tx.check(keys::tenant(id)).await
+}
+
+pub(crate) fn no_tenant() -> Error {
+    Error::new(ErrorKind::NotFound, "there is no such tenant")
+}
+
+/// Stages new settings, unless `edit` objects, and, if they differ, that the tenant's sessions are judged anew;
+/// that they are over, if it was switched off.
 pub(crate) async fn edit(
     tx: &mut Tx,
     id: &TenantId,
     edit: impl FnOnce(&mut Tenant) -> Result<(), Error>,
 ) -> Result<Option<Change>, Error> {
     let key = keys::tenant(id);
-    let before: Tenant =
-        tx.get(&key).await?.ok_or(Error::new(ErrorKind::NotFound, "there is no such tenant"))?;
+    let before: Tenant = tx.get(&key).await?.ok_or(no_tenant())?;
     let mut after = before.clone();
     edit(&mut after)?;
     if after == before {
         return Ok(None);
     }
+    let kind = if before.enabled && !after.enabled { ChangeKind::Revoked } else { ChangeKind::JudgeAnew };
     tx.put(key, &after, None).await?;
-    change::stage(tx, Subject::Tenant(id.clone()), ChangeKind::JudgeAnew).await.map(Some)
+    change::stage(tx, Subject::Tenant(id.clone()), kind).await.map(Some)
+}
+
+/// Stages that a tenant is gone, after all that it owned. Its number stays: whoever makes another one of that id
+/// goes on counting, and no token of the old one lives again (row N05).
+pub(crate) async fn remove(tx: &mut Tx, id: &TenantId) -> Result<Option<Change>, Error> {
+    let key = keys::tenant(id);
+    if tx.get::<Tenant>(&key).await?.is_none() {
+        return Ok(None);
+    }
+    tx.delete(key).await?;
+    audit::stage(tx, Event::new(Audited::TenantDeleted, id))?;
+    change::stage(tx, Subject::Tenant(id.clone()), ChangeKind::Revoked).await.map(Some)
 }

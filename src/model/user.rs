@@ -18,7 +18,7 @@ use crate::{
     store::Key,
 };
 
-pub(crate) use self::removal::{delete, remove_login};
+pub(crate) use self::removal::{delete, leave, remove_login};
 
 mod removal;
 

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     base::{
-        ident::{FactorId, LoginId, Role, SessionHandle, TenantId, UserId},
+        ident::{FactorId, LoginId, Permission, Role, SessionHandle, TenantId, UserId},
         payload::Payload,
         time::Timestamp,
     },
@@ -29,6 +29,7 @@ pub struct FixedFacts {
 struct Given {
     user: User,
     roles: Vec<Role>,
+    permissions: Vec<Permission>,
     set_up: Vec<FactorId>,
     for_user: Vec<FactorId>,
     for_tenant: Vec<FactorId>,
@@ -63,6 +64,7 @@ impl FixedFacts {
             lazy: Given {
                 user: User::new(user, Vec::new()),
                 roles: Vec::new(),
+                permissions: Vec::new(),
                 set_up: Vec::new(),
                 for_user: Vec::new(),
                 for_tenant: Vec::new(),
@@ -90,6 +92,17 @@ impl FixedFacts {
     #[allow(clippy::expect_used, reason = "documented: for tests of policies")]
     pub fn roles<'a>(mut self, roles: impl IntoIterator<Item = &'a str>) -> Self {
         self.lazy.roles = roles.into_iter().map(|role| Role::parse(role).expect("a role")).collect();
+        self
+    }
+
+    /// What the user's roles in the tenant allow.
+    ///
+    /// # Panics
+    /// If a text is no permission: this is for tests.
+    #[allow(clippy::expect_used, reason = "documented: for tests of policies")]
+    pub fn permissions<'a>(mut self, permissions: impl IntoIterator<Item = &'a str>) -> Self {
+        let read = |text| Permission::parse(text).expect("a permission");
+        self.lazy.permissions = permissions.into_iter().map(read).collect();
         self
     }
 
@@ -157,7 +170,7 @@ impl FixedFacts {
         policy.requirements(&context).now_or_never().expect("a policy that waits for nothing but facts")
     }
 
-    /// The lazy facts that were asked for, in order, each once: `user`, `roles`, `factors_set_up`,
+    /// The lazy facts that were asked for, in order, each once: `user`, `roles`, `permissions`, `factors_set_up`,
     /// `required_for_user`, `required_for_tenant`. Clones share what they remember.
     pub fn reads(&self) -> Vec<&'static str> {
         self.lazy.reads.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -189,6 +202,11 @@ impl Facts for Given {
     fn roles(&self) -> Boxed<'_, &[Role]> {
         self.noted("roles");
         Box::pin(async { Ok(self.roles.as_slice()) })
+    }
+
+    fn permissions(&self) -> Boxed<'_, &[Permission]> {
+        self.noted("permissions");
+        Box::pin(async { Ok(self.permissions.as_slice()) })
     }
 
     fn factors_set_up(&self) -> Boxed<'_, &[FactorId]> {

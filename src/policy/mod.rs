@@ -34,7 +34,7 @@ use std::{fmt, future::Future, net::IpAddr, pin::Pin, sync::Arc};
 
 use crate::base::{
     error::BoxError,
-    ident::{FactorId, LoginId, Role, SessionHandle, TenantId, UserId},
+    ident::{FactorId, LoginId, Permission, Role, SessionHandle, TenantId, UserId},
     payload::Payload,
     time::Timestamp,
 };
@@ -157,6 +157,14 @@ impl PolicyContext<'_> {
     /// If the store failed.
     pub async fn roles(&self) -> Result<&[Role], FactsError> {
         self.facts().roles().await
+    }
+
+    /// What the user's roles in the session's tenant allow.
+    ///
+    /// # Errors
+    /// If the store failed.
+    pub async fn permissions(&self) -> Result<&[Permission], FactsError> {
+        self.facts().permissions().await
     }
 
     /// The factors for which the user has a credential.
@@ -316,6 +324,7 @@ pub(crate) type Boxed<'a, T> = Pin<Box<dyn Future<Output = Result<T, FactsError>
 pub(crate) trait Facts: Send + Sync {
     fn user(&self) -> Boxed<'_, &User>;
     fn roles(&self) -> Boxed<'_, &[Role]>;
+    fn permissions(&self) -> Boxed<'_, &[Permission]>;
     fn factors_set_up(&self) -> Boxed<'_, &[FactorId]>;
     fn required_for_user(&self) -> Boxed<'_, &[FactorId]>;
     fn required_for_tenant(&self) -> Boxed<'_, &[FactorId]>;

@@ -4,9 +4,10 @@ use super::{kit::Kit, transport::Tokens, verify::Opened};
 use crate::{
     base::{
         error::Error,
-        ident::{SessionHandle, UserId},
+        ident::{SessionHandle, TenantId, UserId},
     },
     model::{
+        Tx,
         audit::{Audited, Cause, Event},
         keys,
         session::{self, SessionRecord},
@@ -16,10 +17,25 @@ use crate::{
 impl Kit {
     /// Ends a session; one that is over already is no error (row S07). Says whether it was there.
     pub(crate) async fn revoke(&self, handle: &SessionHandle) -> Result<bool, Error> {
+        self.revoke_if(handle, |_| true).await
+    }
+
+    /// Ends a session of this user. One of another user is answered as one that isn't there (row S16).
+    pub(crate) async fn revoke_of(&self, user: &UserId, handle: &SessionHandle) -> Result<bool, Error> {
+        self.revoke_if(handle, |row| row.user == *user).await
+    }
+
+    async fn revoke_if(
+        &self,
+        handle: &SessionHandle,
+        may: impl Fn(&SessionRecord) -> bool + Send + Sync,
+    ) -> Result<bool, Error> {
+        let may = &may;
         let change = self
             .db
             .transact(handle, |mut tx| async move {
-                let Some(row) = tx.get::<SessionRecord>(&keys::session(handle)).await? else {
+                let row = tx.get::<SessionRecord>(&keys::session(handle)).await?;
+                let Some(row) = row.filter(may) else {
                     return tx.abandon(None);
                 };
                 let event = Event::new(Audited::SessionRevoked, &row.tenant).cause(Cause::Asked);
@@ -44,6 +60,17 @@ impl Kit {
             .await?;
         crate::base::failpoint!("revoke_all.after_epoch");
         self.learn([&change]);
+        Ok(())
+    }
+
+    /// Ends a user's sessions in one tenant.
+    pub(crate) async fn revoke_user_in(&self, user: &UserId, tenant: &TenantId) -> Result<(), Error> {
+        let stage = |mut tx: Tx| async move {
+            let changes = session::end_in(&mut tx, user, tenant, Cause::Asked).await?;
+            tx.commit(changes)
+        };
+        let changes = self.db.transact(user, stage).await?;
+        self.learn(&changes);
         Ok(())
     }
 

@@ -43,7 +43,8 @@ fn name(what: Audited) -> String {
     serde_json::to_value(what).unwrap().as_str().unwrap().to_owned()
 }
 
-const KINDS: [&str; 32] = [
+const KINDS: [&str; 33] = [
+    "tenant-deleted",
     "delivery-failed",
     "new-device",
     "suspicious-attempts",
@@ -109,6 +110,9 @@ async fn sec_g07_every_kind_of_event_is_told_and_kept_and_holds_no_secret() {
     let user = app.user(ALICE).await;
     mfa.tenants().create(&north, None).await.unwrap();
     mfa.tenants().require(&north, [FactorId::OTP_EMAIL]).await.unwrap();
+    let south = TenantId::parse("south").unwrap();
+    mfa.tenants().create(&south, None).await.unwrap();
+    mfa.tenants().delete(&south).await.unwrap();
     mfa.keys().rotate().await.unwrap();
     app.browser(Mode::Header).post("/auth/signin", credentials(ALICE, "Wr0ng password")).await;
 

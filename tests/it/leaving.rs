@@ -22,7 +22,7 @@ use tower_mfa::{
     claim::{ClaimContext, ClaimError},
     config::{Secrets, SigningAlg},
     factor::danger::assert_proof,
-    ident::{Email, Payload, Phone, SessionHandle, TenantId, Timestamp, UserId},
+    ident::{Email, Payload, Permission, Phone, Role, SessionHandle, TenantId, Timestamp, UserId},
     store::{AnyStore, Batch, Commit, Key, MemoryStore, Record, Row, Scan, Store, StoreError},
 };
 
@@ -146,6 +146,10 @@ impl Scene {
                         mfa.complete(&session, assert_proof(FactorId::OTP_EMAIL, &session, now)).await
                     }
                     "contacts" => mfa.users().masked_contacts(&session).await.map(drop),
+                    "own" => {
+                        let other = "00000000-0000-4000-8000-000000000000".parse().unwrap();
+                        mfa.sessions().revoke_own(&session, &other).await.map(drop)
+                    }
                     "others" => mfa.sessions().revoke_others(&session).await,
                     _ => Ok(()),
                 };
@@ -240,6 +244,7 @@ fn everything() -> Vec<(&'static str, Doing)> {
             let user = s.app.mfa.users().load(&s.user).await.unwrap().unwrap();
             s.app.mfa.users().remove_login(&s.user, &user.logins[0].id).await
         };
+        "Users::remove_from_tenant": |s| s.app.mfa.users().remove_from_tenant(&s.user, &PUBLIC);
         "Users::delete": |s| s.app.mfa.users().delete(&s.user);
         "Users::judge_anew": |s| s.app.mfa.users().judge_anew(&s.user);
         "Sessions::list": |s| s.app.mfa.sessions().list(&s.user);
@@ -249,12 +254,26 @@ fn everything() -> Vec<(&'static str, Doing)> {
         "Sessions::merge_payload":
             |s| s.app.mfa.sessions().merge_payload(&s.handle, Payload::from_json(json!({ "a": 1 })).unwrap());
         "Sessions::revoke_others": |s| s.over("/in/others");
+        "Sessions::revoke_own": |s| s.over("/in/own");
+        "SessionsIn::list": |s| s.app.mfa.sessions().within(&PUBLIC).list(&s.user);
+        "SessionsIn::revoke": |s| s.app.mfa.sessions().within(&PUBLIC).revoke(&s.handle);
+        "SessionsIn::revoke_user": |s| s.app.mfa.sessions().within(&PUBLIC).revoke_user(&s.user);
+        "SessionsIn::revoke_all": |s| s.app.mfa.sessions().within(&PUBLIC).revoke_all();
         "Tenants::load": |s| s.app.mfa.tenants().load(&s.north);
         "Tenants::list": |s| s.app.mfa.tenants().list();
         "Tenants::create": |s| async { s.app.mfa.tenants().create(&TenantId::parse("south").unwrap(), None).await };
         "Tenants::first_factors": |s| s.app.mfa.tenants().first_factors(&s.north, Some(vec![FactorId::PASSWORD]));
         "Tenants::require": |s| s.app.mfa.tenants().require(&s.north, [FactorId::OTP_EMAIL]);
         "Tenants::set_rule": |s| s.app.mfa.tenants().set_rule(&s.north, TenantRule::require([FactorId::OTP_EMAIL]));
+        "Tenants::disable": |s| s.app.mfa.tenants().disable(&s.north);
+        "Tenants::enable": |s| s.app.mfa.tenants().enable(&s.north);
+        "Tenants::delete": |s| s.app.mfa.tenants().delete(&s.north);
+        "MetadataOf::of": |s| s.app.mfa.metadata().of(&s.user);
+        "MetadataOf::merge": |s| s.app.mfa.metadata().merge(&s.user, json!({ "a": 1 }).as_object().unwrap().clone());
+        "MetadataOf::edit": |s| s.app.mfa.metadata().edit(&s.user, |all| { all.insert("a".into(), json!(2)); });
+        "RolesOf::allow": |s| s.app.mfa.roles().allow(&Role::admin(), [Permission::parse("a").unwrap()]);
+        "RolesOf::allowed": |s| s.app.mfa.roles().allowed(&Role::admin());
+        "RolesOf::list": |s| s.app.mfa.roles().list();
         "RolesOf::of": |s| s.app.mfa.roles().of(&s.user, &PUBLIC);
         "RolesOf::grant": |s| s.app.mfa.roles().grant(&s.user, &PUBLIC, "admin");
         "RolesOf::revoke": |s| s.app.mfa.roles().revoke(&s.user, &PUBLIC, "editor");

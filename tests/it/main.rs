@@ -44,6 +44,7 @@ mod mount;
 mod mounting;
 #[cfg(feature = "sqlite")]
 mod news;
+mod own_sessions;
 mod phones;
 #[cfg(feature = "sqlite")]
 mod processes;
@@ -64,6 +65,7 @@ mod spy;
 mod step_up;
 mod support;
 mod tenant_rules;
+mod tenants;
 mod theft;
 mod tokens;
 #[cfg(feature = "sqlite")]

@@ -1,10 +1,16 @@
 //! The claim `st-role` follows the roles: whichever way a session catches up with a change, its token says
 //! what is true then.
 
+use axum::{Router, routing::get};
+use http::Method;
 use serde_json::{Value, json};
-use tower_mfa::{claim::Roles, ident::TenantId};
+use tower_mfa::{
+    MfaLayer,
+    claim::{Includes, Permissions, Roles},
+    ident::{ErrorKind, Permission, Role, TenantId},
+};
 
-use crate::support::{Browser, Mode, TestApp};
+use crate::support::{Browser, Mode, TestApp, send};
 
 const EMAIL: &str = "alice@shop.example";
 
@@ -59,4 +65,83 @@ async fn factor_info_catches_up_with_the_roles() {
     app.mfa.roles().grant(&id, &TenantId::PUBLIC, "admin").await.unwrap();
     alice.info().await.ok();
     assert_eq!(roles(&alice), json!(["admin"]));
+}
+
+/// What a role allows shows in every tenant where somebody has it, at the next request.
+#[tokio::test]
+async fn what_a_role_allows_is_a_claim() {
+    let (editor, read) = (Role::parse("editor").unwrap(), |text| Permission::parse(text).unwrap());
+    let app = TestApp::with(|b| {
+        b.claim(Roles).claim(Permissions).policy(tower_mfa::policy::UserOrTenant::default())
+    })
+    .await;
+    let mut alice = app.browser(Mode::Header);
+    alice.sign_up(EMAIL).await.ok();
+    let said = |browser: &Browser| browser.payload("st-perm")["v"].clone();
+    assert_eq!(said(&alice), json!([]));
+    let id = app.user(EMAIL).await;
+    app.mfa.roles().allow(&editor, ["posts:write", "posts:read", "posts:write"].map(read)).await.unwrap();
+    app.mfa.roles().grant(&id, &TenantId::PUBLIC, "editor").await.unwrap();
+    app.mfa.roles().grant(&id, &TenantId::PUBLIC, "nothing").await.unwrap();
+    let guarded = Router::new()
+        .route("/posts", get(|| async { "posts" }))
+        .layer(MfaLayer::required(app.mfa.clone()).validate(Includes::new(Permissions, "posts:write")));
+    let ask = |browser: &Browser| send(&guarded, browser.request(Method::GET, "/posts", None));
+    let answer = ask(&alice).await;
+    alice.keep(&answer);
+    answer.is(200);
+    assert_eq!(said(&alice), json!(["posts:write", "posts:read"]));
+    assert_eq!(app.mfa.roles().list().await.unwrap().len(), 1);
+    app.mfa.roles().allow(&editor, [read("posts:read")]).await.unwrap();
+    let refused = ask(&alice).await;
+    alice.keep(&refused);
+    refused.is(403);
+    alice.refresh().await.is(200);
+    assert_eq!(said(&alice), json!(["posts:read"]));
+    app.mfa.roles().allow(&editor, []).await.unwrap();
+    assert!(app.mfa.roles().list().await.unwrap().is_empty());
+    alice.get("/api/me").await.is(200);
+    assert_eq!(said(&alice), json!([]));
+}
+
+/// Two that change what is kept about a user at once both find their change in it.
+#[tokio::test]
+async fn what_is_kept_about_a_user_loses_no_change() {
+    let app = TestApp::new().await;
+    let mut alice = app.browser(Mode::Header);
+    alice.sign_up(EMAIL).await.ok();
+    let id = app.user(EMAIL).await;
+    let members = |value: Value| value.as_object().unwrap().clone();
+    let all = (0..32).map(|n| {
+        let (mfa, id) = (app.mfa.clone(), id.clone());
+        tokio::spawn(async move {
+            let update = members(json!({ (format!("k{n}")): n }));
+            mfa.metadata().merge(&id, update).await.unwrap();
+            mfa.metadata()
+                .edit(&id, |all| {
+                    let count = all.get("count").and_then(Value::as_i64).unwrap_or(0);
+                    all.insert("count".to_owned(), json!(count + 1));
+                })
+                .await
+                .unwrap();
+        })
+    });
+    for task in all.collect::<Vec<_>>() {
+        task.await.unwrap();
+    }
+    let kept = app.mfa.metadata().of(&id).await.unwrap();
+    assert_eq!((kept.len(), &kept["count"]), (33, &json!(32)));
+    let kept = app.mfa.metadata().merge(&id, members(json!({ "k0": null, "count": null }))).await.unwrap();
+    assert_eq!(kept.len(), 31);
+    // It has nothing of the crate's own, is bounded, and goes with the user.
+    let large = members(json!({ "large": "x".repeat(64 * 1024) }));
+    let refused = app.mfa.metadata().merge(&id, large).await;
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(app.mfa.metadata().of(&id).await.unwrap(), kept);
+    app.mfa.factors().opt_in(&id, tower_mfa::FactorId::OTP_EMAIL).await.unwrap();
+    assert_eq!(app.mfa.metadata().of(&id).await.unwrap(), kept);
+    app.mfa.users().delete(&id).await.unwrap();
+    assert!(app.mfa.metadata().of(&id).await.unwrap().is_empty());
+    let gone = app.mfa.metadata().merge(&id, members(json!({ "a": 1 }))).await;
+    assert_eq!(gone.unwrap_err().kind(), ErrorKind::NotFound);
 }

@@ -97,6 +97,7 @@ impl Service for Rules {
                 expires_at: now + lives.refresh_token,
                 absolute_until: now + lives.session,
             },
+            agent: None,
             ask_at: None,
         };
         let pair = self.pair(&row.lineage, token);

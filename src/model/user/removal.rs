@@ -9,8 +9,8 @@ use crate::{
     model::{
         Tx,
         audit::{self, Audited, Cause, Event},
-        change::Change,
-        code, keys, session,
+        change::{self, Change, ChangeKind, Subject},
+        code, keys, metadata, session,
     },
     store::Key,
 };
@@ -28,6 +28,7 @@ pub(crate) async fn delete(tx: &mut Tx, user: User) -> Result<Change, Error> {
         unstage_login(tx, &user.id, login, &[]).await?;
     }
     tx.remove(keys::required(&user.id));
+    tx.remove(keys::metadata(&user.id));
     tx.delete(keys::user(&user.id)).await?;
     Ok(gone)
 }
@@ -55,19 +56,54 @@ async fn unstage_login(
     login: &LoginMethod,
     kept: &[LoginMethod],
 ) -> Result<(), Error> {
-    let names = NewLogin::from(login);
     for tenant in &login.tenants {
-        code::void_to(tx, tenant, login).await?;
-        tx.remove(names.key(tenant));
-        let still = kept.iter().filter(|other| other.tenants.contains(tenant));
-        let still: Vec<Key> = still.flat_map(|other| NewLogin::from(other).primary_keys(tenant)).collect();
-        for key in names.primary_keys(tenant).into_iter().filter(|key| !still.contains(key)) {
-            if tx.get::<PrimaryOf>(&key).await?.is_some_and(|owner| owner.user == *user) {
-                tx.delete(key).await?;
-            }
-        }
+        unstage_name(tx, user, login, kept, tenant).await?;
     }
     tx.remove(keys::login_of(&login.id));
     tx.remove(keys::password(&login.id));
     Ok(())
+}
+
+async fn unstage_name(
+    tx: &mut Tx,
+    user: &UserId,
+    login: &LoginMethod,
+    kept: &[LoginMethod],
+    tenant: &TenantId,
+) -> Result<(), Error> {
+    let names = NewLogin::from(login);
+    code::void_to(tx, tenant, login).await?;
+    tx.remove(names.key(tenant));
+    let still = kept.iter().filter(|other| other.tenants.contains(tenant));
+    let still: Vec<Key> = still.flat_map(|other| NewLogin::from(other).primary_keys(tenant)).collect();
+    for key in names.primary_keys(tenant).into_iter().filter(|key| !still.contains(key)) {
+        if tx.get::<PrimaryOf>(&key).await?.is_some_and(|owner| owner.user == *user) {
+            tx.delete(key).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Stages that a user leaves a tenant, with all that is theirs only there: names, codes under way, roles, opt-ins,
+/// sessions (row N05). Their login methods stay, and may count in other tenants.
+pub(crate) async fn leave(tx: &mut Tx, user: &mut User, tenant: &TenantId) -> Result<Vec<Change>, Error> {
+    if !user.is_in(tenant) {
+        return Ok(Vec::new());
+    }
+    for login in user.logins.iter().filter(|login| login.tenants.contains(tenant)) {
+        unstage_name(tx, &user.id, login, &[], tenant).await?;
+    }
+    for login in &mut user.logins {
+        login.tenants.retain(|other| other != tenant);
+    }
+    tx.put(keys::user(&user.id), user, None).await?;
+    tx.remove(keys::role(tenant, &user.id));
+    let mut changes = session::end_in(tx, &user.id, tenant, Cause::UserGone).await?;
+    let (_, opted) = metadata::edit(tx, &user.id, |list| list.forget(tenant)).await?;
+    // Whatever is under way there, such as a sign-in, read the user as they were: it must look again.
+    changes.push(match opted {
+        Some(change) => change,
+        None => change::stage(tx, Subject::User(user.id.clone()), ChangeKind::JudgeAnew).await?,
+    });
+    Ok(changes)
 }

@@ -75,6 +75,8 @@ pub struct Counts {
     pub commits: AtomicU64,
     pub failing: AtomicU64,
     pub failing_commits: AtomicU64,
+    /// At which commit from the first on they fail, if ever.
+    pub failing_from: AtomicU64,
 }
 
 impl Watched {
@@ -98,6 +100,12 @@ impl Watched {
 
     pub fn fail_commits(&self, commits: u64) {
         self.counts.failing_commits.store(commits, Ordering::SeqCst);
+    }
+
+    /// Lets so many more commits pass, and none after that; `None` lets all pass again.
+    pub fn fail_commits_after(&self, commits: Option<u64>) {
+        let from = commits.map_or(0, |commits| self.commits() + commits + 1);
+        self.counts.failing_from.store(from, Ordering::SeqCst);
     }
 
     /// Lets another writer be faster than the next commit.
@@ -172,8 +180,12 @@ impl Store for Watched {
     }
 
     async fn commit(&self, batch: Batch) -> Result<Commit, StoreError> {
-        self.counts.commits.fetch_add(1, Ordering::SeqCst);
+        let nth = self.counts.commits.fetch_add(1, Ordering::SeqCst) + 1;
         self.may_fail()?;
+        let from = self.counts.failing_from.load(Ordering::SeqCst);
+        if from > 0 && nth >= from {
+            return Err(StoreError::refused("told to fail"));
+        }
         fails(&self.counts.failing_commits)?;
         let rival = self.rival.lock().unwrap().take();
         if let Some(rival) = rival {

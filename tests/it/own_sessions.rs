@@ -1,0 +1,123 @@
+//! Where a user is signed in: listed, and ended one by one or all others.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{Json, Router, extract::Path, response::IntoResponse as _, routing::get};
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+use tower_mfa::{
+    MfaLayer, SessionExtractor,
+    ident::{ErrorKind, SessionHandle},
+};
+
+use crate::{
+    spy::{ALICE, BOB, everyone, handle},
+    support::{Answer, Browser, Mode, PASSWORD, TestApp, credentials, send},
+};
+
+/// A page "where you are signed in", as an app writes it.
+fn page(app: &TestApp) -> Router {
+    let mfa = Arc::new(app.mfa.clone());
+    let (list, one) = (Arc::clone(&mfa), Arc::clone(&mfa));
+    let others = Arc::clone(&mfa);
+    let said = |done: Result<Value, tower_mfa::Error>| match done {
+        Ok(body) => Json(body).into_response(),
+        Err(error) if error.kind() == ErrorKind::StepUp => StatusCode::FORBIDDEN.into_response(),
+        Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    };
+    Router::new()
+        .route(
+            "/sessions",
+            get(move |session: SessionExtractor| async move {
+                let infos = list.sessions().list(&session.user_id()).await;
+                let row = |info: tower_mfa::account::SessionInfo| {
+                    json!({ "handle": info.handle.as_str(), "device": info.device, "used": info.used_at.as_secs() })
+                };
+                said(infos.map(|infos| infos.into_iter().map(row).collect()))
+            }),
+        )
+        .route(
+            "/sessions/end/{handle}",
+            get(move |session: SessionExtractor, Path(handle): Path<SessionHandle>| async move {
+                said(one.sessions().revoke_own(&session, &handle).await.map(|was| json!({ "was": was })))
+            }),
+        )
+        .route(
+            "/sessions/others",
+            get(move |session: SessionExtractor| async move {
+                said(others.sessions().revoke_others(&session).await.map(|()| json!({})))
+            }),
+        )
+        .layer(MfaLayer::required((*mfa).clone()))
+}
+
+async fn ask(router: &Router, browser: &mut Browser, path: &str) -> Answer {
+    let answer = send(router, browser.request(Method::GET, path, None)).await;
+    browser.keep(&answer);
+    answer
+}
+
+async fn signed_in(app: &TestApp, email: &str, agent: &str) -> Browser {
+    let mut browser = app.browser(Mode::Header);
+    let mut request = browser.request(Method::POST, "/auth/signin", Some(credentials(email, PASSWORD)));
+    request.headers_mut().insert("user-agent", agent.parse().unwrap());
+    let answer = app.send(request).await;
+    browser.keep(&answer);
+    answer.ok();
+    browser.pass_code(email).await;
+    browser
+}
+
+#[tokio::test]
+async fn sec_s16_a_user_ends_their_own_sessions_and_no_others() {
+    let app = everyone().await;
+    for email in [ALICE, BOB] {
+        app.browser(Mode::Header).sign_up(email).await.ok();
+    }
+    let router = page(&app);
+    let mut alice = signed_in(&app, ALICE, "Chrome/120.0\u{9} (Linux)").await;
+    let mut phone = signed_in(&app, ALICE, "Shop/3 (phone)").await;
+    let mut bob = signed_in(&app, BOB, "Firefox").await;
+    let list = ask(&router, &mut alice, "/sessions").await.body;
+    let devices: Vec<&str> =
+        list.as_array().unwrap().iter().filter_map(|row| row["device"].as_str()).collect();
+    assert_eq!(devices, ["Chrome/120.0 (Linux)", "Shop/3 (phone)"]);
+    let with = |browser: &Browser| format!("/sessions/end/{}", handle(browser));
+    // Somebody else's, one that never was, one that is over: alike.
+    let never = "/sessions/end/00000000-0000-4000-8000-000000000000".to_owned();
+    let answers = [ask(&router, &mut alice, &with(&bob)).await, ask(&router, &mut alice, &never).await];
+    for answer in &answers {
+        assert_eq!((answer.status, &answer.body), (StatusCode::OK, &json!({ "was": false })));
+    }
+    assert_eq!(answers[0].headers, answers[1].headers);
+    ask(&router, &mut bob, "/sessions").await.is(200);
+    assert_eq!(ask(&router, &mut alice, &with(&phone)).await.body, json!({ "was": true }));
+    ask(&router, &mut phone, "/sessions").await.is(401);
+    assert_eq!(ask(&router, &mut alice, &with(&phone)).await.body, json!({ "was": false }));
+    // Their own, this one: the client is told to forget it.
+    let own = with(&alice);
+    let answer = ask(&router, &mut alice, &own).await;
+    assert_eq!(answer.body, json!({ "was": true }));
+    assert!(alice.access_token().is_none());
+    ask(&router, &mut bob, "/sessions").await.is(200);
+}
+
+/// A session that somebody else came by can't put the owner's out: it proves no factor.
+#[tokio::test]
+async fn sec_s16_ending_others_needs_a_factor_proven_lately() {
+    let app = everyone().await;
+    app.browser(Mode::Header).sign_up(ALICE).await.ok();
+    let router = page(&app);
+    let mut alice = signed_in(&app, ALICE, "Chrome").await;
+    let mut other = signed_in(&app, ALICE, "Firefox").await;
+    app.clock.advance(Duration::from_secs(301));
+    let end = format!("/sessions/end/{}", handle(&other));
+    for path in [end.as_str(), "/sessions/others"] {
+        ask(&router, &mut alice, path).await.is(403);
+        ask(&router, &mut other, "/sessions").await.is(200);
+    }
+    alice.pass_code(ALICE).await;
+    ask(&router, &mut alice, "/sessions/others").await.is(200);
+    ask(&router, &mut other, "/sessions").await.is(401);
+    ask(&router, &mut alice, "/sessions").await.is(200);
+}
