@@ -22,7 +22,10 @@ use crate::{
     flow::{Desk, shadow::Shadow},
     hooks::{AnyHooks, AnySink, AuditSink, Hooks, NoHooks},
     model::{Db, audit::Trail, seal::Sealer},
-    policy::{AnyLinkPolicy, AnyPolicy, LinkPolicy, MfaPolicy, SecondFactorsOnly, UserOrTenant},
+    policy::{
+        AnyAppUsers, AnyLinkPolicy, AnyPolicy, AppUsers, LinkPolicy, MfaPolicy, SecondFactorsOnly,
+        UserOrTenant,
+    },
     session::{
         Kit,
         cookies::{self, CookieConfig},
@@ -48,6 +51,7 @@ pub struct MfaBuilder {
     policy: AnyPolicy,
     shadow: Option<AnyPolicy>,
     linking: AnyLinkPolicy,
+    own_users: Option<AnyAppUsers>,
     delivery: Option<AnyDelivery>,
     claims: Vec<ClaimRef>,
     validators: Vec<Arc<dyn ClaimValidator>>,
@@ -90,6 +94,7 @@ impl Mfa {
             policy: AnyPolicy::new(UserOrTenant::new()),
             shadow: None,
             linking: AnyLinkPolicy::new(SecondFactorsOnly),
+            own_users: None,
             delivery: None,
             claims: Vec::new(),
             validators: Vec::new(),
@@ -148,6 +153,17 @@ impl MfaBuilder {
     /// Which login methods join a user. Default: [`SecondFactorsOnly`].
     pub fn linking(mut self, policy: impl LinkPolicy) -> Self {
         self.linking = AnyLinkPolicy::new(policy);
+        self
+    }
+
+    /// The app has users of its own, in a table of its own, and checks their first factor itself: they sign in by
+    /// [`Mfa::sign_in`] alone, and no route of the crate starts a session or makes a user. `users` says what the app
+    /// knows of them: where their codes go, and what policies read.
+    ///
+    /// A password is the app's own factor then: it is completed again, for a step-up, by [`Mfa::complete`] after the
+    /// app's own check.
+    pub fn own_users(mut self, users: impl AppUsers) -> Self {
+        self.own_users = Some(AnyAppUsers::new(users));
         self
     }
 
@@ -332,7 +348,9 @@ impl MfaBuilder {
     /// Everything that contradicts itself, in one error.
     pub fn build(self) -> Result<Mfa, ConfigError> {
         let installed = self.installed();
-        let mut factors = Factors::new(installed.clone()).with_custom(self.config.custom_factors.clone());
+        let own = self.own_users.is_some().then_some(FactorId::PASSWORD);
+        let custom = self.config.custom_factors.iter().cloned().chain(own);
+        let mut factors = Factors::new(installed.clone()).with_custom(custom);
         if self.config.mask_contacts {
             factors = factors.masking_contacts();
         }
@@ -367,6 +385,7 @@ impl MfaBuilder {
             shadow: self.shadow.map(Shadow::new),
             told_impossible: std::sync::atomic::AtomicBool::new(false),
             linking: self.linking,
+            own_users: self.own_users,
             claims: self.claims,
             validators: validators.into(),
             factors: Arc::new(factors),

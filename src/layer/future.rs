@@ -13,7 +13,7 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tower::Service;
 
-use super::{MfaBody, Verified, refuse::Answer};
+use super::{MfaBody, Verified, refuse::Answer, sign_in::Carried};
 use crate::{
     flow::Desk,
     session::{Session, transport},
@@ -114,15 +114,20 @@ fn write<R>(desk: &Desk, session: Option<Session>, response: &mut Response<R>) {
     let kit = &desk.kit;
     // A switching connection gets no tokens (row M05).
     let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    let carried = Carried::take(kit, response);
     let headers = response.headers_mut();
     let known = session.is_some();
     let change = session.and_then(Session::finish).filter(|_| !switching);
-    if known && change.is_none() && transport::private_if_plain(headers) {
+    if known && change.is_none() && carried.is_none() && transport::private_if_plain(headers) {
         return;
     }
-    if transport::strip_foreign(headers, &kit.config.cookies) > 0 {
+    // A sign-in of the app's own wrote them; the session that it began is the one that counts.
+    if transport::strip_foreign(headers, &kit.config.cookies) > 0 && carried.is_none() {
         #[cfg(feature = "tracing")]
         tracing::error!("a handler set a cookie by a name of the session's: it was dropped");
+    }
+    if let Some(carried) = carried.filter(|_| !switching) {
+        return carried.write(headers);
     }
     match change {
         Some(change) => {

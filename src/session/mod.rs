@@ -282,9 +282,11 @@ impl Session {
 
     pub(crate) fn set_change(&self, change: transport::TokenChange) {
         let mut state = self.state();
-        if !matches!(state.change, Change::Sent) {
-            state.change = Change::Tokens(Box::new(change));
-        }
+        state.change = match std::mem::take(&mut state.change) {
+            Change::Sent => Change::Sent,
+            Change::Nothing => Change::Tokens(Box::new(change)),
+            Change::Tokens(earlier) => Change::Tokens(Box::new(change.after(*earlier))),
+        };
     }
 
     /// What the response must carry; from now on nothing can be added. The memory of a session that nobody

@@ -44,6 +44,7 @@ mod mount;
 mod mounting;
 #[cfg(feature = "sqlite")]
 mod news;
+mod own_users;
 mod phones;
 #[cfg(feature = "sqlite")]
 mod processes;
