@@ -24,7 +24,10 @@ impl Desk {
         user: &UserId,
         factor: FactorId,
     ) -> Result<Outcome, Refusal> {
-        self.admit_first(caller, &factor).await?;
+        self.admit_first(caller, &factor).await.map_err(|refusal| match refusal {
+            Refusal::Denied(_) => Refusal::BadInput("this factor can't start a session here"),
+            other => other,
+        })?;
         let tenant = &caller.tenant;
         let known: Option<User> = self.kit.db.get(&keys::user(user)).await?;
         let credential = match known {

@@ -95,7 +95,8 @@ fn refused(refusal: Refusal) -> Error {
         Refusal::Failed(error) => error,
         Refusal::NoTenant => Error::new(ErrorKind::NotFound, "there is no such tenant"),
         Refusal::TooMany(_) => Error::unavailable("too many attempts"),
-        Refusal::Denied(_) | Refusal::BadInput(_) | Refusal::NotLinked(_) => {
+        Refusal::Denied(_) => Error::new(ErrorKind::SessionEnded, "the user is gone"),
+        Refusal::BadInput(_) | Refusal::NotLinked(_) => {
             Error::invalid("this factor can't start a session here")
         }
     }

@@ -82,6 +82,60 @@ impl AppUser {
     }
 }
 
+/// A table of the app's that knows an address of each user: the whole of what [`AppUsers`] asks, from a function that
+/// the app has already.
+///
+/// ```
+/// # use std::{collections::HashMap, sync::Arc};
+/// use tower_mfa::account::EmailOf;
+///
+/// #[derive(Clone)]
+/// struct Customers(Arc<HashMap<String, String>>);
+///
+/// impl Customers {
+///     /// The address of a customer.
+///     async fn email(self, id: String) -> std::io::Result<Option<String>> {
+///         Ok(self.0.get(&id).cloned())
+///     }
+/// }
+///
+/// # fn add(builder: tower_mfa::MfaBuilder, customers: Customers) -> tower_mfa::MfaBuilder {
+/// builder.own_users(EmailOf::new(customers, Customers::email))
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct EmailOf<T, F> {
+    table: T,
+    email: F,
+}
+
+impl<T, F> EmailOf<T, F> {
+    /// From a table, and its function from a user's id to the address; `None` of a user who isn't there. A text that
+    /// is no address is an error.
+    pub fn new(table: T, email: F) -> Self {
+        Self { table, email }
+    }
+}
+
+impl<T, F> fmt::Debug for EmailOf<T, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EmailOf")
+    }
+}
+
+impl<T, F, R, E> AppUsers for EmailOf<T, F>
+where
+    T: Clone + Send + Sync + 'static,
+    F: Fn(T, String) -> R + Send + Sync + 'static,
+    R: Future<Output = Result<Option<String>, E>> + Send,
+    E: Into<BoxError>,
+{
+    async fn load(&self, user: &UserId) -> Result<Option<AppUser>, BoxError> {
+        let email = (self.email)(self.table.clone(), user.to_string()).await.map_err(Into::into)?;
+        Ok(email.map(|email| Email::parse(&email)).transpose()?.map(|email| AppUser::new().email(email)))
+    }
+}
+
 /// A user as policies, destinations and notices see them: as stored, and with what the app says.
 #[derive(Clone, Debug)]
 pub(crate) struct Person {
