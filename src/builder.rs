@@ -10,8 +10,8 @@ use crate::{
     },
     claim::{ClaimRef, ClaimValidator, MfaSatisfied, SessionClaim, validator},
     config::{
-        AntiCsrf, AppInfo, Config, FactorChanges, Lifetimes, Passwordless, SameSite, Secrets, SendLimits,
-        SigningAlg, TransferMethods, TrustedProxies,
+        AntiCsrf, AppInfo, Config, FactorChanges, Lifetimes, Passwordless, SameSite, Secrets, SigningAlg,
+        TransferMethods, TrustedProxies,
     },
     delivery::{AnyDelivery, Delivery, dispatch::Dispatch},
     engine::Mfa,
@@ -26,14 +26,7 @@ use crate::{
         AnyAppUsers, AnyLinkPolicy, AnyPolicy, AppUsers, LinkPolicy, MfaPolicy, SecondFactorsOnly,
         UserOrTenant,
     },
-    session::{
-        Kit,
-        cookies::{self, CookieConfig},
-        origin::Origin,
-        peer::Peer,
-        refresh::RefreshKeys,
-        seen::Seen,
-    },
+    session::{Kit, cookies, peer::Peer, refresh::RefreshKeys, seen::Seen},
     store::{AnyStore, Store},
 };
 
@@ -66,27 +59,8 @@ pub struct MfaBuilder {
 impl Mfa {
     /// Starts from what must be there: who the app is, its root keys, its store.
     pub fn builder(app: AppInfo, secrets: Secrets, store: impl Store) -> MfaBuilder {
-        let refresh_path = format!("{}/session/refresh", app.base_path);
-        let cookies = CookieConfig::new(&app.api, &first(&app), refresh_path);
         MfaBuilder {
-            config: Config {
-                cookies,
-                app,
-                lifetimes: Lifetimes::default(),
-                csrf: AntiCsrf::default(),
-                signing: SigningAlg::default(),
-                first_factors: None,
-                custom_factors: Vec::new(),
-                factor_changes: FactorChanges::default(),
-                max_wrong_codes: 5,
-                limits: true,
-                send_limits: SendLimits::default(),
-                reveal_accounts: false,
-                mask_contacts: false,
-                passwordless: Passwordless::email(),
-                max_sessions: 100,
-                revoke_all_on_theft: false,
-            },
+            config: Config::of(app),
             secrets,
             store: AnyStore::new(store),
             clock: Arc::new(SystemClock::new()),
@@ -106,10 +80,6 @@ impl Mfa {
             password_rules: crate::factor::PasswordRules::default(),
         }
     }
-}
-
-fn first(app: &AppInfo) -> Origin {
-    app.websites.first().unwrap_or(&app.api).clone()
 }
 
 impl MfaBuilder {

@@ -4,6 +4,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -14,10 +15,7 @@ use pin_project_lite::pin_project;
 use tower::Service;
 
 use super::{MfaBody, Verified, refuse::Answer, sign_in::Carried};
-use crate::{
-    flow::Desk,
-    session::{Session, transport},
-};
+use crate::session::{Kit, Session, transport};
 
 type Asking = Pin<Box<dyn Future<Output = Result<Verified, Box<Answer>>> + Send>>;
 
@@ -99,8 +97,8 @@ where
                 }
                 StateProj::Running { inner, verified } => {
                     let mut response = ready!(inner.poll(cx))?;
-                    if let Some((desk, session)) = verified.take().and_then(Verified::writer) {
-                        write(&desk, session, &mut response);
+                    if let Some((kit, session)) = verified.take().and_then(Verified::writer) {
+                        write(&kit, session, &mut response);
                     }
                     return Poll::Ready(Ok(response.map(MfaBody::inner)));
                 }
@@ -110,8 +108,7 @@ where
 }
 
 /// One writer, one moment: what the session has to tell the client goes into the head.
-fn write<R>(desk: &Desk, session: Option<Session>, response: &mut Response<R>) {
-    let kit = &desk.kit;
+fn write<R>(kit: &Arc<Kit>, session: Option<Session>, response: &mut Response<R>) {
     // A switching connection gets no tokens (row M05).
     let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let carried = Carried::take(kit, response);

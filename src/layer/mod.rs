@@ -6,6 +6,7 @@ pub use self::{
     layer::{MfaLayer, Protected},
     service::MfaService,
     sign_in::Tokens,
+    verifier::{Verifier, VerifierCounters},
 };
 
 use self::layer::Mount;
@@ -21,3 +22,4 @@ mod layer;
 pub(crate) mod refuse;
 mod service;
 pub(crate) mod sign_in;
+mod verifier;

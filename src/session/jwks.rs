@@ -24,9 +24,7 @@ use super::{
     kit::Kit,
     signing::{SigningAlg, SigningKey, VerifyingKey, is_kid},
 };
-use crate::base::{
-    error::Error, hash, http_client::AnyHttpClient, json, time::Timestamp,
-};
+use crate::base::{error::Error, hash, http_client::AnyHttpClient, json, time::Timestamp};
 
 /// After a fetch has begun none begins for so long, failed ones counted.
 pub(crate) const PAUSE: Duration = Duration::from_secs(5);
@@ -147,19 +145,21 @@ impl Jwks {
         }
     }
 
-    async fn fetch(&self) -> Result<Keyring, Error> {
+    async fn fetch(&self) -> Result<Vec<Arc<SigningKey>>, Error> {
         let request = Request::get(self.url.clone()).header(ACCEPT, "application/json");
-        let request = request.body(Bytes::new()).map_err(|_| Error::internal("the key set has no address"))?;
+        let request =
+            request.body(Bytes::new()).map_err(|_| Error::internal("the key set has no address"))?;
         let late = || Error::unavailable("the issuer's key set took too long");
         let sent = tokio::time::timeout(PATIENCE, self.client.send(request)).await.map_err(|_| late())?;
-        let failed = |e| Error::with(crate::base::error::ErrorKind::Unavailable, "the key set can't be fetched", e);
+        let failed =
+            |e| Error::with(crate::base::error::ErrorKind::Unavailable, "the key set can't be fetched", e);
         let answer = sent.map_err(failed)?;
         let refused = Error::unavailable("the issuer's key set can't be taken");
         // A redirect is no answer, wherever it leads.
         if answer.status() != StatusCode::OK || answer.body().len() > LONGEST {
             return Err(refused);
         }
-        read(answer.body()).map(Keyring::foreign).ok_or(refused)
+        read(answer.body()).ok_or(refused)
     }
 }
 
@@ -211,7 +211,7 @@ impl Kit {
         let fetched = futures_util::FutureExt::catch_unwind(work).await;
         match fetched.unwrap_or_else(|_| Err(Error::internal("the HTTP client panicked"))) {
             Ok(keys) => {
-                self.keys.replace(keys);
+                self.keys.replace(Keyring::foreign(keys, &self.keys.current()));
                 jwks.end(Some(self.db.now()));
             }
             Err(error) => {
@@ -255,13 +255,14 @@ fn key(entry: &Map<String, Value>) -> Option<SigningKey> {
     }
     let public = match (text("kty")?, text("crv")) {
         ("RSA", None) => VerifyingKey::rs256(&bytes("n")?, &bytes("e")?),
-        ("EC", Some("P-256")) => VerifyingKey::es256(&[&[4], &*bytes("x")?, &bytes("y")?].concat()),
+        ("EC", Some("P-256")) => VerifyingKey::es256(&[vec![4], bytes("x")?, bytes("y")?].concat()),
         ("OKP", Some("Ed25519")) => VerifyingKey::ed_dsa(&bytes("x")?),
         _ => return None,
     };
     let public = public.ok()?;
     // Where the document names no algorithm, the kind of key has but one here (row J03).
-    let fits = entry.get("alg").is_none_or(|alg| alg.as_str().and_then(SigningAlg::from_name) == Some(public.alg()));
+    let fits =
+        entry.get("alg").is_none_or(|alg| alg.as_str().and_then(SigningAlg::from_name) == Some(public.alg()));
     fits.then(|| SigningKey::foreign(kid.to_owned(), public))
 }
 

@@ -26,6 +26,7 @@ pub(crate) mod claims;
 pub(crate) mod cookies;
 pub(crate) mod csrf;
 pub(crate) mod feed;
+pub(crate) mod jwks;
 pub(crate) mod keyring;
 pub(crate) mod keystore;
 pub(crate) mod kit;
@@ -313,6 +314,9 @@ impl Session {
     }
 
     pub(crate) fn still_writable(&self) -> Result<(), Error> {
+        if self.kit.foreign.is_some() {
+            return Err(Error::invalid("sessions of another issuer are only verified here"));
+        }
         match self.state().change {
             Change::Sent => Err(Error::new(ErrorKind::Invalid, "the response's head was sent already")),
             _ => Ok(()),

@@ -156,7 +156,19 @@ impl SigningKey {
             Private::EdDsa(pair) => pair.to_pkcs8().map_err(failed)?.as_ref().to_vec(),
             Private::Es256(pair) => pair.to_pkcs8v1().map_err(failed)?.as_ref().to_vec(),
             Private::Hs256(_, secret) => secret.to_vec(),
+            Private::Elsewhere => return Err(Error::internal("a public key has no private part")),
         }))
+    }
+
+    /// Another issuer's public key: it verifies for as long as it is in the set, and signs nothing.
+    pub(crate) fn foreign(kid: String, public: VerifyingKey) -> Self {
+        let times = KeyTimes {
+            created_at: Timestamp::EPOCH,
+            sign_from: Timestamp::MAX,
+            sign_until: Timestamp::MAX,
+            verify_until: Timestamp::MAX,
+        };
+        Self { kid, times, pair: Arc::new(Pair { private: Private::Elsewhere, public }) }
     }
 
     /// The same key at other times.
@@ -179,6 +191,7 @@ impl SigningKey {
             Private::EdDsa(pair) => pair.try_sign(message).map_err(failed)?.as_ref().to_vec(),
             Private::Es256(pair) => pair.sign(&random::source(), message).map_err(failed)?.as_ref().to_vec(),
             Private::Hs256(key, _) => hmac::sign(key, message).as_ref().to_vec(),
+            Private::Elsewhere => return Err(Error::internal("a public key signs nothing")),
         })
     }
 
@@ -256,6 +269,8 @@ enum Private {
     EdDsa(Ed25519KeyPair),
     Es256(EcdsaKeyPair),
     Hs256(Box<hmac::Key>, Zeroizing<Vec<u8>>),
+    /// Another server has it.
+    Elsewhere,
 }
 
 impl Pair {

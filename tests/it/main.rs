@@ -72,4 +72,6 @@ mod tolls;
 mod transfer;
 mod vectors;
 mod verdicts;
+#[cfg(feature = "http-client")]
+mod verifier;
 mod volatility;
