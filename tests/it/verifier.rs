@@ -11,7 +11,7 @@ use std::{
 use aws_lc_rs::{
     rand::SystemRandom,
     rsa::{KeyPair as RsaKeyPair, KeySize, PublicKeyComponents},
-    signature::RSA_PKCS1_SHA256,
+    signature::{KeyPair as _, RSA_PKCS1_SHA256},
 };
 use axum::{
     Router,
@@ -113,7 +113,9 @@ async fn key_set(State(issuer): State<Issuer>) -> Response {
         }
         KeySet::Down => Response::builder().status(503).body(Body::empty()).unwrap(),
         KeySet::Never => std::future::pending().await,
-        KeySet::Moved(to) => Response::builder().status(302).header("location", to).body(Body::empty()).unwrap(),
+        KeySet::Moved(to) => {
+            Response::builder().status(302).header("location", to).body(Body::empty()).unwrap()
+        }
         KeySet::Other(document) => Response::new(Body::from(document)),
     }
 }
@@ -194,7 +196,10 @@ async fn another_towers_sessions_are_verified_by_its_keys_alone() {
         let before = issuer.app.store.calls();
         for _ in 0..50 {
             let user = client.payload("sub");
-            assert_eq!(ask(&router, &client, "/who").await.text, format!("{} in public", user.as_str().unwrap()));
+            assert_eq!(
+                ask(&router, &client, "/who").await.text,
+                format!("{} in public", user.as_str().unwrap())
+            );
         }
         ask(&router, &client, "/fresh").await.is(200);
         ask(&router, &client, "/totp").await.is(403);
@@ -329,7 +334,9 @@ async fn an_issuer_that_is_down_is_bridged_but_not_for_ever() {
     for _ in 0..20 {
         let answer = ask(&router, &alice, "/who").await;
         assert_eq!(answer.status, 503);
-        assert!(answer.headers.contains_key(header::RETRY_AFTER) && !answer.headers.contains_key("front-token"));
+        assert!(
+            answer.headers.contains_key(header::RETRY_AFTER) && !answer.headers.contains_key("front-token")
+        );
     }
     assert_eq!((issuer.fetched(), verifier.is_ready()), (1, false));
     // Who has no token is a stranger all the same, and costs no fetch.
@@ -379,10 +386,16 @@ async fn sec_j30_a_document_that_cant_be_taken_changes_nothing() {
         ("no JSON", KeySet::Other("<html>".into())),
         ("no keys", KeySet::Other(r#"{"keys":[]}"#.into())),
         ("no list", KeySet::Other(r#"{"keys":{}}"#.into())),
-        ("a secret", KeySet::Other(json!({ "keys": [{ "kty": "oct", "kid": "a", "k": "AAAA" }] }).to_string().into())),
+        (
+            "a secret",
+            KeySet::Other(json!({ "keys": [{ "kty": "oct", "kid": "a", "k": "AAAA" }] }).to_string().into()),
+        ),
         ("a private key", KeySet::Other(json!({ "keys": [changed("d", json!("AAAA"))] }).to_string().into())),
         ("another use", KeySet::Other(json!({ "keys": [changed("use", json!("enc"))] }).to_string().into())),
-        ("another algorithm", KeySet::Other(json!({ "keys": [changed("alg", json!("HS256"))] }).to_string().into())),
+        (
+            "another algorithm",
+            KeySet::Other(json!({ "keys": [changed("alg", json!("HS256"))] }).to_string().into()),
+        ),
         ("an odd id", KeySet::Other(json!({ "keys": [changed("kid", json!("../x"))] }).to_string().into())),
         ("never", KeySet::Never),
     ] {
@@ -396,7 +409,8 @@ async fn sec_j30_a_document_that_cant_be_taken_changes_nothing() {
     }
     assert_eq!(elsewhere.fetched(), 0, "a redirect was followed");
     // What is odd in a set that is good otherwise is passed over: the good key stands.
-    let mixed = json!({ "keys": [{ "kty": "oct", "kid": "a", "k": "AAAA" }, { "kty": "EC", "crv": "P-521" }, key] });
+    let mixed =
+        json!({ "keys": [{ "kty": "oct", "kid": "a", "k": "AAAA" }, { "kty": "EC", "crv": "P-521" }, key] });
     issuer.set(KeySet::Other(mixed.to_string().into()));
     issuer.clock().advance(Duration::from_secs(7));
     let fresh = resource(MfaLayer::verify_only(issuer.verifier()));
@@ -418,7 +432,9 @@ async fn sec_j30_only_https_or_loopback_by_name() {
     ] {
         assert!(Verifier::new(bad).is_err(), "{bad}");
     }
-    for good in ["https://api.shop.example/auth", "https://api.shop.example:8443/a/b", "https://api.shop.example"] {
+    for good in
+        ["https://api.shop.example/auth", "https://api.shop.example:8443/a/b", "https://api.shop.example"]
+    {
         assert!(Verifier::new(good).is_ok(), "{good}");
     }
     for bad in ["http://localhost:3001/auth", "http://10.0.0.1/auth", "https://127.0.0.1:3001/auth"] {
@@ -451,7 +467,10 @@ async fn a_claim_that_isnt_there_is_refused_and_never_fetched() {
     let alice = issuer.full(Mode::Header, ALICE).await;
     let gold = resource(layer().validate(HasValue::new(Plan, "gold".to_owned()).unwrap()));
     let refused = ask(&gold, &alice, "/who").await;
-    assert_eq!((refused.status.as_u16(), &refused.body["claimValidationErrors"][0]["id"]), (403, &json!("plan")));
+    assert_eq!(
+        (refused.status.as_u16(), &refused.body["claimValidationErrors"][0]["id"]),
+        (403, &json!("plan"))
+    );
     let mut half = issuer.app.browser(Mode::Header);
     half.by_code(BOB).await;
     assert_eq!(status(&resource(layer()), &half).await, 403);
@@ -569,4 +588,16 @@ async fn sec_j13_a_core_of_supertokens_is_told_by_its_tokens_shape() {
     assert_eq!(bearer(&core.issuer.app.router(), &token).await.status, 404);
     let own = Request::get("/api/me").header("authorization", format!("Bearer {token}"));
     assert_eq!(core.issuer.app.send(own.body(Body::empty()).unwrap()).await.status, 401);
+}
+
+#[tokio::test]
+async fn the_example_of_a_resource_server_runs() {
+    let issuer = Issuer::new().await;
+    let router = crate::examples::resource_server::reports(issuer.verifier()).unwrap();
+    let alice = issuer.full(Mode::Header, ALICE).await;
+    assert!(ask(&router, &alice, "/reports").await.text.starts_with("the report of "));
+    ask(&router, &alice, "/salaries").await.is(200);
+    issuer.clock().advance(Duration::from_secs(301));
+    ask(&router, &alice, "/reports").await.is(200);
+    ask(&router, &alice, "/salaries").await.is(401);
 }
