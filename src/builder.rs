@@ -10,8 +10,8 @@ use crate::{
     },
     claim::{ClaimRef, ClaimValidator, MfaSatisfied, SessionClaim, validator},
     config::{
-        AntiCsrf, AppInfo, Config, FactorChanges, Lifetimes, Passwordless, SameSite, Secrets, SendLimits,
-        SigningAlg, TransferMethods, TrustedProxies,
+        AntiCsrf, AppInfo, Config, FactorChanges, Lifetimes, Passwordless, SameSite, Secrets, SigningAlg,
+        TransferMethods, TrustedProxies,
     },
     delivery::{AnyDelivery, Delivery, dispatch::Dispatch},
     engine::Mfa,
@@ -22,15 +22,11 @@ use crate::{
     flow::{Desk, shadow::Shadow},
     hooks::{AnyHooks, AnySink, AuditSink, Hooks, NoHooks},
     model::{Db, audit::Trail, seal::Sealer},
-    policy::{AnyLinkPolicy, AnyPolicy, LinkPolicy, MfaPolicy, SecondFactorsOnly, UserOrTenant},
-    session::{
-        Kit,
-        cookies::{self, CookieConfig},
-        origin::Origin,
-        peer::Peer,
-        refresh::RefreshKeys,
-        seen::Seen,
+    policy::{
+        AnyAppUsers, AnyLinkPolicy, AnyPolicy, AppUsers, LinkPolicy, MfaPolicy, SecondFactorsOnly,
+        UserOrTenant,
     },
+    session::{Kit, cookies, peer::Peer, refresh::RefreshKeys, seen::Seen},
     store::{AnyStore, Store},
 };
 
@@ -48,6 +44,7 @@ pub struct MfaBuilder {
     policy: AnyPolicy,
     shadow: Option<AnyPolicy>,
     linking: AnyLinkPolicy,
+    own_users: Option<AnyAppUsers>,
     delivery: Option<AnyDelivery>,
     claims: Vec<ClaimRef>,
     validators: Vec<Arc<dyn ClaimValidator>>,
@@ -62,27 +59,8 @@ pub struct MfaBuilder {
 impl Mfa {
     /// Starts from what must be there: who the app is, its root keys, its store.
     pub fn builder(app: AppInfo, secrets: Secrets, store: impl Store) -> MfaBuilder {
-        let refresh_path = format!("{}/session/refresh", app.base_path);
-        let cookies = CookieConfig::new(&app.api, &first(&app), refresh_path);
         MfaBuilder {
-            config: Config {
-                cookies,
-                app,
-                lifetimes: Lifetimes::default(),
-                csrf: AntiCsrf::default(),
-                signing: SigningAlg::default(),
-                first_factors: None,
-                custom_factors: Vec::new(),
-                factor_changes: FactorChanges::default(),
-                max_wrong_codes: 5,
-                limits: true,
-                send_limits: SendLimits::default(),
-                reveal_accounts: false,
-                mask_contacts: false,
-                passwordless: Passwordless::email(),
-                max_sessions: 100,
-                revoke_all_on_theft: false,
-            },
+            config: Config::of(app),
             secrets,
             store: AnyStore::new(store),
             clock: Arc::new(SystemClock::new()),
@@ -90,6 +68,7 @@ impl Mfa {
             policy: AnyPolicy::new(UserOrTenant::new()),
             shadow: None,
             linking: AnyLinkPolicy::new(SecondFactorsOnly),
+            own_users: None,
             delivery: None,
             claims: Vec::new(),
             validators: Vec::new(),
@@ -101,10 +80,6 @@ impl Mfa {
             password_rules: crate::factor::PasswordRules::default(),
         }
     }
-}
-
-fn first(app: &AppInfo) -> Origin {
-    app.websites.first().unwrap_or(&app.api).clone()
 }
 
 impl MfaBuilder {
@@ -148,6 +123,17 @@ impl MfaBuilder {
     /// Which login methods join a user. Default: [`SecondFactorsOnly`].
     pub fn linking(mut self, policy: impl LinkPolicy) -> Self {
         self.linking = AnyLinkPolicy::new(policy);
+        self
+    }
+
+    /// The app has users of its own, in a table of its own, and checks their first factor itself: they sign in by
+    /// [`Mfa::sign_in`] alone, and no route of the crate starts a session or makes a user. `users` says what the app
+    /// knows of them: where their codes go, and what policies read.
+    ///
+    /// A password is the app's own factor then: it is completed again, for a step-up, by [`Mfa::complete`] after the
+    /// app's own check.
+    pub fn own_users(mut self, users: impl AppUsers) -> Self {
+        self.own_users = Some(AnyAppUsers::new(users));
         self
     }
 
@@ -332,7 +318,9 @@ impl MfaBuilder {
     /// Everything that contradicts itself, in one error.
     pub fn build(self) -> Result<Mfa, ConfigError> {
         let installed = self.installed();
-        let mut factors = Factors::new(installed.clone()).with_custom(self.config.custom_factors.clone());
+        let own = self.own_users.is_some().then_some(FactorId::PASSWORD);
+        let custom = self.config.custom_factors.iter().cloned().chain(own);
+        let mut factors = Factors::new(installed.clone()).with_custom(custom);
         if self.config.mask_contacts {
             factors = factors.masking_contacts();
         }
@@ -367,6 +355,7 @@ impl MfaBuilder {
             shadow: self.shadow.map(Shadow::new),
             told_impossible: std::sync::atomic::AtomicBool::new(false),
             linking: self.linking,
+            own_users: self.own_users,
             claims: self.claims,
             validators: validators.into(),
             factors: Arc::new(factors),

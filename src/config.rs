@@ -329,6 +329,33 @@ pub(crate) struct Config {
     pub(crate) revoke_all_on_theft: bool,
 }
 
+impl Config {
+    /// The defaults for an app.
+    pub(crate) fn of(app: AppInfo) -> Self {
+        let refresh_path = format!("{}/session/refresh", app.base_path);
+        let website = app.websites.first().unwrap_or(&app.api);
+        let cookies = CookieConfig::new(&app.api, website, refresh_path);
+        Self {
+            cookies,
+            app,
+            lifetimes: Lifetimes::default(),
+            csrf: AntiCsrf::default(),
+            signing: SigningAlg::default(),
+            first_factors: None,
+            custom_factors: Vec::new(),
+            factor_changes: FactorChanges::default(),
+            max_wrong_codes: 5,
+            limits: true,
+            send_limits: SendLimits::default(),
+            reveal_accounts: false,
+            mask_contacts: false,
+            passwordless: Passwordless::email(),
+            max_sessions: 100,
+            revoke_all_on_theft: false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -54,6 +54,7 @@ pub mod account {
             tenant::{Tenant, TenantRule},
             user::{LoginKind, LoginMethod, ThirdPartyId, User},
         },
+        policy::app::{AppUser, AppUsers, EmailOf},
     };
 }
 

@@ -56,7 +56,7 @@ const EDGE_CRATES: [&str; 7] =
     ["http", "http_body", "http_body_util", "axum_core", "tower", "tower_http", "pin_project_lite"];
 /// Who below floor 6 names `http` all the same, and how: the one reader and writer of tokens, the one that
 /// tells who sent a request, and the signature of the closure that the app hands in for that.
-const HTTP_BELOW: [(&str, Option<&str>); 8] = [
+const HTTP_BELOW: [(&str, Option<&str>); 9] = [
     ("session/transport.rs", None),
     ("session/transport/write.rs", None),
     ("session/peer.rs", None),
@@ -65,6 +65,8 @@ const HTTP_BELOW: [(&str, Option<&str>); 8] = [
     ("base/http_client.rs", None),
     ("base/http_client/reqwest.rs", None),
     ("delivery/sms.rs", None),
+    // The keys of another issuer.
+    ("session/jwks.rs", None),
     ("builder.rs", Some("peer: impl Fn(&http::Extensions, &http::HeaderMap) -> Option<IpAddr>")),
 ];
 const CLOCKS: [&str; 4] = ["SystemTime::now", "Instant::now", "UNIX_EPOCH.elapsed", "OffsetDateTime::now"];
@@ -74,7 +76,7 @@ const DICE: [&str; 5] = ["SystemRandom::new", "getrandom", "thread_rng", "rand::
 const STORE_VALUES: [&str; 2] = ["Key", "Scan"];
 const STORE_HANDOVER: (&str, [&str; 2]) = ("builder.rs", ["AnyStore", "Store"]);
 /// Where a check accepts a credential: right behind the comparison, nowhere else.
-const ACCEPTING: [&str; 3] = ["factor/proof.rs", "flow/code.rs", "flow/password.rs"];
+const ACCEPTING: [&str; 4] = ["factor/proof.rs", "flow/code.rs", "flow/external.rs", "flow/password.rs"];
 /// Types outside `model/` and `api/` that derive serde, with the reason.
 const SERDE: [(&str, &str, &str); 1] =
     [("claim/mod.rs", "Stamped", "the stored form of a claim is part of its public contract")];
@@ -128,7 +130,7 @@ const SAYS: [&str; 10] = [
     "Opened",
     "Stamped",
 ];
-const TELLERS: [(&str, &str); 12] = [
+const TELLERS: [(&str, &str); 13] = [
     // What a policy is told of the session that it judges.
     ("policy/mod.rs", "completed"),
     ("policy/mod.rs", "payload"),
@@ -136,6 +138,8 @@ const TELLERS: [(&str, &str); 12] = [
     ("session/mod.rs", "payload"),
     ("session/mod.rs", "completed_factors"),
     ("layer/service.rs", "from_extensions"),
+    // The session that it has just made.
+    ("layer/sign_in.rs", "sign_in"),
     ("extract.rs", "into_inner"),
     // What an app wants to write.
     ("base/payload.rs", "new"),

@@ -6,15 +6,12 @@ use serde_json::Map;
 
 use super::{reply::Reply, wire::Body};
 use crate::{
-    base::{error::Error, ident::TenantId, json},
+    base::{ident::TenantId, json},
     engine::Mfa,
     flow::{Caller, Desk, Refusal},
+    layer::arrival::Arrival,
     policy::RequestFacts,
-    session::{
-        Kit, Session, SessionDenied, csrf, token,
-        transport::{Access, Presented},
-        verify::{self, Demand, Evidence, Judgement, Opened, Question},
-    },
+    session::{Kit, transport::Presented},
 };
 
 /// A request, read but not judged.
@@ -37,14 +34,10 @@ impl<'a> Call<'a> {
                 "there are too many cookies",
             ));
         };
-        let (api, websites) = (&config.app.api, &config.app.websites);
-        let same_site = websites.iter().all(|website| api.same_site(website));
-        let unsafe_method = csrf::is_unsafe(parts.method.as_str());
-        let hints = presented.hints();
-        if unsafe_method && !csrf::origin_allowed(&hints, websites, same_site) {
+        if (Arrival { desk, presented: &presented, parts }).is_foreign() {
             #[cfg(feature = "tracing")]
             {
-                let origin: String = hints.origin.unwrap_or_default().chars().take(64).collect();
+                let origin: String = presented.hints().origin.unwrap_or_default().chars().take(64).collect();
                 tracing::warn!(?origin, "a request that another site sent was refused");
             }
             return Err(Reply::message(StatusCode::BAD_REQUEST, "this origin may not use the API"));
@@ -62,7 +55,7 @@ impl<'a> Call<'a> {
     }
 
     pub(super) fn request(&self) -> RequestFacts {
-        self.desk.peer.facts(&self.parts.extensions, &self.parts.headers)
+        self.arrival().request()
     }
 
     /// One parameter of the query, decoded.
@@ -74,71 +67,14 @@ impl<'a> Call<'a> {
         })
     }
 
-    /// The session that came along. No validators: the factors are completed here.
-    pub(super) async fn session(&self) -> Result<Session, Refusal> {
-        let demand = Demand::bare();
-        for tried in [false, true] {
-            let keyring = self.kit().keys.current();
-            let now = self.kit().db.now();
-            let evidence = Evidence {
-                presented: &self.presented,
-                method: self.parts.method.as_str(),
-                csrf: self.kit().config.csrf,
-                keyring: &keyring,
-                issuer: &self.kit().issuer,
-                now,
-            };
-            match verify::open(&demand, &evidence) {
-                // Every step reads the session's row and its numbers: the feed is not asked.
-                Judgement::Pass(opened) => return Ok(Session::new(&self.desk.kit, opened)),
-                Judgement::Ask(Question::Keys(kid)) if !tried => {
-                    if !self.kit().reload_keys(&kid).await? {
-                        return Err(Refusal::Denied(SessionDenied::TryRefresh));
-                    }
-                }
-                Judgement::Deny(denied) => return Err(Refusal::Denied(denied)),
-                _ => break,
-            }
-        }
-        Err(Refusal::Denied(SessionDenied::TryRefresh))
-    }
-
     /// Who asks. With the flag the session is required and its tenant counts; without it the session isn't
     /// used, and ends if another one begins.
     pub(super) async fn caller(&self, try_linking: bool) -> Result<Caller, Refusal> {
-        let (session, left_behind) = match try_linking {
-            true => (Some(self.session().await?), None),
-            false => (None, self.left_behind().await?),
-        };
-        let method = self.kit().config.cookies.methods.choose(self.presented.hints().auth_mode);
-        Ok(Caller {
-            tenant: session.as_ref().map_or_else(|| self.tenant.clone(), Session::tenant_id),
-            clear_other: self.presented.carries(method.other()),
-            session,
-            left_behind,
-            method,
-            request: self.request(),
-        })
+        self.arrival().caller(&self.tenant, try_linking).await
     }
 
-    /// A session that came along unasked; one that isn't good is as if there were none.
-    async fn left_behind(&self) -> Result<Option<Session>, Error> {
-        match self.session().await {
-            Ok(session) => Ok(Some(session)),
-            Err(Refusal::Failed(error)) => Err(error),
-            Err(_) => Ok(self.expired()),
-        }
-    }
-
-    /// A session whose access token ran out: the refresh cookie doesn't reach this route, so the token is
-    /// what names it (as at sign-out, row S12).
-    fn expired(&self) -> Option<Session> {
-        let (kit, presented) = (&self.desk.kit, &self.presented);
-        let Access::Token { text, method } = presented.access else { return None };
-        let guarded = csrf::needed(kit.config.csrf, method, self.parts.method.as_str(), false);
-        let claims = token::open_expired(text, &kit.keys.current(), &kit.issuer, kit.db.now()).ok()?;
-        let proven = csrf::proven(kit.config.csrf, &presented.hints(), claims.anti_csrf.as_deref());
-        (proven || !guarded).then(|| Session::new(kit, Opened { claims, method }))
+    fn arrival(&self) -> Arrival<'_> {
+        Arrival { desk: self.desk, presented: &self.presented, parts: self.parts }
     }
 }
 

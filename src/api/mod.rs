@@ -98,7 +98,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> ApiFuture<S::Future> {
-        cors::check_order(&self.mfa, &request);
+        cors::check_order(&self.mfa.desk.kit, &request);
         let base = &self.mfa.desk.kit.config.app.base_path;
         let state = match route::find(base, request.method(), request.uri().path()) {
             Route::Inner => State::Inner { future: self.inner.call(request) },

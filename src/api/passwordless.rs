@@ -151,8 +151,9 @@ async fn contact(call: &Call<'_>, caller: &Caller, asked: &Asked<'_>) -> Result<
     };
     let invalid = || Reply::general_error(message.as_ref());
     let Some(session) = &caller.session else { return Err(invalid()) };
-    let user = call.desk.user_of(session).await.map_err(|error| Reply::failed(&error))?;
-    let listed = user.and_then(|user| call.desk.factors.contacts(&user, &session.login_id()));
+    let person = call.desk.person_of(&session.user_id()).await;
+    let person = person.map_err(|error| NOT_ALLOWED.refusal(error.into()))?;
+    let listed = person.and_then(|who| call.desk.factors.contacts(&who.user, &session.login_id()));
     let mut own = listed.unwrap_or_default().destinations().flat_map(|(_, contacts)| contacts);
     // Of several that look alike the one that `/mfa/info` lists first. It is read as well: what was proved once may
     // be a number that gets no codes any more (row O28), or a contact of the other kind.

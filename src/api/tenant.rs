@@ -21,13 +21,15 @@ pub(super) async fn login_methods(call: &Call<'_>) -> Reply {
         Err(_) => return reply::no_tenant(),
     };
     let first = call.desk.first_factors(&tenant);
+    // The app's own users sign in at the app: none of these methods starts a session.
+    let ours = |factor: &FactorId| call.desk.own_users.is_none() && first.accepts(factor);
     let passwordless = [FactorId::OTP_EMAIL, FactorId::OTP_PHONE, FactorId::LINK_EMAIL, FactorId::LINK_PHONE];
     Reply::ok(json!({
         "status": "OK",
-        "emailPassword": { "enabled": first.accepts(&FactorId::PASSWORD) },
-        "thirdParty": { "enabled": first.accepts(&FactorId::THIRD_PARTY), "providers": [] },
-        "passwordless": { "enabled": passwordless.iter().any(|factor| first.accepts(factor)) },
-        "webauthn": { "enabled": first.accepts(&FactorId::WEBAUTHN) },
+        "emailPassword": { "enabled": ours(&FactorId::PASSWORD) },
+        "thirdParty": { "enabled": ours(&FactorId::THIRD_PARTY), "providers": [] },
+        "passwordless": { "enabled": passwordless.iter().any(ours) },
+        "webauthn": { "enabled": ours(&FactorId::WEBAUTHN) },
         "firstFactors": first.listed().iter().map(FactorId::as_str).collect::<Vec<_>>(),
     }))
 }

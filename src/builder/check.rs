@@ -15,7 +15,7 @@ impl MfaBuilder {
     /// The factors that the crate itself brings, as built and configured.
     pub(super) fn installed(&self) -> Vec<FactorId> {
         let mut installed = Vec::new();
-        if cfg!(feature = "password") {
+        if cfg!(feature = "password") && self.own_users.is_none() {
             installed.push(FactorId::PASSWORD);
         }
         installed.extend(self.config.passwordless.factors());
@@ -24,7 +24,11 @@ impl MfaBuilder {
 
     /// What the policy demands, of what it says of itself, that nobody can complete (rows P10, P11).
     pub(super) fn unreachable(&self, factors: &Factors) -> Vec<String> {
-        let first = FirstFactors::new(&factors.first(), self.config.first_factors.as_deref(), None);
+        let app = self.config.first_factors.as_deref();
+        let first = match self.own_users {
+            Some(_) => FirstFactors::vouched(app, None),
+            None => FirstFactors::new(&factors.first(), app, None),
+        };
         let check = |policy: &AnyPolicy| check_reachable(policy, &factors.usable(), first.listed(), None);
         for warning in self.policy.declares(None).warnings() {
             #[cfg(feature = "tracing")]
@@ -46,7 +50,7 @@ impl MfaBuilder {
         problems.extend(otp_settings(config).problems());
         problems.extend(config.send_limits.problems());
         let own_alone = |listed: &Vec<FactorId>| !listed.iter().any(FactorId::is_built_in);
-        if config.first_factors.as_ref().is_some_and(own_alone) {
+        if self.own_users.is_none() && config.first_factors.as_ref().is_some_and(own_alone) {
             #[cfg(feature = "tracing")]
             tracing::warn!(
                 "only factors of the app's own may start a session: no route of the crate signs in"
@@ -82,7 +86,8 @@ impl MfaBuilder {
             let once: BTreeSet<_> = listed.iter().collect();
             ask(once.len() == listed.len(), "a first factor is listed twice");
             let served = FirstFactors::new(installed, Some(listed), None);
-            for factor in listed.iter().filter(|factor| !served.accepts(factor)) {
+            let served = |factor: &&FactorId| self.own_users.is_some() || served.accepts(factor);
+            for factor in listed.iter().filter(|factor| !served(factor)) {
                 ask(false, &format!("the first factor {factor} isn't installed"));
             }
             let custom =

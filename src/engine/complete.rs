@@ -24,6 +24,7 @@ pub(super) async fn complete(mfa: &Mfa, session: &Session, proof: Proof) -> Resu
         tenant: session.tenant_id(),
         session: Some(session.clone()),
         left_behind: None,
+        vouched: true,
         method: session.opened().method,
         clear_other: false,
         request: RequestFacts::default(),

@@ -75,8 +75,8 @@ impl Users<'_> {
     /// `SessionEnded` if user or login method are gone; if the store failed.
     pub async fn masked_contacts(&self, session: &Session) -> Result<Vec<(FactorId, Vec<String>)>, Error> {
         let over = || Error::new(ErrorKind::SessionEnded, "the session's user or login method is gone");
-        let user = self.load(&session.user_id()).await?.ok_or_else(over)?;
-        let listed = self.mfa.desk.factors.contacts(&user, &session.login_id()).ok_or_else(over)?;
+        let who = self.mfa.desk.person_of(&session.user_id()).await?.ok_or_else(over)?;
+        let listed = self.mfa.desk.factors.contacts(&who.user, &session.login_id()).ok_or_else(over)?;
         let masked = |list: Vec<Contact>| list.iter().map(Contact::masked).collect();
         Ok(listed.destinations().map(|(factor, list)| (factor, masked(list))).collect())
     }

@@ -169,11 +169,11 @@ fn proves(login: &LoginMethod, factor: &FactorId) -> bool {
         LoginKind::EmailPassword => *factor == FactorId::PASSWORD,
         LoginKind::ThirdParty => *factor == FactorId::THIRD_PARTY,
         LoginKind::WebAuthn => *factor == FactorId::WEBAUTHN,
-        LoginKind::Passwordless => match () {
+        // Of the app's own, what the app says where codes go.
+        LoginKind::Passwordless | LoginKind::External => match () {
             () if *factor == FactorId::OTP_EMAIL || *factor == FactorId::LINK_EMAIL => email(),
             () if *factor == FactorId::OTP_PHONE || *factor == FactorId::LINK_PHONE => login.phone.is_some(),
             () => false,
         },
-        LoginKind::External => false,
     }
 }

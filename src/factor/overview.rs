@@ -8,7 +8,7 @@ use crate::{
         time::Timestamp,
     },
     claim::MfaClaim,
-    model::user::LoginMethod,
+    model::user::{LoginKind, LoginMethod},
     policy::{Explanation, Grace, Requirements, may_set_up},
 };
 
@@ -98,7 +98,9 @@ impl Sight<'_> {
     }
 
     fn text(&self, contact: &Contact) -> String {
+        // What the app said of its own user was typed by nobody.
         let typed = |login: &LoginMethod| match contact {
+            _ if login.kind == LoginKind::External => false,
             Contact::Email(email) => login.email.as_ref() == Some(email),
             Contact::Phone(phone) => login.phone.as_ref() == Some(phone),
         };

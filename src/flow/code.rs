@@ -299,7 +299,8 @@ impl Desk {
     ) -> Result<(), Refusal> {
         let new = NewLogin::passwordless(contact);
         let name = new.key(&TenantId::PUBLIC);
-        let theirs = at.user.logins.iter().any(|login| NewLogin::from(login).key(&TenantId::PUBLIC) == name);
+        let named = |login| NewLogin::from(login).key(&TenantId::PUBLIC) == name;
+        let theirs = at.names(&new) || at.user.logins.iter().any(named);
         let owner = match theirs {
             true => Some(at.user.id.clone()),
             false => self.kit.db.get::<Owner>(&new.key(&caller.tenant)).await?.map(|owner| owner.user),

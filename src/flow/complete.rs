@@ -5,14 +5,15 @@ use super::{Desk, link::NotLinked};
 use crate::{
     base::{
         error::Error,
-        ident::{LoginId, TenantId},
+        ident::{LoginId, TenantId, UserId},
     },
     factor::Credential,
     model::{
         Db, keys,
         user::{NewLogin, Owner, User},
     },
-    session::{Opened, Session, transport::Tokens},
+    policy::Person,
+    session::{Opened, transport::Tokens},
 };
 
 /// How often requirements may move under a completion before it gives up (row P08).
@@ -77,9 +78,12 @@ impl Desk {
         })
     }
 
-    /// The user of a session.
-    pub(crate) async fn user_of(&self, session: &Session) -> Result<Option<User>, Error> {
-        self.kit.db.get(&keys::user(&session.user_id())).await
+    /// Somebody, as destinations and notices see them.
+    pub(crate) async fn person_of(&self, id: &UserId) -> Result<Option<Person>, Error> {
+        match self.kit.db.get(&keys::user(id)).await? {
+            Some(user) => self.person(user).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     pub(super) async fn user(&self, owner: &Owner) -> Result<Option<User>, Error> {

@@ -23,7 +23,7 @@ use crate::{
         user::User,
     },
     policy::{
-        CompletedFactors, Known, Lazy, MfaPolicy as _, PolicyContext, PolicyError, PolicyErrorKind,
+        CompletedFactors, Known, Lazy, MfaPolicy as _, Person, PolicyContext, PolicyError, PolicyErrorKind,
         RequestFacts, Requirements, SessionFacts, list,
     },
     session::{AccessClaims, Opened, refresh, transport::Tokens},
@@ -149,8 +149,8 @@ impl Desk {
     }
 
     /// Facts about the user of a session.
-    pub(crate) fn facts(&self, row: &SessionRecord, user: Option<User>) -> StoredFacts {
-        StoredFacts::new(&self.kit.db, &self.factors, &row.user, &row.tenant, user)
+    pub(crate) fn facts(&self, row: &SessionRecord, person: Option<Person>) -> StoredFacts {
+        StoredFacts::new(self, &row.user, &row.tenant, person)
     }
 
     /// The claim as the row has it, or derived from the login method that made the session (row P04).

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use tokio::sync::OnceCell;
 
+use super::{Desk, external};
 use crate::{
     base::{
-        error::ErrorKind,
+        error::{Error, ErrorKind},
         ident::{FactorId, Permission, Role, TenantId, UserId},
     },
     factor::Factors,
@@ -17,16 +18,17 @@ use crate::{
         tenant::{Tenant, TenantRule},
         user::User,
     },
-    policy::{Boxed, Facts, FactsError, Grace},
+    policy::{AnyAppUsers, AppUser, Boxed, Facts, FactsError, Grace, Person},
 };
 
 /// Facts from the store, each read when first asked for and then kept.
 pub(crate) struct StoredFacts {
     db: Db,
     factors: Arc<Factors>,
+    own_users: Option<AnyAppUsers>,
     user_id: UserId,
     tenant_id: TenantId,
-    user: OnceCell<User>,
+    person: OnceCell<Person>,
     roles: OnceCell<Vec<Role>>,
     permissions: OnceCell<Vec<Permission>>,
     set_up: OnceCell<Vec<FactorId>>,
@@ -36,21 +38,16 @@ pub(crate) struct StoredFacts {
 }
 
 impl StoredFacts {
-    /// Facts about a user in a tenant. `user` is given where it is known already, or is about to be made:
+    /// Facts about a user in a tenant. `person` is given where it is known already, or is about to be made:
     /// then nothing else is stored about it either, and nothing is read.
-    pub(crate) fn new(
-        db: &Db,
-        factors: &Arc<Factors>,
-        user_id: &UserId,
-        tenant: &TenantId,
-        user: Option<User>,
-    ) -> Self {
+    pub(super) fn new(desk: &Desk, user_id: &UserId, tenant: &TenantId, person: Option<Person>) -> Self {
         Self {
-            db: db.clone(),
-            factors: Arc::clone(factors),
+            db: desk.kit.db.clone(),
+            factors: Arc::clone(&desk.factors),
+            own_users: desk.own_users.clone(),
             user_id: user_id.clone(),
             tenant_id: tenant.clone(),
-            user: OnceCell::new_with(user),
+            person: OnceCell::new_with(person),
             roles: OnceCell::new(),
             permissions: OnceCell::new(),
             set_up: OnceCell::new(),
@@ -64,10 +61,7 @@ impl StoredFacts {
         &self,
         key: crate::store::Key,
     ) -> Result<Option<T>, FactsError> {
-        self.db.get(&key).await.map_err(|e| match e.kind() {
-            ErrorKind::SessionEnded => FactsError::unauthorised(e),
-            _ => FactsError::unavailable(e),
-        })
+        self.db.get(&key).await.map_err(told)
     }
 
     /// What the tenant asks of its sessions.
@@ -107,19 +101,31 @@ impl StoredFacts {
         Ok((rule.required.clone(), None))
     }
 
-    async fn load_user(&self) -> Result<&User, FactsError> {
-        self.user
+    async fn load(&self) -> Result<&Person, FactsError> {
+        self.person
             .get_or_try_init(|| async {
-                let user = self.read(keys::user(&self.user_id)).await?;
-                user.ok_or_else(|| FactsError::unauthorised("the user is gone"))
+                let user = self.read::<User>(keys::user(&self.user_id)).await?;
+                let user = user.ok_or_else(|| FactsError::unauthorised("the user is gone"))?;
+                external::person(self.own_users.as_ref(), user).await.map_err(told)
             })
             .await
     }
 }
 
+fn told(error: Error) -> FactsError {
+    match error.kind() {
+        ErrorKind::SessionEnded => FactsError::unauthorised(error),
+        _ => FactsError::unavailable(error),
+    }
+}
+
 impl Facts for StoredFacts {
     fn user(&self) -> Boxed<'_, &User> {
-        Box::pin(self.load_user())
+        Box::pin(async { Ok(&self.load().await?.user) })
+    }
+
+    fn app_user(&self) -> Boxed<'_, Option<&AppUser>> {
+        Box::pin(async { Ok(self.load().await?.app.as_ref()) })
     }
 
     fn roles(&self) -> Boxed<'_, &[Role]> {
@@ -156,7 +162,7 @@ impl Facts for StoredFacts {
         Box::pin(async {
             let set_up = self
                 .set_up
-                .get_or_try_init(|| async { Ok(self.factors.bound(self.load_user().await?.into())) })
+                .get_or_try_init(|| async { Ok(self.factors.bound((&self.load().await?.user).into())) })
                 .await?;
             Ok(set_up.as_slice())
         })

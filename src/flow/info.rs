@@ -16,7 +16,7 @@ impl Desk {
             session.replace(opened, tokens.into());
         }
         let at = self.standpoint(caller, &session.claims()).await?;
-        let (enrolled, now) = (Enrolled::from(&at.user), self.kit.db.now());
+        let (enrolled, now) = (Enrolled::from(&at.person.user), self.kit.db.now());
         let overview = self.factors.overview(enrolled, &at.row.login, &at.claim, &at.requirements, now);
         overview
             .ok_or(Error::new(ErrorKind::SessionEnded, "the session's login method is its user's no more"))

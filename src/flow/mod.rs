@@ -18,7 +18,7 @@ use crate::{
     factor::{Factors, otp::Otp},
     hooks::AnyHooks,
     model::{keys, tenant::Tenant},
-    policy::{AnyLinkPolicy, AnyPolicy, FirstFactors, NextStep, RequestFacts},
+    policy::{AnyAppUsers, AnyLinkPolicy, AnyPolicy, FirstFactors, NextStep, RequestFacts},
     session::{Kit, Session, SessionDenied, cookies::TransferMethod, peer::Peer},
 };
 
@@ -28,6 +28,7 @@ pub(crate) mod complete;
 pub(crate) mod ending;
 pub(crate) mod evaluate;
 pub(crate) mod exists;
+pub(crate) mod external;
 pub(crate) mod facts;
 pub(crate) mod info;
 pub(crate) mod link;
@@ -51,6 +52,8 @@ pub(crate) struct Desk {
     /// Whether the log says that the policy demands the impossible: once is enough (row P11).
     pub(crate) told_impossible: AtomicBool,
     pub(crate) linking: AnyLinkPolicy,
+    /// Where the app keeps its users, if it has its own: then no route of ours starts a session.
+    pub(crate) own_users: Option<AnyAppUsers>,
     /// Fetched when a session is made.
     pub(crate) claims: Vec<ClaimRef>,
     /// What every mount enforces unless it says otherwise.
@@ -75,6 +78,8 @@ pub(crate) struct Caller {
     pub(crate) session: Option<Session>,
     /// A session that came along unasked: it ends when another one begins (row S01).
     pub(crate) left_behind: Option<Session>,
+    /// Whether the app itself asks, and answers for what was proved: no route does.
+    pub(crate) vouched: bool,
     /// How tokens of a new session travel.
     pub(crate) method: TransferMethod,
     /// Whether the request also carries tokens of the other method.
@@ -134,7 +139,10 @@ impl Desk {
     /// The factors that may start a session in a tenant.
     pub(crate) fn first_factors(&self, tenant: &Tenant) -> FirstFactors {
         let app = self.kit.config.first_factors.as_deref();
-        FirstFactors::new(&self.factors.first(), app, tenant.first_factors.as_deref())
+        match self.own_users {
+            Some(_) => FirstFactors::vouched(app, tenant.first_factors.as_deref()),
+            None => FirstFactors::new(&self.factors.first(), app, tenant.first_factors.as_deref()),
+        }
     }
 }
 

@@ -8,7 +8,6 @@ use super::{
     admit::{self, Admission, NotAdmitted, Second},
     complete::{Completed, Outcome, ROUNDS, Resolved, Round},
     evaluate::{Subject, Verdicts, apply, renew_roles, session_facts},
-    facts::StoredFacts,
     quota,
 };
 use crate::{
@@ -27,9 +26,9 @@ use crate::{
         epoch::Standing,
         keys, metadata,
         session::{self, SessionRecord},
-        user::{self, Owner, User},
+        user::{self, LoginKind, NewLogin, Owner, User},
     },
-    policy::{Link, Requirements, SetUpRefused},
+    policy::{Link, Person, Requirements, SetUpRefused},
     session::{
         AccessClaims, Session,
         refresh::{self, Completing, Elevation},
@@ -58,11 +57,29 @@ pub(crate) struct Standpoint {
     pub(crate) row: SessionRecord,
     pub(crate) standing: Standing,
     pub(crate) user: User,
+    /// The same as policies, destinations and notices see them.
+    pub(crate) person: Person,
     /// Evaluated just now.
     pub(crate) claim: MfaClaim,
     pub(crate) requirements: Requirements,
     pub(crate) next: Vec<FactorId>,
     pub(crate) set_up: Vec<FactorId>,
+}
+
+impl Standpoint {
+    /// Whether a contact is the one that the app names for this user: it is theirs, and nothing of it is stored.
+    pub(crate) fn names(&self, contact: &NewLogin) -> bool {
+        let own = self.person.user.logins.iter().filter(|login| login.kind == LoginKind::External);
+        let (email, phone) = (contact.email.as_ref(), contact.phone.as_ref());
+        own.into_iter().any(|login| {
+            (email.is_some() && login.email.as_ref() == email)
+                || (phone.is_some() && login.phone.as_ref() == phone)
+        })
+    }
+
+    fn has_of_app(&self, credential: &Credential) -> bool {
+        matches!(credential, Credential::Named(new) if new.kind == LoginKind::Passwordless && self.names(new))
+    }
 }
 
 impl Desk {
@@ -91,12 +108,13 @@ impl Desk {
             })
             .await?;
         let mut claim = self.claim_of(&row).await?;
-        let requirements = self.asked(caller, claims, &[], &row, &user, &claim).await?.requirements;
+        let person = self.person(user.clone()).await?;
+        let requirements = self.asked(caller, claims, &[], &row, &person, &claim).await?.requirements;
         let now = self.kit.db.now();
         claim.evaluate(&requirements, now);
         let next = requirements.next_set(&claim.c, now).map(|next| next.factors).unwrap_or_default();
-        let set_up = self.factors.bound((&user).into());
-        Ok(Standpoint { row, standing, user, claim, requirements, next, set_up })
+        let set_up = self.factors.bound((&person.user).into());
+        Ok(Standpoint { row, standing, user, person, claim, requirements, next, set_up })
     }
 
     /// Asks the policy about a session, and these claims before it.
@@ -106,10 +124,10 @@ impl Desk {
         claims: &AccessClaims,
         fetched: &[ClaimRef],
         row: &SessionRecord,
-        user: &User,
+        person: &Person,
         claim: &MfaClaim,
     ) -> Result<Verdicts, Error> {
-        let facts = StoredFacts::new(&self.kit.db, &self.factors, &row.user, &row.tenant, Some(user.clone()));
+        let facts = self.facts(row, Some(person.clone()));
         let subject = Subject {
             facts: &facts,
             session: session_facts(&claims.handle, row, claim),
@@ -164,11 +182,13 @@ impl Desk {
         }
         for _ in 0..ROUNDS {
             let at = self.standpoint(caller, &claims).await?;
-            let resolved = self.resolve(&claims.tenant, &proof.credential).await?;
+            let theirs = at.has_of_app(&proof.credential);
+            let credential = if theirs { &Credential::Session } else { &proof.credential };
+            let resolved = self.resolve(&claims.tenant, credential).await?;
             if resolved.fresh && resolved.owner.is_some() {
                 return Ok(Outcome::Taken);
             }
-            let owner = match &proof.credential {
+            let owner = match credential {
                 Credential::Session => Some(at.user.id.clone()),
                 _ => self.owner_for(&at.user, &resolved),
             };
@@ -185,7 +205,7 @@ impl Desk {
             let linking = self.linking(caller, &at.user, &resolved).await?;
             let mut after = at.claim.clone();
             after.mark(proof.factor.clone(), proof.at.min(self.kit.db.now()));
-            let will_be = would_be(&at.user, owner.as_ref(), &resolved, &claims, self.kit.db.now())?;
+            let will_be = would_be(&at.person, owner.as_ref(), &resolved, &claims, self.kit.db.now())?;
             let follow: Vec<ClaimRef> =
                 self.claims.iter().filter(|claim| claim.follows_factors()).cloned().collect();
             let verdicts = self.asked(caller, &claims, &follow, &at.row, &will_be, &after).await?;
@@ -262,7 +282,7 @@ impl Desk {
         let (created, mut changes) = linked;
         if created {
             // A factor was added: every other session of the user ends (row S09).
-            self.courier.tell(&mut tx, tenant, &at.user, |to| Notice::FactorAdded {
+            self.courier.tell(&mut tx, tenant, &at.person.user, |to| Notice::FactorAdded {
                 to,
                 factor: proof.factor.clone(),
             })?;
@@ -316,17 +336,22 @@ impl Desk {
 
 /// The user as it will be once linked: policies read what is set up then.
 fn would_be(
-    user: &User,
+    person: &Person,
     owner: Option<&UserId>,
     resolved: &Resolved,
     claims: &AccessClaims,
     now: Timestamp,
-) -> Result<User, Error> {
-    let mut user = user.clone();
+) -> Result<Person, Error> {
+    let mut person = person.clone();
     if let (None, Some(new)) = (owner, &resolved.new) {
-        user.logins.push(user::method(now, &claims.tenant, new, crate::base::ident::LoginId::random()?));
+        person.user.logins.push(user::method(
+            now,
+            &claims.tenant,
+            new,
+            crate::base::ident::LoginId::random()?,
+        ));
     }
-    Ok(user)
+    Ok(person)
 }
 
 /// Whose the credential is, as this round reads it.

@@ -5,6 +5,7 @@ use super::{
     Caller, Desk, Refusal, admit,
     complete::{Completed, Outcome, ROUNDS, Resolved, Round},
     evaluate::{Subject, Verdicts, apply},
+    facts::StoredFacts,
 };
 use crate::{
     base::{
@@ -25,7 +26,7 @@ use crate::{
         session::{self, Lineage, SessionRecord},
         user::{self, NewLogin, User},
     },
-    policy::SessionFacts,
+    policy::{Person, SessionFacts},
     session::{
         SessionDenied,
         refresh::{self, RefreshToken},
@@ -35,6 +36,8 @@ use crate::{
 /// The one who signs in, as prepared outside of the transaction.
 struct Candidate {
     user: User,
+    /// The same as policies and notices see them.
+    person: Person,
     login: LoginId,
     /// Made in the batch, if nobody has the name by then.
     new: Option<NewLogin>,
@@ -54,7 +57,11 @@ impl Desk {
     ) -> Result<Vec<FactorId>, Refusal> {
         let tenant = self.tenant(&caller.tenant).await?;
         let allowed = self.first_factors(&tenant);
-        factors.retain(|factor| admit::first(factor, &allowed).is_ok());
+        let unlisted = self.kit.config.first_factors.is_none() && tenant.first_factors.is_none();
+        factors.retain(|factor| match (&self.own_users, caller.vouched) {
+            (None, _) => admit::first(factor, &allowed).is_ok(),
+            (Some(_), vouched) => vouched && (unlisted || admit::first(factor, &allowed).is_ok()),
+        });
         match factors.is_empty() {
             false => Ok(factors),
             true if caller.left_behind.is_none() => Err(Refusal::Denied(SessionDenied::Unauthorised)),
@@ -81,13 +88,8 @@ impl Desk {
             let handle = SessionHandle::random(&caller.tenant)?;
             let mut claim = MfaClaim::default();
             claim.mark(proof.factor.clone(), proof.at);
-            let facts = crate::flow::facts::StoredFacts::new(
-                &self.kit.db,
-                &self.factors,
-                &candidate.user.id,
-                &caller.tenant,
-                Some(candidate.user.clone()),
-            );
+            let person = Some(candidate.person.clone());
+            let facts = StoredFacts::new(self, &candidate.user.id, &caller.tenant, person);
             let payload = Payload::new();
             let subject = Subject {
                 facts: &facts,
@@ -159,18 +161,18 @@ impl Desk {
     }
 
     async fn candidate(&self, caller: &Caller, resolved: Resolved) -> Result<Option<Candidate>, Error> {
-        Ok(match (resolved.owner, resolved.new) {
-            (Some(owner), _) => {
-                let user = self.user(&owner).await?;
-                user.map(|user| Candidate { user, login: owner.login, new: None })
-            }
+        let found = match (resolved.owner, resolved.new) {
+            (Some(owner), _) => self.user(&owner).await?.map(|user| (user, owner.login, None)),
             (None, Some(new)) => {
                 let user = user::prepare(&caller.tenant, &new, self.kit.db.now())?;
                 let login = user.logins.first().map(|login| login.id.clone());
-                login.map(|login| Candidate { user, login, new: Some(new) })
+                login.map(|login| (user, login, Some(new)))
             }
             (None, None) => None,
-        })
+        };
+        let Some((user, login, new)) = found else { return Ok(None) };
+        let person = self.person(user.clone()).await?;
+        Ok(Some(Candidate { user, person, login, new }))
     }
 
     async fn standing(&self, caller: &Caller, candidate: &Candidate) -> Result<Standing, Error> {
@@ -259,7 +261,7 @@ impl Desk {
         if agents::note(&mut tx, &user.id, caller.request.user_agent.as_deref()).await? {
             let event = Event::new(Audited::NewDevice, tenant).user(&user.id).session(handle);
             audit::stage(&mut tx, event.peer(caller.request.peer))?;
-            self.courier.tell(&mut tx, tenant, user, |to| Notice::NewDevice { to })?;
+            self.courier.tell(&mut tx, tenant, &candidate.person.user, |to| Notice::NewDevice { to })?;
         }
         let (created, met) = (candidate.new.is_some(), !row.is_half());
         crate::base::failpoint!("otp.consume.before_commit" if proof.spend.is_code());

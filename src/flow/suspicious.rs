@@ -8,9 +8,7 @@ use crate::{
     model::{
         audit::{self, Audited, Event},
         code::{Code, Purpose},
-        keys,
         limit::Budget,
-        user::User,
     },
     store::Key,
 };
@@ -26,6 +24,11 @@ impl Desk {
         wrong: Event,
     ) -> Result<(), Error> {
         let (wrong, second) = (&wrong, code.purpose == Purpose::SecondFactor && !code.decoy);
+        let person = match code.user.as_ref().filter(|_| second) {
+            Some(id) => self.person_of(id).await?,
+            None => None,
+        };
+        let person = person.as_ref();
         let told = self
             .kit
             .db
@@ -40,9 +43,9 @@ impl Desk {
                 tx.put(budget.clone(), &guesses, Some(now + life)).await?;
                 let event = Event::new(Audited::SuspiciousAttempts, &caller.tenant).user(id);
                 audit::stage(&mut tx, event.factor(&code.factor).peer(caller.request.peer))?;
-                if let Some(user) = tx.get::<User>(&keys::user(id)).await? {
+                if let Some(person) = person {
                     let notice = |to| Notice::SuspiciousAttempts { to, factor: code.factor.clone() };
-                    self.courier.tell(&mut tx, &caller.tenant, &user, notice)?;
+                    self.courier.tell(&mut tx, &caller.tenant, &person.user, notice)?;
                 }
                 tx.commit(Some(guesses.is_resting(now)))
             })

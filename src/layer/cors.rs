@@ -5,7 +5,10 @@ use tower_http::cors::{AllowCredentials, AllowOrigin, CorsLayer};
 
 use crate::{
     engine::Mfa,
-    session::transport::{ANTI_CSRF, AUTH_MODE, FRONT, RID, ST_ACCESS, ST_REFRESH},
+    session::{
+        Kit,
+        transport::{ANTI_CSRF, AUTH_MODE, FRONT, RID, ST_ACCESS, ST_REFRESH},
+    },
 };
 
 const SENT: [HeaderName; 6] = [
@@ -70,10 +73,10 @@ impl Mfa {
 
 /// Warns, in debug builds, that the layers are in the wrong order (row X11): CORS answers preflights itself,
 /// so one that comes this far says that refusals leave without its headers.
-pub(crate) fn check_order<B>(mfa: &Mfa, request: &Request<B>) {
+pub(crate) fn check_order<B>(kit: &Kit, request: &Request<B>) {
     #[cfg(all(debug_assertions, feature = "tracing"))]
     {
-        let app = &mfa.desk.kit.config.app;
+        let app = &kit.config.app;
         let asks = request.headers().get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
         let theirs = |origin: &str| app.websites.iter().any(|website| website.as_str() == origin);
         if super::service::is_preflight(request)
@@ -85,5 +88,5 @@ pub(crate) fn check_order<B>(mfa: &Mfa, request: &Request<B>) {
         }
     }
     #[cfg(not(all(debug_assertions, feature = "tracing")))]
-    let _ = (mfa, request);
+    let _ = (kit, request);
 }

@@ -4,6 +4,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -13,11 +14,8 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tower::Service;
 
-use super::{MfaBody, Verified, refuse::Answer};
-use crate::{
-    flow::Desk,
-    session::{Session, transport},
-};
+use super::{MfaBody, Verified, refuse::Answer, sign_in::Carried};
+use crate::session::{Kit, Session, transport};
 
 type Asking = Pin<Box<dyn Future<Output = Result<Verified, Box<Answer>>> + Send>>;
 
@@ -99,8 +97,8 @@ where
                 }
                 StateProj::Running { inner, verified } => {
                     let mut response = ready!(inner.poll(cx))?;
-                    if let Some((desk, session)) = verified.take().and_then(Verified::writer) {
-                        write(&desk, session, &mut response);
+                    if let Some((kit, session)) = verified.take().and_then(Verified::writer) {
+                        write(&kit, session, &mut response);
                     }
                     return Poll::Ready(Ok(response.map(MfaBody::inner)));
                 }
@@ -110,19 +108,23 @@ where
 }
 
 /// One writer, one moment: what the session has to tell the client goes into the head.
-fn write<R>(desk: &Desk, session: Option<Session>, response: &mut Response<R>) {
-    let kit = &desk.kit;
+fn write<R>(kit: &Arc<Kit>, session: Option<Session>, response: &mut Response<R>) {
     // A switching connection gets no tokens (row M05).
     let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    let carried = Carried::take(kit, response);
     let headers = response.headers_mut();
     let known = session.is_some();
     let change = session.and_then(Session::finish).filter(|_| !switching);
-    if known && change.is_none() && transport::private_if_plain(headers) {
+    if known && change.is_none() && carried.is_none() && transport::private_if_plain(headers) {
         return;
     }
-    if transport::strip_foreign(headers, &kit.config.cookies) > 0 {
+    // A sign-in of the app's own wrote them; the session that it began is the one that counts.
+    if transport::strip_foreign(headers, &kit.config.cookies) > 0 && carried.is_none() {
         #[cfg(feature = "tracing")]
         tracing::error!("a handler set a cookie by a name of the session's: it was dropped");
+    }
+    if let Some(carried) = carried.filter(|_| !switching) {
+        return carried.write(headers);
     }
     match change {
         Some(change) => {

@@ -12,12 +12,13 @@ use std::{
 
 use tower::{Layer, Service};
 
-use super::MfaService;
+use super::{MfaService, Verifier};
 use crate::{
-    claim::{ClaimValidator, SessionClaim, mfa, validator},
-    config::Stale,
+    claim::{ClaimValidator, MfaSatisfied, SessionClaim, mfa, validator},
+    config::{ConfigError, Stale},
     engine::{Mfa, MountInfo},
-    session::verify::Demand,
+    policy::RequestFacts,
+    session::{Kit, verify::Demand},
 };
 
 /// Verifies the session of each request and enforces claim validators.
@@ -51,7 +52,12 @@ pub struct MfaLayer {
 /// Whose sessions a mount takes, and what it asks of them.
 #[derive(Clone)]
 pub(super) struct Mount {
-    pub(super) mfa: Mfa,
+    pub(super) kit: Arc<Kit>,
+    /// `None`: the sessions are another issuer's.
+    pub(super) mfa: Option<Mfa>,
+    globals: Arc<[Arc<dyn ClaimValidator>]>,
+    /// What was asked of it that it can't do: it lets nobody through.
+    pub(super) problem: Option<&'static str>,
     pub(super) demand: Demand,
     /// Whether header tokens get the challenge of RFC 9470.
     pub(super) challenges: bool,
@@ -74,9 +80,69 @@ impl MfaLayer {
     /// A session is needed, and every global validator must hold.
     #[track_caller]
     pub fn required(mfa: Mfa) -> Self {
-        let (validators, at) = (Arc::clone(&mfa.desk.validators), Location::caller());
-        let demand = Demand { validators, ..Demand::bare() };
-        Self { mount: Arc::new(Mount { mfa, demand, challenges: false, at, listed: Listed::default() }) }
+        let (kit, globals) = (Arc::clone(&mfa.desk.kit), Arc::clone(&mfa.desk.validators));
+        Self::mount(kit, Some(mfa), globals, Location::caller())
+    }
+
+    /// Sessions that another server makes are verified by its public keys, with no store and no call to it at each
+    /// request. Signature, expiry, the anti-CSRF proof and validators are judged as everywhere, the one for MFA among
+    /// them; guards and step-up inside work.
+    ///
+    /// Nothing is made here. A claim that isn't in the token is refused rather than fetched; writing to the session is
+    /// an error (`Invalid`); what the issuer revoked is refused when the access token has run out, within the hour by
+    /// default; and a token whose policy is to be asked again is refused as one to refresh.
+    ///
+    /// ```
+    /// # use axum::{Router, routing::get};
+    /// # use tower_mfa::{FactorId, MfaLayer, RequireFactors, layer::Verifier};
+    /// # #[cfg(feature = "http-client")]
+    /// # fn main() -> Result<(), tower_mfa::config::ConfigError> {
+    /// let issuer = Verifier::new("https://api.shop.example/auth")?;
+    /// let app: Router = Router::new()
+    ///     .route("/reports", get(|| async { "reports" }))
+    ///     .route_layer(RequireFactors::one_of([FactorId::OTP_EMAIL]))
+    ///     .layer(MfaLayer::verify_only(issuer).bearer_challenges());
+    /// # let _ = app; Ok(()) }
+    /// # #[cfg(not(feature = "http-client"))] fn main() {}
+    /// ```
+    #[track_caller]
+    pub fn verify_only(issuer: Verifier) -> Self {
+        let globals: Arc<[Arc<dyn ClaimValidator>]> =
+            Arc::from([Arc::new(MfaSatisfied::new()) as Arc<dyn ClaimValidator>]);
+        let layer = Self::mount(issuer.kit, None, globals, Location::caller());
+        layer.demand(|demand| demand.foreign = true).among_usable()
+    }
+
+    fn mount(
+        kit: Arc<Kit>,
+        mfa: Option<Mfa>,
+        globals: Arc<[Arc<dyn ClaimValidator>]>,
+        at: &'static Location<'static>,
+    ) -> Self {
+        let demand = Demand { validators: Arc::clone(&globals), ..Demand::bare() };
+        let (listed, problem) = (Listed::default(), None);
+        Self { mount: Arc::new(Mount { kit, mfa, globals, problem, demand, challenges: false, at, listed }) }
+    }
+
+    /// What contradicts itself, before the first request: a mount that asks for what it can't do lets nobody through,
+    /// and answers 500.
+    ///
+    /// # Errors
+    /// If a mount that only verifies is to read the store, or to refuse by a change feed that it doesn't have.
+    pub fn checked(self) -> Result<Self, ConfigError> {
+        match self.mount.problem {
+            None => Ok(self),
+            Some(problem) => Err(ConfigError::one(problem)),
+        }
+    }
+
+    fn needs_store(mut self, what: &'static str) -> Self {
+        if self.mount.mfa.is_none() {
+            #[cfg(feature = "tracing")]
+            tracing::error!(at = %self.mount.at, "{what}");
+            Arc::make_mut(&mut self.mount).problem = Some(what);
+        }
+        self
     }
 
     /// A session if there is one. One that is there must be good: an expired, forged or revoked one is
@@ -133,7 +199,7 @@ impl MfaLayer {
 
     /// Tells the validators what can be completed here, and the log what nobody can.
     fn among_usable(self) -> Self {
-        let usable = &self.mount.mfa.desk.kit.usable;
+        let usable = &self.mount.kit.usable;
         let (validators, problems) = validator::among(&self.mount.demand.validators, usable);
         for problem in problems {
             #[cfg(feature = "tracing")]
@@ -153,14 +219,16 @@ impl MfaLayer {
 
     /// Reads the session's row at each request: revocation is exact, at the price of a store call.
     pub fn check_store(self) -> Self {
-        self.demand(|demand| demand.check_store = true)
+        self.needs_store("a mount that only verifies has no store to check")
+            .demand(|demand| demand.check_store = true)
     }
 
     /// What to do while the change feed is cut off. Default: go on, bounded by the token's life: what was
     /// revoked is refused at the latest [`Lifetimes::access_token`](crate::config::Lifetimes::access_token)
     /// after that. How often that happened is in [`Mfa::counters`].
     pub fn when_stale(self, stale: Stale) -> Self {
-        self.demand(|demand| demand.stale = stale)
+        self.needs_store("a mount that only verifies has no change feed")
+            .demand(|demand| demand.stale = stale)
     }
 
     /// Asks for the anti-CSRF proof on safe methods as well.
@@ -206,6 +274,12 @@ impl MfaLayer {
 }
 
 impl Mount {
+    /// Who sends a request, for policies. A mount that only verifies asks none.
+    pub(super) fn facts<B>(&self, request: &http::Request<B>) -> RequestFacts {
+        let facts = |mfa: &Mfa| mfa.desk.peer.facts(request.extensions(), request.headers());
+        self.mfa.as_ref().map(facts).unwrap_or_default()
+    }
+
     /// The global validators that it does without.
     fn dropped(&self) -> Vec<String> {
         let kept = |global: &Arc<dyn ClaimValidator>| {
@@ -213,7 +287,7 @@ impl Mount {
                 |one: &Arc<dyn ClaimValidator>| std::ptr::addr_eq(Arc::as_ptr(one), Arc::as_ptr(global));
             self.demand.validators.iter().any(same)
         };
-        let global = self.mfa.desk.validators.iter();
+        let global = self.globals.iter();
         global.filter(|global| !kept(global)).map(|global| global.id().to_owned()).collect()
     }
 
@@ -234,7 +308,9 @@ impl<S> Layer<S> for MfaLayer {
 
     fn layer(&self, inner: S) -> MfaService<S> {
         if !self.mount.listed.0.load(Ordering::Relaxed) {
-            self.mount.mfa.mounts.add(self.mount.info());
+            if let Some(mfa) = &self.mount.mfa {
+                mfa.mounts.add(self.mount.info());
+            }
             self.mount.listed.0.store(true, Ordering::Relaxed);
         }
         MfaService::new(Arc::clone(&self.mount), inner)

@@ -5,11 +5,14 @@ pub use self::{
     future::MfaFuture,
     layer::{MfaLayer, Protected},
     service::MfaService,
+    sign_in::Tokens,
+    verifier::{Verifier, VerifierCounters},
 };
 
 use self::layer::Mount;
 pub(crate) use self::service::Verified;
 
+pub(crate) mod arrival;
 pub(crate) mod body;
 pub(crate) mod contain;
 pub(crate) mod cors;
@@ -18,3 +21,5 @@ mod future;
 mod layer;
 pub(crate) mod refuse;
 mod service;
+pub(crate) mod sign_in;
+mod verifier;

@@ -4,7 +4,6 @@ use std::{
     fmt,
     sync::{Arc, atomic::Ordering},
     task::{Context, Poll},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -22,21 +21,18 @@ use super::{
 };
 use crate::{
     base::{error::Error, time::Timestamp},
-    claim::{ClaimRef, validator},
-    flow::Desk,
-    policy::RequestFacts,
+    claim::validator,
     session::{
-        Opened, Session, SessionDenied,
+        Kit, Opened, Session, SessionDenied,
         cookies::TransferMethod,
         csrf,
         feed::{Freshness, Verdict},
-        transport::{Presented, TokenChange},
+        transport::{Access, Presented},
         verify::{self, Demand, Evidence, Judgement, Question},
     },
 };
 
-/// How long a request waits for the change feed while it is cut off.
-const FEED_PATIENCE: Duration = Duration::from_secs(1);
+mod asking;
 
 /// What [`MfaLayer`](super::MfaLayer) makes of a service.
 #[derive(Clone)]
@@ -61,7 +57,7 @@ impl<S> fmt::Debug for MfaService<S> {
 /// Private, so that nothing else can put one there, and overwritten by each layer (row M07).
 #[derive(Clone)]
 pub(crate) struct Verified {
-    desk: Arc<Desk>,
+    kit: Arc<Kit>,
     pub(crate) session: Option<Session>,
     /// What this request asked the store already, so that an inner mount needn't.
     row_read: bool,
@@ -102,19 +98,19 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> MfaFuture<S, B> {
-        let desk = &self.mount.mfa.desk;
+        let kit = &self.mount.kit;
         if is_preflight(&request) {
-            super::cors::check_order(&self.mount.mfa, &request);
+            super::cors::check_order(kit, &request);
             // No session goes in: the extractor of a real OPTIONS handler fails closed (row X10).
             request.extensions_mut().remove::<Verified>();
             return MfaFuture::running(self.inner.call(request), None);
         }
         let head = Head {
-            desk,
+            kit,
             mount: &self.mount,
             method: request.method(),
             headers: request.headers(),
-            outer: outer(desk, &request),
+            outer: outer(kit, &request),
         };
         match contained(|| head.judge(false)).unwrap_or_else(|e| Step::Found(Err(refuse::failed(&e).into())))
         {
@@ -124,7 +120,7 @@ where
             }
             Step::Found(Err(answer)) => MfaFuture::refused(answer),
             Step::Ask(question) => {
-                let facts = match contained(|| desk.peer.facts(request.extensions(), request.headers())) {
+                let facts = match contained(|| self.mount.facts(&request)) {
                     Ok(facts) => facts,
                     Err(error) => return MfaFuture::refused(refuse::failed(&error).into()),
                 };
@@ -132,8 +128,8 @@ where
                 let (mount, outer) = (Arc::clone(&self.mount), head.outer.cloned());
                 let (method, headers) = (request.method().clone(), request.headers().clone());
                 let asking = Box::pin(async move {
-                    let (desk, mount, outer) = (&mount.mfa.desk, &*mount, outer.as_ref());
-                    let head = Head { desk, mount, method: &method, headers: &headers, outer };
+                    let (kit, mount, outer) = (&mount.kit, &*mount, outer.as_ref());
+                    let head = Head { kit, mount, method: &method, headers: &headers, outer };
                     contained_async(head.ask(question, &facts)).await
                 });
                 // The service that was polled goes into the future; a clone stays, to be polled anew
@@ -154,14 +150,14 @@ impl Verified {
     }
 
     /// Who writes what the session has to tell the client: the outermost mount alone (row M15).
-    pub(super) fn writer(self) -> Option<(Arc<Desk>, Option<Session>)> {
-        (!self.nested).then_some((self.desk, self.session))
+    pub(super) fn writer(self) -> Option<(Arc<Kit>, Option<Session>)> {
+        (!self.nested).then_some((self.kit, self.session))
     }
 }
 
 /// What a mount of the same handle found; another handle's finding is never trusted (rows M07, M15).
-fn outer<'r, B>(desk: &Arc<Desk>, request: &'r Request<B>) -> Option<&'r Verified> {
-    request.extensions().get::<Verified>().filter(|outer| Arc::ptr_eq(&outer.desk, desk))
+fn outer<'r, B>(kit: &Arc<Kit>, request: &'r Request<B>) -> Option<&'r Verified> {
+    request.extensions().get::<Verified>().filter(|outer| Arc::ptr_eq(&outer.kit, kit))
 }
 
 pub(super) fn is_preflight<B>(request: &Request<B>) -> bool {
@@ -170,7 +166,7 @@ pub(super) fn is_preflight<B>(request: &Request<B>) -> bool {
 
 /// A request's head, and who judges it.
 struct Head<'a> {
-    desk: &'a Arc<Desk>,
+    kit: &'a Arc<Kit>,
     mount: &'a Mount,
     method: &'a Method,
     headers: &'a HeaderMap,
@@ -189,7 +185,7 @@ impl Head<'_> {
     /// The refusal, as the client that sent this request is to read it.
     fn denied(&self, denied: &SessionDenied) -> Answer {
         let by_header = || {
-            let presented = Presented::read(self.headers, &self.desk.kit.config.cookies);
+            let presented = Presented::read(self.headers, &self.kit.config.cookies);
             presented.is_ok_and(|presented| presented.access.method() == Some(TransferMethod::Header))
         };
         match self.challenges() && by_header() {
@@ -199,7 +195,10 @@ impl Head<'_> {
     }
 
     fn judge(&self, tried: bool) -> Step {
-        let kit = &self.desk.kit;
+        if let Some(problem) = self.mount.problem {
+            return Step::Found(Err(refuse::failed(&Error::internal(problem)).into()));
+        }
+        let kit = self.kit;
         let Ok(presented) = Presented::read(self.headers, &kit.config.cookies) else {
             let (status, text) = (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "there are too many cookies");
             return Step::Found(Err(refuse::message(status, text).into()));
@@ -226,7 +225,12 @@ impl Head<'_> {
     }
 
     fn open(&self, presented: &Presented<'_>, now: Timestamp) -> Judgement {
-        let kit = &self.desk.kit;
+        let kit = self.kit;
+        if let (Some(jwks), Access::Token { .. }) = (&kit.foreign, presented.access)
+            && !kit.has_foreign_keys(jwks, now)
+        {
+            return Judgement::Ask(Question::KeySet);
+        }
         let evidence = Evidence {
             presented,
             method: self.method.as_str(),
@@ -247,7 +251,7 @@ impl Head<'_> {
         tried: bool,
         now: Timestamp,
     ) -> Judgement {
-        let (kit, demand, opened) = (&self.desk.kit, self.demand(), session.opened());
+        let (kit, demand, opened) = (self.kit, self.demand(), session.opened());
         let mode = kit.config.csrf;
         let guarded = csrf::needed(mode, opened.method, self.method.as_str(), demand.csrf_always);
         if guarded && !csrf::proven(mode, &presented.hints(), opened.claims.anti_csrf.as_deref()) {
@@ -278,7 +282,7 @@ impl Head<'_> {
     ) -> Judgement {
         let judgement = verify::judge(self.demand(), opened, verdict, freshness, tried, now);
         if tried && freshness != Freshness::Fresh && !self.demand().check_store {
-            let counts = &self.desk.kit.feed_counts;
+            let counts = &self.kit.feed_counts;
             match judgement {
                 Judgement::Unavailable => counts.refused_stale.fetch_add(1, Ordering::Relaxed),
                 Judgement::Deny(_) => 0,
@@ -291,7 +295,7 @@ impl Head<'_> {
     /// A foreign page could open a socket with the cookie (row M05).
     fn is_foreign_socket(&self, presented: &Presented<'_>, opened: &Opened) -> bool {
         let from_us = || {
-            let (websites, hints) = (&self.desk.kit.config.app.websites, presented.hints());
+            let (websites, hints) = (&self.kit.config.app.websites, presented.hints());
             hints.origin.is_some() && csrf::origin_allowed(&hints, websites, false)
         };
         opened.method == TransferMethod::Cookie && self.headers.contains_key(UPGRADE) && !from_us()
@@ -302,12 +306,12 @@ impl Head<'_> {
             // The handle that the outer mount gave out goes on: what it has to tell is told once.
             Judgement::Pass(opened) => Some(match self.outer.and_then(|outer| outer.session.clone()) {
                 Some(session) => session,
-                None => Session::new(&self.desk.kit, opened),
+                None => Session::new(self.kit, opened),
             }),
             Judgement::Anonymous => None,
             Judgement::Deny(denied) => return Err(self.denied(&denied).into()),
             Judgement::Lacks(opened, failed) => {
-                self.desk.kit.mention_refusal(&opened.claims);
+                self.kit.mention_refusal(&opened.claims);
                 return Err(self.denied(&SessionDenied::InvalidClaims(failed)).into());
             }
             Judgement::Unavailable | Judgement::Ask(_) => {
@@ -315,86 +319,12 @@ impl Head<'_> {
             }
         };
         Ok(Verified {
-            desk: Arc::clone(self.desk),
+            kit: Arc::clone(self.kit),
             session,
             row_read: row_read || self.outer.is_some_and(|outer| outer.row_read),
             feed_tried: feed_tried || self.outer.is_some_and(|outer| outer.feed_tried),
             nested: self.outer.is_some(),
             challenges: self.challenges(),
         })
-    }
-
-    /// Reads what is missing, and judges again. At most the keys, the feed and the row, once each.
-    async fn ask(&self, mut question: Question, facts: &RequestFacts) -> Found {
-        let (mut loaded, mut tried) = (false, false);
-        loop {
-            match question {
-                Question::Keys(_) if loaded => return Err(refuse::denied(&SessionDenied::TryRefresh).into()),
-                Question::Keys(kid) => {
-                    self.load(&kid).await.map_err(|error| refuse::failed(&error))?;
-                    loaded = true;
-                }
-                Question::Feed if tried => return self.settle(Judgement::Unavailable, false, tried),
-                // A read that fails, or takes long while others wait for it, leaves the feed as it was: the
-                // mount decides (row K02).
-                Question::Feed => {
-                    let _ = tokio::time::timeout(FEED_PATIENCE, self.desk.kit.read_feed()).await;
-                    tried = true;
-                }
-                Question::Row(opened, claims) => {
-                    return self.reassess(&opened, claims, facts, tried).await;
-                }
-            }
-            match self.judge(tried) {
-                Step::Found(found) => return found,
-                Step::Ask(next) => question = next,
-            }
-        }
-    }
-
-    /// Loads the keys, if a load is due. A process that has none yet can't say that a token is bad.
-    async fn load(&self, kid: &str) -> Result<(), Error> {
-        let kit = &self.desk.kit;
-        match kit.reload_keys(kid).await? {
-            false if kit.keys.current().is_empty() => Err(Error::unavailable("there are no keys yet")),
-            _ => Ok(()),
-        }
-    }
-
-    async fn reassess(
-        &self,
-        opened: &Opened,
-        claims: Vec<ClaimRef>,
-        facts: &RequestFacts,
-        tried: bool,
-    ) -> Found {
-        let kit = &self.desk.kit;
-        let anew = kit.verdict(&opened.claims, kit.db.now()).0 == Verdict::JudgeAnew;
-        let work = {
-            let (desk, opened, facts) = (Arc::clone(self.desk), opened.clone(), facts.clone());
-            async move { desk.reassess(&opened, &claims, anew, &facts).await }
-        };
-        let (opened, tokens, _) = kit.run(work).await.map_err(|error| refuse::error(&error))?;
-        let judgement = verify::enforce(self.demand(), opened.clone(), kit.db.now());
-        let outer = self.outer.and_then(|outer| outer.session.as_ref());
-        if let Some(session) = outer {
-            // The outer mount sends the tokens, with a refusal too.
-            if let Some(tokens) = tokens {
-                session.replace(opened, tokens.into());
-            }
-            return self.settle(judgement, true, tried);
-        }
-        let mut found = self.settle(judgement, true, tried);
-        match (&mut found, tokens) {
-            (Ok(Verified { session: Some(session), .. }), Some(tokens)) => {
-                session.set_change(tokens.into());
-            }
-            // The refusal carries what was found out, so that the client reads why.
-            (Err(answer), Some(tokens)) => {
-                answer.change = Some(Box::new((TokenChange::from(tokens), Arc::clone(kit))));
-            }
-            _ => {}
-        }
-        found
     }
 }

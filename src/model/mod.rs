@@ -17,7 +17,9 @@ use crate::{
         random,
         time::{self, Clock, Timestamp},
     },
-    store::{AnyStore, Batch, Commit, Key, Row, Scan, Store as _, StoreError, StoreErrorKind, Version},
+    store::{
+        AnyStore, Batch, Commit, Key, NoStore, Row, Scan, Store as _, StoreError, StoreErrorKind, Version,
+    },
 };
 
 pub(crate) use tx::{Seen, Staged, Tx};
@@ -74,6 +76,12 @@ impl Db {
     ) -> Self {
         let stripes = (0..STRIPES).map(|_| Mutex::new(())).collect();
         Self { store, clock, stripes, trail, change_life: longest_token + RECEIPT }
+    }
+
+    /// Of a process that has no store: it only tells the time.
+    pub(crate) fn without_store(clock: Arc<dyn Clock>) -> Self {
+        let (trail, _nobody_listens) = audit::Trail::new();
+        Self::new(AnyStore::new(NoStore), clock, Duration::ZERO, trail)
     }
 
     pub(crate) fn now(&self) -> Timestamp {

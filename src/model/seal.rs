@@ -13,6 +13,7 @@ use crate::{
 
 /// AES-256-GCM under root keys by id. The associated data is the key's id and the record's own key, so
 /// that a sealed text copied into another record doesn't open.
+#[derive(Default)]
 pub(crate) struct Sealer {
     /// The first one seals, all of them open.
     keys: Vec<(String, LessSafeKey)>,

@@ -186,6 +186,19 @@ impl NewLogin {
         }
     }
 
+    /// A user of the app's own, whom the app checks.
+    pub(crate) fn external(user: &UserId) -> Self {
+        Self {
+            kind: LoginKind::External,
+            email: None,
+            phone: None,
+            third_party: None,
+            external: Some(user.clone()),
+            verified: true,
+            password: None,
+        }
+    }
+
     /// The key under which this login is found in a tenant.
     pub(crate) fn key(&self, tenant: &TenantId) -> Key {
         match (&self.external, &self.third_party, &self.email, &self.phone) {

@@ -20,6 +20,12 @@ impl FirstFactors {
         Self { listed: chosen.iter().filter(counts).cloned().collect() }
     }
 
+    /// Of an app that has its own users: no method of the crate's starts a session, and the app vouches for
+    /// whatever it names. The list is the tenant's, or the app's, or empty.
+    pub(crate) fn vouched(app: Option<&[FactorId]>, tenant: Option<&[FactorId]>) -> Self {
+        Self { listed: tenant.or(app).unwrap_or_default().to_vec() }
+    }
+
     /// The list, as it is advertised.
     pub fn listed(&self) -> &[FactorId] {
         &self.listed

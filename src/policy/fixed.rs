@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::FutureExt as _;
 
 use super::{
-    Boxed, CompletedFactors, Facts, Known, Lazy, MfaPolicy, PolicyContext, PolicyError, RequestFacts,
-    Requirements, SessionFacts,
+    AppUser, Boxed, CompletedFactors, Facts, Known, Lazy, MfaPolicy, PolicyContext, PolicyError,
+    RequestFacts, Requirements, SessionFacts,
 };
 use crate::{
     base::{
@@ -28,6 +28,7 @@ pub struct FixedFacts {
 #[derive(Clone, Debug)]
 struct Given {
     user: User,
+    app_user: Option<AppUser>,
     roles: Vec<Role>,
     permissions: Vec<Permission>,
     set_up: Vec<FactorId>,
@@ -63,6 +64,7 @@ impl FixedFacts {
             },
             lazy: Given {
                 user: User::new(user, Vec::new()),
+                app_user: None,
                 roles: Vec::new(),
                 permissions: Vec::new(),
                 set_up: Vec::new(),
@@ -82,6 +84,12 @@ impl FixedFacts {
     /// The user with login methods.
     pub fn user(mut self, user: User) -> Self {
         self.lazy.user = user;
+        self
+    }
+
+    /// What the app says of the user.
+    pub fn app_user(mut self, user: AppUser) -> Self {
+        self.lazy.app_user = Some(user);
         self
     }
 
@@ -170,7 +178,8 @@ impl FixedFacts {
         policy.requirements(&context).now_or_never().expect("a policy that waits for nothing but facts")
     }
 
-    /// The lazy facts that were asked for, in order, each once: `user`, `roles`, `permissions`, `factors_set_up`,
+    /// The lazy facts that were asked for, in order, each once: `user`, `app_user`, `roles`, `permissions`,
+    /// `factors_set_up`,
     /// `required_for_user`, `required_for_tenant`. Clones share what they remember.
     pub fn reads(&self) -> Vec<&'static str> {
         self.lazy.reads.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -197,6 +206,11 @@ impl Facts for Given {
     fn user(&self) -> Boxed<'_, &User> {
         self.noted("user");
         Box::pin(async { Ok(&self.user) })
+    }
+
+    fn app_user(&self) -> Boxed<'_, Option<&AppUser>> {
+        self.noted("app_user");
+        Box::pin(async { Ok(self.app_user.as_ref()) })
     }
 
     fn roles(&self) -> Boxed<'_, &[Role]> {

@@ -40,6 +40,11 @@ use crate::base::{
 };
 use crate::model::user::User;
 
+pub(crate) use self::{
+    app::{AnyAppUsers, AppUser, AppUsers, Person},
+    explain::brief,
+    link::AnyLinkPolicy,
+};
 pub use self::{
     builtin::{Everyone, ForRole, Nobody, OptIn, TenantAsks, TenantScoped, UserOrTenant},
     completed::CompletedFactors,
@@ -54,9 +59,9 @@ pub use self::{
     requirement::{Limit, Requirement},
     setup::{SetUpRefused, may_set_up},
 };
-pub(crate) use self::{explain::brief, link::AnyLinkPolicy};
 
 mod algebra;
+pub(crate) mod app;
 mod builtin;
 mod completed;
 mod compose;
@@ -149,6 +154,15 @@ impl PolicyContext<'_> {
     /// If the user is gone, or the store failed.
     pub async fn user(&self) -> Result<&User, FactsError> {
         self.facts().user().await
+    }
+
+    /// What the app says of the user; `None` unless [`MfaBuilder::own_users`](crate::MfaBuilder::own_users) is set
+    /// and the user signs in by the app.
+    ///
+    /// # Errors
+    /// If the user is gone, here or in the app, or one of the two could not be asked.
+    pub async fn app_user(&self) -> Result<Option<&AppUser>, FactsError> {
+        self.facts().app_user().await
     }
 
     /// The user's roles in the session's tenant.
@@ -323,6 +337,7 @@ pub(crate) type Boxed<'a, T> = Pin<Box<dyn Future<Output = Result<T, FactsError>
 /// The lazy facts. Whoever implements it remembers what it loaded.
 pub(crate) trait Facts: Send + Sync {
     fn user(&self) -> Boxed<'_, &User>;
+    fn app_user(&self) -> Boxed<'_, Option<&AppUser>>;
     fn roles(&self) -> Boxed<'_, &[Role]>;
     fn permissions(&self) -> Boxed<'_, &[Permission]>;
     fn factors_set_up(&self) -> Boxed<'_, &[FactorId]>;

@@ -45,10 +45,10 @@ const EXACT: u64 = 1 << 53;
 
 impl AccessClaims {
     /// Reads the claims from the very bytes that were signed, each of exactly its type (rows J11 to J14).
-    /// `None` is the one answer to all that is wrong.
-    pub(crate) fn read(text: &[u8], issuer: &str) -> Option<Self> {
+    /// `None` is the one answer to all that is wrong. Another issuer's (`foreign`) may be without our numbers.
+    pub(crate) fn read(text: &[u8], issuer: &str, foreign: bool) -> Option<Self> {
         let mut json = serde_json::Deserializer::from_str(str::from_utf8(text).ok()?);
-        let claims = Claims { issuer }.deserialize(&mut json).ok()?;
+        let claims = Claims { issuer, foreign }.deserialize(&mut json).ok()?;
         json.end().ok()?;
         Some(claims)
     }
@@ -67,6 +67,7 @@ impl AccessClaims {
 
 struct Claims<'i> {
     issuer: &'i str,
+    foreign: bool,
 }
 
 /// The members that the crate writes, as far as they were met.
@@ -146,6 +147,9 @@ impl<'de> Visitor<'de> for Claims<'_> {
                 "ep" => once(&mut own.epochs, map.next_value_seed(Numbers)?)?,
                 _ => json::insert(&mut payload, name.into_owned(), map.next_value_seed(json::MEMBER)?)?,
             }
+        }
+        if self.foreign {
+            own.epochs.get_or_insert_default();
         }
         own.whole(Payload::from_members(payload)).ok_or_else(|| A::Error::custom("not a session's claims"))
     }

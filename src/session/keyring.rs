@@ -59,6 +59,8 @@ pub(crate) struct Keyring {
     /// The same keys by the header of the tokens they sign.
     headers: Vec<(String, Arc<SigningKey>)>,
     seen: Seen,
+    /// Of another issuer, whose tokens may be without what only we write.
+    foreign: bool,
 }
 
 impl Keyring {
@@ -67,7 +69,21 @@ impl Keyring {
         let keys = keys.into_iter().filter(|key| key.alg().goes_with(alg));
         let keys: BTreeMap<_, _> = keys.map(|key| (key.kid().to_owned(), key)).collect();
         let headers = keys.values().map(|key| (key.header(), Arc::clone(key))).collect();
-        Self { alg, keys, headers, seen: Seen::default() }
+        Self { alg, keys, headers, seen: Seen::default(), foreign: false }
+    }
+
+    /// The set of another issuer: public keys, none of which signs here. Those that are in `known` already are the same
+    /// keys still.
+    pub(crate) fn foreign(keys: impl IntoIterator<Item = Arc<SigningKey>>, known: &Self) -> Self {
+        let same = |key: Arc<SigningKey>| match known.find(key.kid()) {
+            Some(old) if old.jwk() == key.jwk() => Arc::clone(old),
+            _ => key,
+        };
+        Self { foreign: true, ..Self::of(SigningAlg::default(), keys.into_iter().map(same)) }
+    }
+
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.foreign
     }
 
     /// The set for an app that signs by the default algorithm.

@@ -15,6 +15,7 @@ use super::{
     claims::AccessClaims,
     cookies::TransferMethod,
     feed::{Feed, FeedCounts},
+    jwks::Jwks,
     keyring::{Keys, ReloadGate},
     refresh::{self, Elevation, RefreshKeys, RefreshToken},
     seen::Seen,
@@ -30,7 +31,7 @@ use crate::{
         random,
         secret::Secret,
         task::Tasks,
-        time::{self, Timestamp},
+        time::{self, Clock, Timestamp},
     },
     config::Config,
     model::{
@@ -80,6 +81,8 @@ pub(crate) struct Kit {
     skewed: AtomicBool,
     /// How often a successor was delivered again (row R03).
     pub(crate) grace_hits: AtomicU64,
+    /// The keys of another issuer, whose sessions are verified here and nothing else.
+    pub(crate) foreign: Option<Jwks>,
     pub(crate) config: Arc<Config>,
     pub(crate) issuer: String,
     /// The factors that can be completed within a session.
@@ -122,11 +125,25 @@ impl Kit {
             moved: tokio::sync::Mutex::default(),
             skewed: AtomicBool::new(false),
             grace_hits: AtomicU64::new(0),
+            foreign: None,
             issuer: config.app.issuer(),
             config,
             usable,
             unmeetable: Mutex::default(),
         }
+    }
+
+    /// The parts of a process that verifies the sessions of another issuer: no store, no secrets.
+    pub(crate) fn verifying(
+        config: Config,
+        jwks: Jwks,
+        clock: Arc<dyn Clock>,
+        own_clock: bool,
+        usable: Vec<FactorId>,
+    ) -> Self {
+        let (db, config) = (Db::without_store(clock), Arc::new(config));
+        let kit = Self::new(db, config, Arc::default(), Vec::new(), Seen::default(), own_clock, usable);
+        Self { foreign: Some(jwks), ..kit }
     }
 
     /// Runs a mutation to its end, whatever becomes of the caller.

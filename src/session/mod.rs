@@ -26,6 +26,7 @@ pub(crate) mod claims;
 pub(crate) mod cookies;
 pub(crate) mod csrf;
 pub(crate) mod feed;
+pub(crate) mod jwks;
 pub(crate) mod keyring;
 pub(crate) mod keystore;
 pub(crate) mod kit;
@@ -282,9 +283,11 @@ impl Session {
 
     pub(crate) fn set_change(&self, change: transport::TokenChange) {
         let mut state = self.state();
-        if !matches!(state.change, Change::Sent) {
-            state.change = Change::Tokens(Box::new(change));
-        }
+        state.change = match std::mem::take(&mut state.change) {
+            Change::Sent => Change::Sent,
+            Change::Nothing => Change::Tokens(Box::new(change)),
+            Change::Tokens(earlier) => Change::Tokens(Box::new(change.after(*earlier))),
+        };
     }
 
     /// What the response must carry; from now on nothing can be added. The memory of a session that nobody
@@ -311,6 +314,9 @@ impl Session {
     }
 
     pub(crate) fn still_writable(&self) -> Result<(), Error> {
+        if self.kit.foreign.is_some() {
+            return Err(Error::invalid("sessions of another issuer are only verified here"));
+        }
         match self.state().change {
             Change::Sent => Err(Error::new(ErrorKind::Invalid, "the response's head was sent already")),
             _ => Ok(()),

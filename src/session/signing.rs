@@ -18,6 +18,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, crypto::aws_lc::DEFAULT_PROVIDER};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use self::weak::{guessable, strong};
 use crate::base::{error::Error, hash, random, time::Timestamp};
 
 /// How access tokens are signed.
@@ -156,7 +157,19 @@ impl SigningKey {
             Private::EdDsa(pair) => pair.to_pkcs8().map_err(failed)?.as_ref().to_vec(),
             Private::Es256(pair) => pair.to_pkcs8v1().map_err(failed)?.as_ref().to_vec(),
             Private::Hs256(_, secret) => secret.to_vec(),
+            Private::Elsewhere => return Err(Error::internal("a public key has no private part")),
         }))
+    }
+
+    /// Another issuer's public key: it verifies for as long as it is in the set, and signs nothing.
+    pub(crate) fn foreign(kid: String, public: VerifyingKey) -> Self {
+        let times = KeyTimes {
+            created_at: Timestamp::EPOCH,
+            sign_from: Timestamp::MAX,
+            sign_until: Timestamp::MAX,
+            verify_until: Timestamp::MAX,
+        };
+        Self { kid, times, pair: Arc::new(Pair { private: Private::Elsewhere, public }) }
     }
 
     /// The same key at other times.
@@ -179,6 +192,7 @@ impl SigningKey {
             Private::EdDsa(pair) => pair.try_sign(message).map_err(failed)?.as_ref().to_vec(),
             Private::Es256(pair) => pair.sign(&random::source(), message).map_err(failed)?.as_ref().to_vec(),
             Private::Hs256(key, _) => hmac::sign(key, message).as_ref().to_vec(),
+            Private::Elsewhere => return Err(Error::internal("a public key signs nothing")),
         })
     }
 
@@ -256,6 +270,8 @@ enum Private {
     EdDsa(Ed25519KeyPair),
     Es256(EcdsaKeyPair),
     Hs256(Box<hmac::Key>, Zeroizing<Vec<u8>>),
+    /// Another server has it.
+    Elsewhere,
 }
 
 impl Pair {
@@ -362,25 +378,6 @@ fn provided(alg: Algorithm, key: &DecodingKey, message: &[u8], signature: &[u8])
         .is_ok_and(|verifier| verifier.verify(message, &signature.to_vec()).is_ok())
 }
 
-/// At least 2048 bits and an exponent of at least 65537; both big-endian without leading zeros (row J19).
-fn strong(n: &[u8], e: &[u8]) -> bool {
-    let long = n.len() > 256 || (n.len() == 256 && n.first().is_some_and(|byte| *byte >= 0x80));
-    let exponent = e.iter().fold(0_u64, |sum, byte| sum.saturating_mul(256).saturating_add(u64::from(*byte)));
-    long && n.first() != Some(&0) && exponent >= 65537
-}
-
-/// Shorter than 256 bits, a text, a pattern, or the key of the standard's own example (row J20): nothing
-/// that a random source gives in this world's lifetime.
-fn guessable(secret: &[u8]) -> bool {
-    const EXAMPLE: &str =
-        "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow";
-    let text = secret.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace());
-    let repeats = (1..=secret.len() / 2)
-        .any(|period| secret.iter().zip(secret.iter().skip(period)).all(|(a, b)| a == b));
-    let counts = secret.iter().zip(secret.iter().skip(1)).all(|(a, b)| a.wrapping_add(1) == *b);
-    secret.len() < 32 || text || repeats || counts || hash::base64url(secret) == EXAMPLE
-}
-
 fn unreadable() -> Error {
     Error::internal("a signing key can't be read")
 }
@@ -388,6 +385,8 @@ fn unreadable() -> Error {
 fn weak() -> Error {
     Error::internal("a signing key is too weak")
 }
+
+mod weak;
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -233,7 +233,8 @@ fn verify(
         return Err(OpenError::TryRefresh);
     }
     // From here on the text is one that a holder of the key wrote.
-    let claims = hash::from_base64url(parts.payload).and_then(|text| AccessClaims::read(&text, issuer));
+    let claims = hash::from_base64url(parts.payload)
+        .and_then(|text| AccessClaims::read(&text, issuer, keys.is_foreign()));
     let claims = Arc::new(claims.ok_or(OpenError::TryRefresh)?);
     keys.seen().keep(token, &claims, key.times().verify_until);
     Ok(claims)

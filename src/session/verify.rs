@@ -47,6 +47,8 @@ pub(crate) struct Demand {
     /// Asks for the anti-CSRF proof on safe methods too.
     pub(crate) csrf_always: bool,
     pub(crate) stale: Stale,
+    /// The sessions are another issuer's: nothing can be asked here.
+    pub(crate) foreign: bool,
 }
 
 impl Demand {
@@ -58,6 +60,7 @@ impl Demand {
             check_store: false,
             csrf_always: false,
             stale: Stale::Serve,
+            foreign: false,
         }
     }
 }
@@ -105,6 +108,8 @@ impl fmt::Debug for Opened {
 pub(crate) enum Question {
     /// The key set: the token names a key that isn't known here.
     Keys(String),
+    /// The key set of another issuer: there is none, or none to rely on.
+    KeySet,
     /// The change feed: its last read is too long ago.
     Feed,
     /// The session's row, and these claims anew.
@@ -150,6 +155,11 @@ pub(crate) fn judge(
     tried: bool,
     now: Timestamp,
 ) -> Judgement {
+    let due = opened.claims.ask_at.is_some_and(|at| at <= now);
+    if demand.foreign {
+        // The issuer asks its policy when the client refreshes; what is missing stays missing here.
+        return if due { Judgement::Deny(SessionDenied::TryRefresh) } else { enforce(demand, opened, now) };
+    }
     if verdict == Verdict::Revoked {
         return Judgement::Deny(SessionDenied::Unauthorised);
     }
@@ -163,7 +173,6 @@ pub(crate) fn judge(
         }
     }
     let payload = &opened.claims.payload;
-    let due = opened.claims.ask_at.is_some_and(|at| at <= now);
     let asks = verdict != Verdict::Current || demand.check_store || due;
     if !asks && validator::satisfied(&demand.validators, payload, now) {
         return Judgement::Pass(opened);

@@ -102,6 +102,7 @@
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
+pub(crate) use self::none::NoStore;
 #[cfg(feature = "sqlite")]
 pub use self::sqlite::SqliteStore;
 pub use self::{
@@ -116,6 +117,7 @@ mod batch;
 pub mod conformance;
 pub(crate) mod key;
 mod memory;
+mod none;
 #[cfg(feature = "sqlite")]
 mod sql;
 #[cfg(feature = "sqlite")]

@@ -35,6 +35,9 @@ mod hyper_server;
 pub(crate) mod legacy_second_factor;
 #[path = "../../examples/opt_in.rs"]
 mod opt_in;
+#[cfg(feature = "http-client")]
+#[path = "../../examples/resource_server.rs"]
+pub(crate) mod resource_server;
 #[cfg(feature = "smtp")]
 #[path = "../../examples/smtp.rs"]
 mod smtp;
@@ -252,6 +255,7 @@ fn each_is_short() {
         "hyper_server",
         "legacy_second_factor",
         "opt_in",
+        "resource_server",
         "step_up",
         "tenant_scoped",
     ] {

@@ -175,6 +175,12 @@ impl Scene {
         self.router.clone().oneshot(request).await.unwrap();
     }
 
+    async fn signs_in(&self) {
+        let (parts, ()) = http::Request::post("/login").body(()).unwrap().into_parts();
+        let own = UserId::parse("1").unwrap();
+        let _ = self.app.mfa.sign_in(&parts, &own, &PUBLIC, FactorId::OTP_EMAIL).await;
+    }
+
     async fn asks(&self, method: Method, path: &str, body: Value) {
         self.alice.clone().call(method, path, Some(body)).await;
     }
@@ -292,6 +298,7 @@ fn everything() -> Vec<(&'static str, Doing)> {
         "Keys::rotate": |s| s.app.mfa.keys().rotate();
         "Keys::revoke": |s| s.app.mfa.keys().revoke(&s.kid);
         "Mfa::complete": |s| s.over("/in/complete");
+        "Mfa::sign_in": |s| s.signs_in();
         "Mfa::audit_trail": |s| s.app.mfa.audit_trail(Timestamp::EPOCH);
         "Mfa::sms_status": |s| s.sms_failed();
         "Mfa::shutdown": |s| s.app.mfa.shutdown();

@@ -45,6 +45,7 @@ mod mounting;
 #[cfg(feature = "sqlite")]
 mod news;
 mod own_sessions;
+mod own_users;
 mod phones;
 #[cfg(feature = "sqlite")]
 mod processes;
@@ -73,4 +74,6 @@ mod tolls;
 mod transfer;
 mod vectors;
 mod verdicts;
+#[cfg(feature = "http-client")]
+mod verifier;
 mod volatility;

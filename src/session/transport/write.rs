@@ -55,6 +55,21 @@ impl From<Tokens> for TokenChange {
 }
 
 impl TokenChange {
+    /// This change, after an earlier one that was not sent: the refresh token that came with that one, and what it
+    /// has to clear, still have to reach the client.
+    pub(crate) fn after(mut self, earlier: Self) -> Self {
+        if let (Self::Set(tokens), Self::Set(earlier)) = (&mut self, earlier)
+            && tokens.refresh.is_none()
+            && tokens.method == earlier.method
+        {
+            tokens.refresh = earlier.refresh;
+            tokens.anti_csrf = earlier.anti_csrf;
+            tokens.clear_other |= earlier.clear_other;
+            tokens.expire_older |= earlier.expire_older;
+        }
+        self
+    }
+
     /// Writes it into an answer's headers. A later change replaces what an earlier one wrote.
     ///
     /// # Errors

@@ -320,6 +320,11 @@ impl TestApp {
         Self { router, outbox, ..self }
     }
 
+    /// Its routes, to be served.
+    pub fn router(&self) -> Router {
+        self.router.clone()
+    }
+
     pub fn browser(&self, mode: Mode) -> Browser {
         Browser {
             app: self.clone(),

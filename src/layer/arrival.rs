@@ -1,0 +1,110 @@
+//! Who asks, by what came with a request: shared by the routes and by whoever signs in from a handler of the app's.
+
+use http::request::Parts;
+
+use crate::{
+    base::{error::Error, ident::TenantId},
+    flow::{Caller, Desk, Refusal},
+    policy::RequestFacts,
+    session::{
+        Opened, Session, SessionDenied,
+        cookies::TransferMethod,
+        csrf, token,
+        transport::{Access, Presented},
+        verify::{self, Demand, Evidence, Judgement, Question},
+    },
+};
+
+/// A request's head, read but not judged.
+#[derive(Clone, Copy)]
+pub(crate) struct Arrival<'a> {
+    pub(crate) desk: &'a Desk,
+    pub(crate) presented: &'a Presented<'a>,
+    pub(crate) parts: &'a Parts,
+}
+
+impl Arrival<'_> {
+    /// Whether another site sent it (rows X06, X07).
+    pub(crate) fn is_foreign(&self) -> bool {
+        let (api, websites) = (&self.desk.kit.config.app.api, &self.desk.kit.config.app.websites);
+        let same_site = websites.iter().all(|website| api.same_site(website));
+        csrf::is_unsafe(self.parts.method.as_str())
+            && !csrf::origin_allowed(&self.presented.hints(), websites, same_site)
+    }
+
+    pub(crate) fn request(&self) -> RequestFacts {
+        self.desk.peer.facts(&self.parts.extensions, &self.parts.headers)
+    }
+
+    /// The session that came along. No validators: the factors are completed here.
+    pub(crate) async fn session(&self) -> Result<Session, Refusal> {
+        let (kit, demand) = (&self.desk.kit, Demand::bare());
+        for tried in [false, true] {
+            let evidence = Evidence {
+                presented: self.presented,
+                method: self.parts.method.as_str(),
+                csrf: kit.config.csrf,
+                keyring: &kit.keys.current(),
+                issuer: &kit.issuer,
+                now: kit.db.now(),
+            };
+            match verify::open(&demand, &evidence) {
+                // Every step reads the session's row and its numbers: the feed is not asked.
+                Judgement::Pass(opened) => return Ok(Session::new(kit, opened)),
+                Judgement::Ask(Question::Keys(kid)) if !tried => {
+                    if !kit.reload_keys(&kid).await? {
+                        return Err(Refusal::Denied(SessionDenied::TryRefresh));
+                    }
+                }
+                Judgement::Deny(denied) => return Err(Refusal::Denied(denied)),
+                _ => break,
+            }
+        }
+        Err(Refusal::Denied(SessionDenied::TryRefresh))
+    }
+
+    /// Who asks. With the flag the session is required and its tenant counts; without it the session isn't
+    /// used, and ends if another one begins.
+    pub(crate) async fn caller(&self, tenant: &TenantId, try_linking: bool) -> Result<Caller, Refusal> {
+        let (session, left_behind) = match try_linking {
+            true => (Some(self.session().await?), None),
+            false => (None, self.left_behind().await?),
+        };
+        let method = self.desk.kit.config.cookies.methods.choose(self.presented.hints().auth_mode);
+        let caller = Caller {
+            tenant: session.as_ref().map_or_else(|| tenant.clone(), Session::tenant_id),
+            session,
+            left_behind,
+            vouched: false,
+            method,
+            clear_other: false,
+            request: self.request(),
+        };
+        Ok(self.by(caller, method))
+    }
+
+    /// The same caller, who gets tokens by this way.
+    pub(crate) fn by(&self, caller: Caller, method: TransferMethod) -> Caller {
+        Caller { method, clear_other: self.presented.carries(method.other()), ..caller }
+    }
+
+    /// A session that came along unasked; one that isn't good is as if there were none.
+    async fn left_behind(&self) -> Result<Option<Session>, Error> {
+        match self.session().await {
+            Ok(session) => Ok(Some(session)),
+            Err(Refusal::Failed(error)) => Err(error),
+            Err(_) => Ok(self.expired()),
+        }
+    }
+
+    /// A session whose access token ran out: the refresh cookie doesn't reach this route, so the token is
+    /// what names it (as at sign-out, row S12).
+    fn expired(&self) -> Option<Session> {
+        let (kit, presented) = (&self.desk.kit, self.presented);
+        let Access::Token { text, method } = presented.access else { return None };
+        let guarded = csrf::needed(kit.config.csrf, method, self.parts.method.as_str(), false);
+        let claims = token::open_expired(text, &kit.keys.current(), &kit.issuer, kit.db.now()).ok()?;
+        let proven = csrf::proven(kit.config.csrf, &presented.hints(), claims.anti_csrf.as_deref());
+        (proven || !guarded).then(|| Session::new(kit, Opened { claims, method }))
+    }
+}

@@ -1,0 +1,187 @@
+//! Signing in from a handler of the app's, after a check of its own: a session, and the tokens for the client.
+
+use std::{fmt, sync::Arc};
+
+use http::{HeaderMap, Response, request::Parts};
+
+use super::arrival::Arrival;
+use crate::{
+    base::{
+        error::{Error, ErrorKind},
+        ident::{FactorId, TenantId, UserId},
+    },
+    engine::Mfa,
+    flow::{Caller, Refusal, complete::Outcome},
+    session::{
+        Kit, Session,
+        cookies::TransferMethod,
+        transport::{self, Presented, TokenChange},
+    },
+};
+
+impl Mfa {
+    /// Starts a session for a user whom the app has just checked by a first factor of its own. The session may lack
+    /// further factors, as the policy says: mounts refuse it until they are completed by the SDKs' routes.
+    ///
+    /// `user` is the app's own id. What the crate stores of a user of the app's own is an account with one external
+    /// login, made at the first sign-in; many first sign-ins at once make one. It counts in every tenant that is named
+    /// here. A session that came with the request ends, whosever it was, and nothing of it goes on (row S01).
+    ///
+    /// The [`Tokens`] must reach the client with the answer: with axum `(tokens, body)`, elsewhere
+    /// [`Tokens::write`]. They travel as the request asked by `st-auth-mode`; where it says nothing, by cookies if a
+    /// browser sent it, and in headers else.
+    ///
+    /// ```
+    /// # use axum::response::IntoResponse;
+    /// # use http::request::Parts;
+    /// # use tower_mfa::{FactorId, Mfa, ident::{TenantId, UserId}};
+    /// # fn check(name: &str, password: &str) -> Option<UserId> { None }
+    /// async fn sign_in(mfa: Mfa, parts: Parts) -> Result<impl IntoResponse, tower_mfa::Error> {
+    ///     let Some(user) = check("alice", "her password") else { return Ok("wrong".into_response()) };
+    ///     let (_session, tokens) = mfa.sign_in(&parts, &user, &TenantId::PUBLIC, FactorId::PASSWORD).await?;
+    ///     Ok((tokens, "welcome").into_response())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// `Invalid` if another site sent the request by an unsafe method (row X07), if the factor may not start a session
+    /// in the tenant, or if the user is one of the crate's own in other tenants only; `NotFound` without the tenant;
+    /// `SessionEnded` if [`AppUsers`](crate::account::AppUsers) knows nobody by this id; `Unavailable` if it, the
+    /// policy or the store failed. Nobody is signed in then.
+    pub async fn sign_in(
+        &self,
+        parts: &Parts,
+        user: &UserId,
+        tenant: &TenantId,
+        factor: FactorId,
+    ) -> Result<(Session, Tokens), Error> {
+        let (desk, user) = (Arc::clone(&self.desk), user.clone());
+        desk.kit.ready().await?;
+        let caller = caller(self, parts, tenant).await?;
+        let (kit, work) = (Arc::clone(&desk.kit), async move {
+            desk.sign_in_own(&caller, &user, factor).await.map_err(refused)
+        });
+        match kit.run(work).await? {
+            Outcome::Done(done) => {
+                let session = Session::new(&kit, done.opened);
+                session.set_change(done.tokens.into());
+                Ok((session.clone(), Tokens { session }))
+            }
+            Outcome::Lost | Outcome::Taken | Outcome::NotLinked(_) => {
+                Err(Error::unavailable("the sign-in lost its race"))
+            }
+        }
+    }
+}
+
+async fn caller(mfa: &Mfa, parts: &Parts, tenant: &TenantId) -> Result<Caller, Error> {
+    let cookies = &mfa.desk.kit.config.cookies;
+    let presented = Presented::read(&parts.headers, cookies);
+    let presented = &presented.map_err(|_| Error::invalid("there are too many cookies"))?;
+    let arrival = Arrival { desk: &mfa.desk, presented, parts };
+    if arrival.is_foreign() {
+        return Err(Error::invalid("another site sent this sign-in"));
+    }
+    let caller = arrival.caller(tenant, false).await.map_err(refused)?;
+    let hints = presented.hints();
+    // A form can't add a header; what only browsers send tells them from other clients.
+    let browser = hints.origin.is_some() || hints.fetch_site.is_some();
+    let asked = hints.auth_mode.or(browser.then_some(TransferMethod::Cookie));
+    Ok(Caller { vouched: true, ..arrival.by(caller, cookies.methods.choose(asked)) })
+}
+
+fn refused(refusal: Refusal) -> Error {
+    match refusal {
+        Refusal::Failed(error) => error,
+        Refusal::NoTenant => Error::new(ErrorKind::NotFound, "there is no such tenant"),
+        Refusal::TooMany(_) => Error::unavailable("too many attempts"),
+        Refusal::Denied(_) => Error::new(ErrorKind::SessionEnded, "the user is gone"),
+        Refusal::BadInput(_) | Refusal::NotLinked(_) => {
+            Error::invalid("this factor can't start a session here")
+        }
+    }
+}
+
+/// The tokens of a session that has just begun: they must reach the client with the answer.
+///
+/// With axum they are a part of a response, `(tokens, body)`; elsewhere see [`Tokens::write`]. What is written to the
+/// session until then, such as a claim, goes with them. It makes no difference whether the handler lies inside of an
+/// [`MfaLayer`](crate::MfaLayer) or not.
+#[must_use = "the client has no session without its tokens"]
+pub struct Tokens {
+    session: Session,
+}
+
+impl Tokens {
+    /// Puts them into an answer: cookies, or headers for the client to keep, and what caches and scripts need to know.
+    ///
+    /// ```
+    /// # use bytes::Bytes;
+    /// # use http::{Response, request::Parts};
+    /// # use http_body_util::Full;
+    /// # use tower_mfa::{FactorId, Mfa, ident::{TenantId, UserId}};
+    /// # async fn handle(mfa: Mfa, parts: Parts, user: UserId) -> Result<Response<Full<Bytes>>, tower_mfa::Error> {
+    /// let (_, tokens) = mfa.sign_in(&parts, &user, &TenantId::PUBLIC, FactorId::PASSWORD).await?;
+    /// let mut response = Response::new(Full::from("welcome"));
+    /// tokens.write(&mut response);
+    /// # Ok(response) }
+    /// ```
+    pub fn write<B>(self, response: &mut Response<B>) {
+        let carried = self.carried();
+        carried.write(response.headers_mut());
+        response.extensions_mut().insert(carried);
+    }
+
+    /// What becomes of the client's tokens is decided now.
+    fn carried(self) -> Carried {
+        let kit = Arc::clone(self.session.kit());
+        Carried(Arc::new((kit, self.session.finish())))
+    }
+}
+
+#[cfg(feature = "axum")]
+impl axum_core::response::IntoResponseParts for Tokens {
+    type Error = std::convert::Infallible;
+
+    fn into_response_parts(
+        self,
+        mut parts: axum_core::response::ResponseParts,
+    ) -> Result<axum_core::response::ResponseParts, Self::Error> {
+        let carried = self.carried();
+        carried.write(parts.headers_mut());
+        parts.extensions_mut().insert(carried);
+        Ok(parts)
+    }
+}
+
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokens").field("session", &self.session).finish_non_exhaustive()
+    }
+}
+
+/// Tokens in a response that a handler of the app's wrote: a mount around it takes away cookies by our names
+/// (row C12), and writes these in their place.
+#[derive(Clone)]
+pub(super) struct Carried(Arc<(Arc<Kit>, Option<Box<TokenChange>>)>);
+
+impl Carried {
+    /// Those of this handle, if a handler left any.
+    #[inline]
+    pub(super) fn take<B>(kit: &Arc<Kit>, response: &mut Response<B>) -> Option<Self> {
+        if response.extensions().is_empty() {
+            return None;
+        }
+        let ours = response.extensions().get::<Self>().is_some_and(|carried| Arc::ptr_eq(&carried.0.0, kit));
+        ours.then(|| response.extensions_mut().remove())?
+    }
+
+    pub(super) fn write(&self, headers: &mut HeaderMap) {
+        let (kit, change) = &*self.0;
+        let Some(change) = change else { return transport::no_store(headers) };
+        if change.write(headers, &kit.config.cookies, kit.db.now()).is_err() {
+            #[cfg(feature = "tracing")]
+            tracing::error!("a token can't stand in a header: nothing was sent to the client");
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! The app that has its users already, before and after: how many lines lie between, and both as programs.
+
+#![allow(
+    clippy::assertions_on_result_states,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that fails may panic"
+)]
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpStream,
+    path::Path,
+    process::{Child, ChildStderr, Command, Stdio},
+};
+
+use serde_json::{Value, json};
+
+/// As many as the README promises.
+const MOST: usize = 15;
+
+fn source(name: &str) -> Vec<String> {
+    let path = format!("{}/examples/existing_app/{name}.rs", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(path).unwrap();
+    // The heading says of each file what it is.
+    text.lines().filter(|line| !line.starts_with("//!")).map(str::to_owned).collect()
+}
+
+/// How many lines of `new` aren't in `old`, and how many of `old` are gone: by the longest common subsequence.
+fn changed(old: &[String], new: &[String]) -> (usize, usize) {
+    let mut common = vec![vec![0; new.len() + 1]; old.len() + 1];
+    for (i, a) in old.iter().enumerate() {
+        for (j, b) in new.iter().enumerate() {
+            common[i + 1][j + 1] =
+                if a == b { common[i][j] + 1 } else { common[i][j + 1].max(common[i + 1][j]) };
+        }
+    }
+    let kept = common[old.len()][new.len()];
+    (new.len() - kept, old.len() - kept)
+}
+
+#[test]
+fn it_takes_at_most_fifteen_lines() {
+    let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(changed(&lines("a\nb\nc"), &lines("a\nx\ny\nc")), (2, 1));
+    let (new, gone) = changed(&source("before"), &source("main"));
+    assert!(new <= MOST && gone <= new, "{new} lines are new or changed, {gone} are gone");
+}
+
+/// One of the two, running in a folder of its own.
+struct Shop {
+    child: Child,
+    address: String,
+    says: BufReader<ChildStderr>,
+}
+
+impl Shop {
+    fn start(example: &str, folder: &Path) -> Self {
+        let here = std::env::current_exe().unwrap();
+        let binary = here.parent().unwrap().parent().unwrap().join("examples").join(example);
+        assert!(binary.exists(), "first: cargo build --features full --examples");
+        let mut child = Command::new(binary)
+            .current_dir(folder)
+            .env("PORT", "0")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim().strip_prefix("open http://").unwrap().strip_suffix("/login").unwrap();
+        let (address, says) = (address.to_owned(), BufReader::new(child.stderr.take().unwrap()));
+        Self { child, address, says }
+    }
+
+    /// The code that was printed next.
+    fn code(&mut self) -> String {
+        loop {
+            let mut line = String::new();
+            assert!(self.says.read_line(&mut line).unwrap() > 0, "the shop ended");
+            let words = line.split(|c: char| !c.is_ascii_alphanumeric());
+            let code =
+                words.into_iter().find(|word| word.len() == 6 && word.bytes().all(|b| b.is_ascii_digit()));
+            if let Some(code) = code {
+                return code.to_owned();
+            }
+        }
+    }
+}
+
+impl Drop for Shop {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A browser, as far as it keeps cookies and sends forms.
+#[derive(Clone)]
+struct Browser {
+    address: String,
+    jar: BTreeMap<String, String>,
+}
+
+struct Answer {
+    status: u16,
+    location: Option<String>,
+    text: String,
+}
+
+impl Browser {
+    fn at(shop: &Shop) -> Self {
+        Self { address: shop.address.clone(), jar: BTreeMap::new() }
+    }
+
+    fn send(&mut self, method: &str, path: &str, kind: &str, body: &str) -> Answer {
+        let address = &self.address;
+        let cookies: Vec<String> = self.jar.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let script =
+            if kind == "application/json" { "rid: anti-csrf\r\nst-auth-mode: cookie\r\n" } else { "" };
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\norigin: http://{address}\r\n\
+             sec-fetch-site: same-origin\r\ncookie: {}\r\n{script}content-type: {kind}\r\ncontent-length: {}\r\n\r\n",
+            cookies.join("; "),
+            body.len()
+        );
+        let mut connection = TcpStream::connect(address).unwrap();
+        connection.write_all(format!("{head}{body}").as_bytes()).unwrap();
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).unwrap();
+        let (head, text) = answer.split_once("\r\n\r\n").unwrap();
+        let mut location = None;
+        for line in head.lines().skip(1) {
+            let (name, value) = line.split_once(": ").unwrap();
+            match name {
+                "location" => location = Some(value.to_owned()),
+                "set-cookie" => {
+                    let (cookie, _) = value.split_once(';').unwrap();
+                    let (name, value) = cookie.split_once('=').unwrap();
+                    // A page's path reaches none of the refresh token's routes.
+                    if name != "sRefreshToken" {
+                        self.jar.insert(name.to_owned(), value.to_owned());
+                    }
+                }
+                _ => {}
+            }
+        }
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        Answer { status, location, text: text.to_owned() }
+    }
+
+    fn page(&mut self, path: &str) -> Answer {
+        self.send("GET", path, "text/html", "")
+    }
+
+    fn form(&mut self, path: &str, body: &str) -> Answer {
+        self.send("POST", path, "application/x-www-form-urlencoded", body)
+    }
+
+    fn script(&mut self, method: &str, path: &str, body: &Value) -> Value {
+        let answer = self.send(method, path, "application/json", &body.to_string());
+        serde_json::from_str(&answer.text).unwrap_or_else(|_| panic!("{} {}", answer.status, answer.text))
+    }
+
+    /// What `code.html` does.
+    fn pass_code(&mut self, shop: &mut Shop) {
+        let info = self.script("PUT", "/auth/mfa/info", &json!({}));
+        let email = &info["emails"]["otp-email"][0];
+        assert!(email.as_str().unwrap().contains('*'), "{info}");
+        let asked = json!({ "email": email, "shouldTryLinkingWithSessionUser": true });
+        let flow = self.script("POST", "/auth/signinup/code", &asked);
+        let sent = json!({
+            "deviceId": flow["deviceId"],
+            "preAuthSessionId": flow["preAuthSessionId"],
+            "userInputCode": shop.code(),
+            "shouldTryLinkingWithSessionUser": true,
+        });
+        assert_eq!(self.script("POST", "/auth/signinup/code/consume", &sent)["status"], "OK");
+    }
+}
+
+const RIGHT: &str = "name=alice&password=correct+horse";
+const GREETING: &str = "You are signed in. We write to alice@shop.example.";
+
+fn goes_to_sign_in(answer: &Answer) -> bool {
+    answer.status == 303 && answer.location.as_deref() == Some("/login")
+}
+
+#[test]
+fn before_a_password_is_enough() {
+    let folder = tempfile::tempdir().unwrap();
+    let shop = Shop::start("existing_app_before", folder.path());
+    let mut alice = Browser::at(&shop);
+    assert!(goes_to_sign_in(&alice.page("/")));
+    assert_eq!(alice.form("/login", "name=alice&password=wrong").status, 401);
+    assert_eq!(alice.form("/login", RIGHT).status, 303);
+    assert!(alice.page("/").text.contains(GREETING));
+    alice.form("/logout", "");
+    assert!(goes_to_sign_in(&alice.page("/")));
+}
+
+#[test]
+fn after_a_code_is_asked_and_the_customers_stay_where_they_were() {
+    let folder = tempfile::tempdir().unwrap();
+    // The table is there already, with a customer in it.
+    drop(Shop::start("existing_app_before", folder.path()));
+    let mut shop = Shop::start("existing_app", folder.path());
+    let mut alice = Browser::at(&shop);
+    assert!(goes_to_sign_in(&alice.page("/")));
+    assert_eq!(alice.form("/login", "name=alice&password=wrong").status, 401);
+    let half = alice.form("/login", RIGHT);
+    assert!(half.status == 200 && half.text.contains("/signinup/code/consume"), "{}", half.text);
+    assert_eq!(alice.page("/").status, 403, "a password alone is not enough");
+    alice.pass_code(&mut shop);
+    assert!(alice.page("/").text.contains(GREETING));
+    // Each of the two sessions alone is worth nothing.
+    for cookie in ["sAccessToken", "id"] {
+        let mut without = alice.clone();
+        assert!(without.jar.remove(cookie).is_some(), "{:?}", without.jar.keys());
+        assert!(goes_to_sign_in(&without.page("/")), "{cookie}");
+    }
+    alice.form("/logout", "");
+    assert!(goes_to_sign_in(&alice.page("/")));
+    // Once more, with the password first.
+    alice.form("/login", RIGHT);
+    assert_eq!(alice.page("/").status, 403);
+    // A stranger can't sign up past the app.
+    let fields = json!({ "formFields": [
+        { "id": "email", "value": "mallory@shop.example" }, { "id": "password", "value": "correct horse 1" },
+    ] });
+    assert_eq!(Browser::at(&shop).script("POST", "/auth/signup", &fields)["message"], "unauthorised");
+    // And a start later all is there: the customer, her account, and the keys that sign.
+    drop(shop);
+    let shop = Shop::start("existing_app", folder.path());
+    alice.address.clone_from(&shop.address);
+    alice.form("/login", RIGHT);
+    assert_eq!(alice.page("/").status, 403);
+    assert_eq!(alice.script("PUT", "/auth/mfa/info", &json!({}))["factors"]["next"], json!(["otp-email"]));
+}
