@@ -57,6 +57,8 @@ pub struct MfaBuilder {
     seen: Seen,
     #[cfg(feature = "password")]
     password_rules: crate::factor::PasswordRules,
+    #[cfg(feature = "third-party")]
+    third_party: Option<crate::factor::ThirdParty>,
 }
 
 impl Mfa {
@@ -99,6 +101,8 @@ impl Mfa {
             seen: Seen::default(),
             #[cfg(feature = "password")]
             password_rules: crate::factor::PasswordRules::default(),
+            #[cfg(feature = "third-party")]
+            third_party: None,
         }
     }
 }
@@ -277,6 +281,13 @@ impl MfaBuilder {
         self
     }
 
+    /// Lets people sign in by a third party: see [`ThirdParty`](crate::factor::ThirdParty).
+    #[cfg(feature = "third-party")]
+    pub fn third_party(mut self, settings: crate::factor::ThirdParty) -> Self {
+        self.third_party = Some(settings);
+        self
+    }
+
     /// Who sends a request: the address that its connection came from, from what the server put into the
     /// extensions. Never from a header, which anybody can send; behind proxies see
     /// [`MfaBuilder::trusted_proxies`] (row O36). Limits count an IPv6 address by its /64.
@@ -378,6 +389,8 @@ impl MfaBuilder {
             passwords: crate::factor::password::PasswordHasher::new(Default::default()).map_err(wrong)?,
             #[cfg(feature = "password")]
             password_rules: self.password_rules,
+            #[cfg(feature = "third-party")]
+            third_party: self.third_party.map(crate::factor::third_party::Talk::new),
         };
         Ok(Mfa::start(Arc::new(desk), inbox, self.sink))
     }

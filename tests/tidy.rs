@@ -56,7 +56,7 @@ const EDGE_CRATES: [&str; 7] =
     ["http", "http_body", "http_body_util", "axum_core", "tower", "tower_http", "pin_project_lite"];
 /// Who below floor 6 names `http` all the same, and how: the one reader and writer of tokens, the one that
 /// tells who sent a request, and the signature of the closure that the app hands in for that.
-const HTTP_BELOW: [(&str, Option<&str>); 8] = [
+const HTTP_BELOW: [(&str, Option<&str>); 10] = [
     ("session/transport.rs", None),
     ("session/transport/write.rs", None),
     ("session/peer.rs", None),
@@ -65,6 +65,8 @@ const HTTP_BELOW: [(&str, Option<&str>); 8] = [
     ("base/http_client.rs", None),
     ("base/http_client/reqwest.rs", None),
     ("delivery/sms.rs", None),
+    ("factor/third_party/talk.rs", None),
+    ("factor/third_party/mod.rs", Some("fn may_ask(uri: &http::Uri, loopback: bool) -> bool")),
     ("builder.rs", Some("peer: impl Fn(&http::Extensions, &http::HeaderMap) -> Option<IpAddr>")),
 ];
 const CLOCKS: [&str; 4] = ["SystemTime::now", "Instant::now", "UNIX_EPOCH.elapsed", "OffsetDateTime::now"];
@@ -74,10 +76,13 @@ const DICE: [&str; 5] = ["SystemRandom::new", "getrandom", "thread_rng", "rand::
 const STORE_VALUES: [&str; 2] = ["Key", "Scan"];
 const STORE_HANDOVER: (&str, [&str; 2]) = ("builder.rs", ["AnyStore", "Store"]);
 /// Where a check accepts a credential: right behind the comparison, nowhere else.
-const ACCEPTING: [&str; 3] = ["factor/proof.rs", "flow/code.rs", "flow/password.rs"];
+const ACCEPTING: [&str; 4] =
+    ["factor/proof.rs", "flow/code.rs", "flow/password.rs", "flow/third_party.rs"];
 /// Types outside `model/` and `api/` that derive serde, with the reason.
-const SERDE: [(&str, &str, &str); 1] =
-    [("claim/mod.rs", "Stamped", "the stored form of a claim is part of its public contract")];
+const SERDE: [(&str, &str, &str); 2] = [
+    ("claim/mod.rs", "Stamped", "the stored form of a claim is part of its public contract"),
+    ("factor/third_party/place.rs", "More", "the library wants it of what a document has more"),
+];
 /// What panics, outside of tests: file, text, and why it can't.
 const PANICS: [(&str, &str, &str); 5] = [
     ("policy/fixed.rs", "UserId::parse(user).expect(", "for tests of policies; `# Panics` says so"),

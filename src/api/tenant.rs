@@ -21,11 +21,18 @@ pub(super) async fn login_methods(call: &Call<'_>) -> Reply {
         Err(_) => return reply::no_tenant(),
     };
     let first = call.desk.first_factors(&tenant);
+    #[cfg(feature = "third-party")]
+    let providers = match call.desk.providers(&call.tenant).await {
+        Ok(list) => list.iter().map(|one| json!({ "id": one.id(), "name": one.name() })).collect(),
+        Err(error) => return Reply::failed(&error),
+    };
+    #[cfg(not(feature = "third-party"))]
+    let providers: Vec<serde_json::Value> = Vec::new();
     let passwordless = [FactorId::OTP_EMAIL, FactorId::OTP_PHONE, FactorId::LINK_EMAIL, FactorId::LINK_PHONE];
     Reply::ok(json!({
         "status": "OK",
         "emailPassword": { "enabled": first.accepts(&FactorId::PASSWORD) },
-        "thirdParty": { "enabled": first.accepts(&FactorId::THIRD_PARTY), "providers": [] },
+        "thirdParty": { "enabled": first.accepts(&FactorId::THIRD_PARTY), "providers": if first.accepts(&FactorId::THIRD_PARTY) { providers } else { Vec::new() } },
         "passwordless": { "enabled": passwordless.iter().any(|factor| first.accepts(factor)) },
         "webauthn": { "enabled": first.accepts(&FactorId::WEBAUTHN) },
         "firstFactors": first.listed().iter().map(FactorId::as_str).collect::<Vec<_>>(),

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "password")]
 pub use self::password::PasswordRules;
+#[cfg(feature = "third-party")]
+pub use self::third_party::{OAuth2Endpoints, Provider, ProviderClient, ThirdParty};
 pub(crate) use self::proof::{Bound, Credential, accepted};
 pub use self::{
     contacts::Contacts,
@@ -19,6 +21,8 @@ mod overview;
 #[cfg(feature = "password")]
 pub(crate) mod password;
 mod proof;
+#[cfg(feature = "third-party")]
+pub(crate) mod third_party;
 
 /// The factors of an app, in the order in which they were installed: what of them a user has, and what of
 /// them can be done at all. Plain values in, plain values out.
