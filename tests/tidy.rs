@@ -76,8 +76,7 @@ const DICE: [&str; 5] = ["SystemRandom::new", "getrandom", "thread_rng", "rand::
 const STORE_VALUES: [&str; 2] = ["Key", "Scan"];
 const STORE_HANDOVER: (&str, [&str; 2]) = ("builder.rs", ["AnyStore", "Store"]);
 /// Where a check accepts a credential: right behind the comparison, nowhere else.
-const ACCEPTING: [&str; 4] =
-    ["factor/proof.rs", "flow/code.rs", "flow/password.rs", "flow/third_party.rs"];
+const ACCEPTING: [&str; 4] = ["factor/proof.rs", "flow/code.rs", "flow/password.rs", "flow/third_party.rs"];
 /// Types outside `model/` and `api/` that derive serde, with the reason.
 const SERDE: [(&str, &str, &str); 2] = [
     ("claim/mod.rs", "Stamped", "the stored form of a claim is part of its public contract"),

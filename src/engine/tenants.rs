@@ -136,7 +136,9 @@ impl Tenants<'_> {
         providers: Option<Vec<crate::factor::Provider>>,
     ) -> Result<(), Error> {
         let id = tenant.clone();
-        self.mfa.change(|desk| async move { desk.set_providers(&id, providers).await.map(|()| ((), Vec::new())) }).await
+        self.mfa
+            .change(|desk| async move { desk.set_providers(&id, providers).await.map(|()| ((), Vec::new())) })
+            .await
     }
 
     /// Changes what the store has at that time, and checks it as it will stand.

@@ -2,9 +2,9 @@
 
 #[cfg(feature = "password")]
 pub use self::password::PasswordRules;
+pub(crate) use self::proof::{Bound, Credential, accepted};
 #[cfg(feature = "third-party")]
 pub use self::third_party::{OAuth2Endpoints, Provider, ProviderClient, ThirdParty};
-pub(crate) use self::proof::{Bound, Credential, accepted};
 pub use self::{
     contacts::Contacts,
     overview::Overview,

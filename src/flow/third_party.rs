@@ -57,9 +57,29 @@ impl Desk {
         let Some(talk) = &self.third_party else { return Ok(Vec::new()) };
         let sealer = &self.kit.sealer;
         match self.kit.db.get::<TenantProviders>(&keys::providers(tenant)).await? {
-            Some(own) => own.open(sealer, tenant),
+            Some(own) => {
+                let list = own.open(sealer, tenant)?;
+                if !own.is_newest(sealer) {
+                    self.seal_anew(tenant).await?;
+                }
+                Ok(list)
+            }
             None => Ok(talk.providers.to_vec()),
         }
+    }
+
+    /// Brings a tenant's own under the root key that seals now.
+    async fn seal_anew(&self, tenant: &TenantId) -> Result<(), Error> {
+        let sealer = &self.kit.sealer;
+        let stage = |mut tx: Tx| async move {
+            let Some(own) = tx.get::<TenantProviders>(&keys::providers(tenant)).await? else {
+                return tx.abandon(());
+            };
+            let list = own.open(sealer, tenant)?;
+            provider::set(&mut tx, sealer, tenant, Some(&list)).await?;
+            tx.commit(())
+        };
+        self.kit.db.transact(tenant, stage).await
     }
 
     /// One of them.
@@ -75,7 +95,9 @@ impl Desk {
     ) -> Result<(), Error> {
         let list = providers.as_deref().unwrap_or_default();
         if self.third_party.is_none() || list.len() > MOST {
-            return Err(Error::invalid("the app speaks to no third parties, or there are too many providers"));
+            return Err(Error::invalid(
+                "the app speaks to no third parties, or there are too many providers",
+            ));
         }
         ConfigError::all(third_party::problems(list))
             .map_err(|e| Error::with(ErrorKind::Invalid, "a provider can't be right", e))?;
@@ -172,7 +194,8 @@ impl Desk {
         profile: &Profile,
     ) -> Result<Result<(), AddressRefused>, Error> {
         let stage = |mut tx: Tx| async move {
-            let (Some(mut user), Some(email)) = (user::load(&mut tx, &owner.user).await?, &profile.email) else {
+            let (Some(mut user), Some(email)) = (user::load(&mut tx, &owner.user).await?, &profile.email)
+            else {
                 return tx.abandon(Ok(()));
             };
             let Some(login) = user.login(&owner.login) else { return tx.abandon(Ok(())) };

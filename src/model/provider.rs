@@ -42,6 +42,7 @@ pub struct Provider {
     /// More parameters of the authorisation URL.
     pub(crate) parameters: Vec<(String, String)>,
     pub(crate) fields: Fields,
+    pub(crate) secret_in_form: bool,
     pub(crate) pkce: bool,
     pub(crate) trusts_email: bool,
     pub(crate) needs_email: bool,
@@ -72,8 +73,6 @@ pub struct OAuth2Endpoints {
     /// A list of the user's addresses, where `user_info` doesn't have them verified: its item with
     /// `"primary": true` is read as the member `primary_email`.
     pub emails: Option<String>,
-    /// Whether the client's secret goes into the form instead of a header.
-    pub secret_in_form: bool,
     /// Whether it knows PKCE by S256.
     pub s256: bool,
 }
@@ -188,6 +187,10 @@ pub(crate) struct TenantProviders {
 }
 
 impl TenantProviders {
+    pub(crate) fn is_newest(&self, sealer: &Sealer) -> bool {
+        sealer.is_newest(&self.sealed)
+    }
+
     pub(crate) fn open(&self, sealer: &Sealer, tenant: &TenantId) -> Result<Vec<Provider>, Error> {
         let plain = sealer.open(&keys::providers(tenant), &self.sealed)?;
         serde_json::from_slice(&plain)

@@ -21,8 +21,8 @@ impl Provider {
         Self::oidc("gitlab", "GitLab", "https://gitlab.com", client)
     }
 
-    /// Microsoft, by OpenID Connect, for the accounts of one directory: its id or domain, as the tenant of the
-    /// issuer. Not for `common`: its tokens come from issuers without number. Microsoft never says that an
+    /// Microsoft, by OpenID Connect, for the accounts of one directory, by its id (a UUID; `consumers` has
+    /// `9188040d-6c67-4c5b-b112-36a304b66dad`). Not for `common`, where every directory is an issuer of its own. Microsoft never says that an
     /// address is verified.
     pub fn microsoft(directory: &str, client: ProviderClient) -> Self {
         let issuer = format!("https://login.microsoftonline.com/{directory}/v2.0");
@@ -33,6 +33,7 @@ impl Provider {
     pub fn linkedin(client: ProviderClient) -> Self {
         Self::oidc("linkedin", "LinkedIn", "https://www.linkedin.com/oauth", client)
             .scopes(["openid", "profile", "email"])
+            .secret_in_form()
     }
 
     /// Okta, by OpenID Connect: the issuer is `https://<domain>` or one of its authorisation servers,
@@ -48,12 +49,12 @@ impl Provider {
             token: "https://github.com/login/oauth/access_token".to_owned(),
             user_info: "https://api.github.com/user".to_owned(),
             emails: Some("https://api.github.com/user/emails".to_owned()),
-            secret_in_form: true,
             s256: true,
         };
         Self::oauth2("github", "GitHub", endpoints, client)
             .scopes(["read:user", "user:email"])
             .fields("/id", "/primary_email/email", Some("/primary_email/verified"))
+            .secret_in_form()
     }
 
     /// Facebook, by OAuth 2. It never says that an address is verified.
@@ -63,12 +64,12 @@ impl Provider {
             token: "https://graph.facebook.com/v23.0/oauth/access_token".to_owned(),
             user_info: "https://graph.facebook.com/v23.0/me?fields=id,name,email".to_owned(),
             emails: None,
-            secret_in_form: true,
             s256: false,
         };
         Self::oauth2("facebook", "Facebook", endpoints, client)
             .scopes(["email"])
             .fields("/id", "/email", None)
+            .secret_in_form()
     }
 
     /// Discord, by OAuth 2.
@@ -78,11 +79,14 @@ impl Provider {
             token: "https://discord.com/api/oauth2/token".to_owned(),
             user_info: "https://discord.com/api/users/@me".to_owned(),
             emails: None,
-            secret_in_form: true,
             s256: false,
         };
         Self::oauth2("discord", "Discord", endpoints, client)
             .scopes(["identify", "email"])
             .fields("/id", "/email", Some("/verified"))
+            .secret_in_form()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -94,6 +94,7 @@ impl Provider {
             scopes: Vec::new(),
             parameters: Vec::new(),
             fields: Fields::default(),
+            secret_in_form: false,
             pkce: false,
             trusts_email: false,
             needs_email: true,
@@ -157,6 +158,12 @@ impl Provider {
     /// One more place to come back to, exactly: a native app's `com.example.shop:/callback`.
     pub fn redirect_uri(mut self, uri: impl Into<String>) -> Self {
         self.redirects.push(uri.into());
+        self
+    }
+
+    /// Sends the client's secret in the form, not in a header, where the provider wants that without saying so.
+    pub fn secret_in_form(mut self) -> Self {
+        self.secret_in_form = true;
         self
     }
 
@@ -249,7 +256,10 @@ impl Provider {
 
 /// By https; or to this machine, if that was chosen.
 fn may_ask(uri: &http::Uri, loopback: bool) -> bool {
-    is_safe(uri) && (loopback || uri.scheme_str() == Some("https"))
+    match uri.scheme_str() {
+        Some("https") => is_safe(uri),
+        _ => loopback && (is_safe(uri) || talk::by_address(uri).is_some_and(|uri| is_safe(&uri))),
+    }
 }
 
 /// What can't be right of a list of providers.

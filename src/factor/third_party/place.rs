@@ -84,14 +84,14 @@ pub(super) struct Signer {
 }
 
 impl Place {
-    pub(super) fn fixed(ends: &OAuth2Endpoints) -> Result<Self, Trouble> {
+    pub(super) fn fixed(provider: &Provider, ends: &OAuth2Endpoints) -> Result<Self, Trouble> {
         Ok(Self {
             authorise: AuthUrl::new(ends.authorise.clone()).map_err(|_| Trouble::down("no address"))?,
             token: TokenUrl::new(ends.token.clone()).map_err(|_| Trouble::down("no address"))?,
             user_info: Some(ends.user_info.clone()),
             emails: ends.emails.clone(),
             s256: ends.s256,
-            secret_in_form: ends.secret_in_form,
+            secret_in_form: provider.secret_in_form,
             signer: None,
         })
     }
@@ -115,7 +115,7 @@ impl Place {
             user_info,
             emails: None,
             s256: said.additional_metadata().code_challenge_methods_supported.iter().any(|m| m == "S256"),
-            secret_in_form: !ways.is_none_or(header),
+            secret_in_form: provider.secret_in_form || !ways.is_none_or(header),
             signer: Some(Signer { issuer: said.issuer().clone(), keys: said.jwks().clone(), algs }),
         })
     }

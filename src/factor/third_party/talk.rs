@@ -9,17 +9,18 @@ use bytes::Bytes;
 use chrono::DateTime;
 use http::{StatusCode, header};
 use openidconnect::{
-    AsyncHttpClient, AuthType, AuthenticationFlow, AuthorizationCode, ClaimsVerificationError, ClientId, ClientSecret,
-    CsrfToken, EndpointNotSet, EndpointSet, HttpRequest, HttpResponse, IdTokenVerifier, IssuerUrl, Nonce,
-    OAuth2TokenResponse as _, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, RequestTokenError, Scope,
-    SignatureVerificationError, TokenResponse as _,
+    AsyncHttpClient, AuthType, AuthenticationFlow, AuthorizationCode, ClaimsVerificationError, ClientId,
+    ClientSecret, CsrfToken, EndpointNotSet, EndpointSet, HttpRequest, HttpResponse, IdTokenVerifier,
+    IssuerUrl, Nonce, OAuth2TokenResponse as _, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl,
+    RequestTokenError, Scope, SignatureVerificationError, TokenResponse as _,
     core::{
-        CoreClient, CoreErrorResponseType, CoreIdToken, CoreJsonWebKeySet, CoreResponseType, CoreTokenResponse,
+        CoreClient, CoreErrorResponseType, CoreIdToken, CoreJsonWebKeySet, CoreResponseType,
+        CoreTokenResponse,
     },
     url::{Url, form_urlencoded},
 };
 use serde_json::{Map, Value};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{
     Profile, Provider, ProviderClient, ThirdParty, apple, may_ask,
@@ -27,9 +28,7 @@ use super::{
     profile,
 };
 use crate::{
-    base::{
-        error::Error, hash, http_client::AnyHttpClient, json, random, secret::Secret, time::Timestamp,
-    },
+    base::{error::Error, hash, http_client::AnyHttpClient, json, random, secret::Secret, time::Timestamp},
     model::provider::{ClientKey, Place as Stored},
 };
 
@@ -39,7 +38,8 @@ const SEATS: usize = 128;
 /// How far ahead a provider's clock may be.
 const AHEAD: i64 = 300;
 
-type Oauth = CoreClient<EndpointSet, EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointSet, EndpointNotSet>;
+type Oauth =
+    CoreClient<EndpointSet, EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointSet, EndpointNotSet>;
 
 /// Speaks to providers.
 pub(crate) struct Talk {
@@ -107,16 +107,15 @@ impl Talk {
         redirect: &Url,
         now: Timestamp,
     ) -> Result<Begun, Trouble> {
+        let _seat = self.seat()?;
         let place = self.place(provider, now, false).await?;
         let oauth = oauth(&place, client, None)?;
         let flow = AuthenticationFlow::<CoreResponseType>::AuthorizationCode;
         let (state, nonce) = (|| CsrfToken::new(String::new()), || Nonce::new(String::new()));
         let redirect = RedirectUrl::from_url(redirect.clone());
         let scopes = provider.scopes.iter().cloned().map(Scope::new);
-        let mut request = oauth
-            .authorize_url(flow, state, nonce)
-            .set_redirect_uri(Cow::Owned(redirect))
-            .add_scopes(scopes);
+        let mut request =
+            oauth.authorize_url(flow, state, nonce).set_redirect_uri(Cow::Owned(redirect)).add_scopes(scopes);
         for (name, value) in &provider.parameters {
             request = request.add_extra_param(name.as_str(), value.as_str());
         }
@@ -144,9 +143,7 @@ impl Talk {
         returned: Returned,
         now: Timestamp,
     ) -> Result<Profile, Trouble> {
-        let Ok(_seat) = self.seats.try_acquire() else {
-            return Err(Trouble::Down("too many sign-ins wait for providers"));
-        };
+        let _seat = self.seat()?;
         let said = match returned {
             Returned::Code { code, redirect, verifier, issuer } => {
                 let place = self.place(provider, now, false).await?;
@@ -154,8 +151,7 @@ impl Talk {
                 if issuer.is_some_and(|issuer| signer.is_some_and(|known| known != issuer)) {
                     return Err(Trouble::Refused("another provider answered"));
                 }
-                let tokens =
-                    self.exchange(provider, &place, client, &code, redirect, verifier, now).await?;
+                let tokens = self.exchange(provider, &place, client, &code, redirect, verifier, now).await?;
                 self.ask_who(provider, &place, client, &tokens, now).await?
             }
             Returned::IdToken(text) => {
@@ -165,6 +161,10 @@ impl Talk {
             }
         };
         profile::read(provider, said).ok_or(Trouble::Down("it doesn't say who the user is"))
+    }
+
+    fn seat(&self) -> Result<SemaphorePermit<'_>, Trouble> {
+        self.seats.try_acquire().map_err(|_| Trouble::down("too many wait for providers"))
     }
 
     /// What a provider says of the user of these tokens.
@@ -260,7 +260,7 @@ impl Talk {
     async fn place(&self, provider: &Provider, now: Timestamp, lacking: bool) -> Result<Arc<Place>, Trouble> {
         let issuer = match &provider.place {
             Stored::Issuer(issuer) => issuer,
-            Stored::Endpoints(ends) => return Place::fixed(ends).map(Arc::new),
+            Stored::Endpoints(ends) => return Place::fixed(provider, ends).map(Arc::new),
         };
         let read = || async {
             let url = IssuerUrl::new(issuer.clone()).map_err(|_| Trouble::down("its issuer is no URL"))?;
@@ -279,7 +279,9 @@ impl Talk {
             .map_err(|_| Trouble::down("its access token can't be sent"))?;
         let answer = self.line(provider).ask(request).await?;
         match answer.status() {
-            StatusCode::OK => json::parse(answer.body()).map_err(|_| Trouble::down("its user info is no JSON")),
+            StatusCode::OK => {
+                json::parse(answer.body()).map_err(|_| Trouble::down("its user info is no JSON"))
+            }
             status if status.is_client_error() => Err(Trouble::Refused("it gives no user info")),
             _ => Err(Trouble::Down("its user info fails")),
         }
@@ -311,6 +313,12 @@ impl Line {
         if !may_ask(&parts.uri, self.loopback) {
             return Err(Trouble::down("an address may not be asked"));
         }
+        // A name can be anybody's: what it means is settled here.
+        if let (Some(uri), Some(authority)) = (by_address(&parts.uri), parts.uri.authority()) {
+            let host = header::HeaderValue::from_str(authority.as_str());
+            parts.headers.insert(header::HOST, host.map_err(|_| Trouble::down("it has no host"))?);
+            parts.uri = uri;
+        }
         // GitHub answers nobody without a name.
         parts.headers.insert(header::USER_AGENT, header::HeaderValue::from_static("tower-mfa"));
         let sent = self.http.send(http::Request::from_parts(parts, Bytes::from(body)));
@@ -330,6 +338,17 @@ impl fmt::Debug for Talk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Talk").field("providers", &self.providers).finish_non_exhaustive()
     }
+}
+
+/// What is asked for `http://localhost`: this machine, by its address.
+pub(super) fn by_address(uri: &http::Uri) -> Option<http::Uri> {
+    let port = uri.authority()?.as_str().strip_prefix("localhost")?;
+    if uri.scheme_str() != Some("http") || !(port.is_empty() || port.starts_with(':')) {
+        return None;
+    }
+    let mut parts = uri.clone().into_parts();
+    parts.authority = Some(format!("127.0.0.1{port}").parse().ok()?);
+    http::Uri::from_parts(parts).ok()
 }
 
 /// Why an `id_token` doesn't hold.
