@@ -402,6 +402,21 @@ fn what_cant_be_served_ends_the_start() {
 }
 
 #[test]
+fn providers_are_offered() {
+    let list = r#"[{"id":"loopback","issuer":"http://localhost:1","clientId":"testbed","clientSecret":"x"}]"#;
+    let server = Server::start(&[("PROVIDERS", list), ("FIRST_FACTORS", "emailpassword,thirdparty")]);
+    let mut client = Client::of(&server);
+    let offered = client.get("/auth/loginmethods");
+    assert_eq!(offered.body["thirdParty"]["providers"], json!([{ "id": "loopback", "name": "loopback" }]));
+    assert_eq!(offered.body["firstFactors"], json!(["emailpassword", "thirdparty"]));
+    // Nobody is there, and that is what is said.
+    let query =
+        "thirdPartyId=loopback&redirectURIOnProviderDashboard=http://localhost:3000/auth/callback/loopback";
+    let begun = client.get(&format!("/auth/authorisationurl?{query}"));
+    assert_eq!((begun.status, &begun.body["status"]), (200, &json!("GENERAL_ERROR")));
+}
+
+#[test]
 fn only_1_serves_the_hooks() {
     for variables in [&[][..], &[("TEST_HOOKS", "true")], &[("TEST_HOOKS", "0")]] {
         let server = Server::start(variables);

@@ -11,13 +11,13 @@ use tower_mfa::{
     config::Reqwest,
     factor::{Provider, ProviderClient, ThirdParty},
     ident::{Email, ErrorKind, Secret, TenantId, UserId},
-    policy::Everyone,
+    policy::{Everyone, Link, LinkContext, LinkPolicy, PolicyError},
 };
 
 use crate::{
     spy::{ALICE, BOB},
     support::{
-        Browser, HandClock, Mode, TestApp,
+        Answer, Browser, HandClock, Mode, TestApp,
         provider::{CALLBACK, ProviderServer, SECRET, begin, form_post, returned},
     },
 };
@@ -502,6 +502,43 @@ async fn within_a_session_it_is_one_more_login_method_of_its_user() {
     body["shouldTryLinkingWithSessionUser"] = json!(true);
     let refused = mallory.post("/auth/signinup", body).await;
     assert!(refused.body["reason"].as_str().unwrap().ends_with("(ERR_CODE_022)"), "{}", refused.text);
+}
+
+/// Links what is verified.
+struct Verified;
+
+impl LinkPolicy for Verified {
+    async fn decide(&self, _: &LinkContext<'_>) -> Result<Link, PolicyError> {
+        Ok(Link::IfVerified)
+    }
+}
+
+#[tokio::test]
+async fn what_cant_be_linked_says_why() {
+    let server = ProviderServer::start(json!({})).await;
+    let app = app_with([server.oidc()], |b| b.linking(Verified)).await;
+    let link = async |browser: &mut Browser, who: &str| {
+        let mut body = server.came_back(browser, who).await;
+        body["shouldTryLinkingWithSessionUser"] = json!(true);
+        browser.post("/auth/signinup", body).await
+    };
+    let says = |answer: &Answer, code: &str| {
+        answer.status("SIGN_IN_UP_NOT_ALLOWED");
+        assert!(answer.body["reason"].as_str().unwrap().ends_with(code), "{}", answer.text);
+    };
+    let mut alice = app.browser(Mode::Cookie);
+    alice.by_code(ALICE).await;
+    // What the provider doesn't say is verified isn't.
+    says(&link(&mut alice, "bob").await, "(ERR_CODE_020)");
+    link(&mut alice, "alice").await.ok();
+    // Alice is primary now, and her provider says that another's address is hers.
+    let mut mallory = app.browser(Mode::Cookie);
+    mallory.by_code("mallory@shop.example").await;
+    server.set_account("alice", json!({ "email": "mallory@shop.example", "email_verified": true })).await;
+    server.sign_in(&mut app.browser(Mode::Cookie), "alice").await.ok();
+    server.set_account("bob", json!({ "email": BOB, "email_verified": true })).await;
+    says(&link(&mut mallory, "bob").await, "(ERR_CODE_023)");
+    mallory.get("/api/me").await.is(200);
 }
 
 #[tokio::test]

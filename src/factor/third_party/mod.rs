@@ -24,22 +24,43 @@ pub(crate) mod talk;
 /// What the client owes is said at [`HttpClient`]; `config::Reqwest` (feature `http-client`) is one.
 ///
 /// ```
-/// use bytes::Bytes;
+/// # #[cfg(all(feature = "http-client", feature = "api", feature = "axum"))]
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use axum::{Router, routing::get};
 /// use tower_mfa::{
-///     config::HttpClient,
+///     FactorId, Mfa, MfaLayer, SessionExtractor,
+///     api::ApiLayer,
+///     config::{AppInfo, Reqwest, Secrets},
+///     delivery::Outbox,
 ///     factor::{Provider, ProviderClient, ThirdParty},
-///     ident::{BoxError, Secret},
+///     ident::Secret,
+///     policy::Everyone,
+///     store::MemoryStore,
 /// };
-/// # struct Client;
-/// # impl HttpClient for Client {
-/// #     async fn send(&self, _: http::Request<Bytes>) -> Result<http::Response<Bytes>, BoxError> {
-/// #         Err("nobody is there".into())
-/// #     }
+///
+/// async fn orders(session: SessionExtractor) -> String {
+///     format!("no orders yet, {}", session.user_id().as_str())
+/// }
+///
+/// // From Google's console, where `https://shop.example/auth/callback/google` is registered as well.
+/// let client = ProviderClient::new("1234.apps.googleusercontent.com", Secret::new("s3cret".to_owned()));
+/// let shop = AppInfo::new("Shop", "https://api.shop.example", "https://shop.example")?;
+/// let mfa = Mfa::builder(shop, Secrets::random()?, MemoryStore::new())
+///     .third_party(ThirdParty::new(Reqwest::new()?).provider(Provider::google(client)))
+///     .first_factors([FactorId::THIRD_PARTY])
+///     .policy(Everyone::new(FactorId::OTP_EMAIL))
+///     .delivery(Outbox::printing())
+///     .build()?;
+/// let app: Router = Router::new()
+///     .route("/orders", get(orders))
+///     .layer(MfaLayer::required(mfa.clone()))
+///     .layer(ApiLayer::new(mfa.clone()))
+///     .layer(mfa.cors());
+/// # Ok(())
 /// # }
-/// # fn build(builder: tower_mfa::MfaBuilder, client: Client, secret: Secret<String>) -> tower_mfa::MfaBuilder {
-/// let google = Provider::google(ProviderClient::new("1234.apps.googleusercontent.com", secret));
-/// builder.third_party(ThirdParty::new(client).provider(google))
-/// # }
+/// # #[cfg(not(all(feature = "http-client", feature = "api", feature = "axum")))]
+/// # fn main() {}
 /// ```
 #[derive(Clone, Debug)]
 #[must_use]
