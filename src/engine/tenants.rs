@@ -124,7 +124,8 @@ impl Tenants<'_> {
     }
 
     /// Gives a tenant providers of its own, in the place of the app's; `None`: those of the app again; an empty
-    /// list: none. They are stored sealed, with their secrets.
+    /// list: none. They are stored sealed, with their secrets, and come under a new root key when they are read next:
+    /// read them ([`Tenants::providers`]) before the former key is taken away.
     ///
     /// # Errors
     /// `NotFound` without the tenant. `Invalid` if there are more than 50, if something can't be right with one of

@@ -8,10 +8,11 @@ use serde_json::{Value, json};
 use tower_mfa::{
     FactorId, Mfa, MfaBuilder,
     account::LoginKind,
-    config::Reqwest,
+    config::{AppInfo, Reqwest, Secrets},
     factor::{Provider, ProviderClient, ThirdParty},
     ident::{Email, ErrorKind, Secret, TenantId, UserId},
     policy::{Everyone, Link, LinkContext, LinkPolicy, PolicyError},
+    store::MemoryStore,
 };
 
 use crate::{
@@ -604,17 +605,39 @@ async fn a_tenant_has_providers_of_its_own_and_their_secrets_are_sealed() {
 }
 
 #[tokio::test]
+async fn a_tenants_providers_come_under_a_new_root_key_as_they_are_read() {
+    let (store, info) =
+        (MemoryStore::new(), || AppInfo::new("Shop", "https://api.shop.test", "https://shop.test").unwrap());
+    let node = async |secrets: Secrets| {
+        TestApp::on(info(), secrets, store.clone(), |b| {
+            b.third_party(ThirdParty::new(Reqwest::new().unwrap()))
+        })
+        .await
+    };
+    let (old, new) = (*b"0123456789abcdef0123456789abcdef", *b"fedcba9876543210fedcba9876543210");
+    let first = node(Secrets::new("old", old).unwrap()).await;
+    let own = Provider::google(ProviderClient::new("1.apps", Secret::new("s".to_owned())));
+    first.mfa.tenants().set_providers(&PUBLIC, Some(vec![own])).await.unwrap();
+    let ids = async |app: &TestApp| -> Vec<String> {
+        let list = app.mfa.tenants().providers(&PUBLIC).await.unwrap();
+        list.iter().map(|provider| provider.id().to_owned()).collect()
+    };
+    let both = node(Secrets::new("new", new).unwrap().and_older("old", old).unwrap()).await;
+    assert_eq!(ids(&both).await, ["google"]);
+    let last = node(Secrets::new("new", new).unwrap()).await;
+    assert_eq!(ids(&last).await, ["google"]);
+    // The former key opens it no more.
+    assert_eq!(first.mfa.tenants().providers(&PUBLIC).await.unwrap_err().kind(), ErrorKind::Unavailable);
+}
+
+#[tokio::test]
 async fn what_cant_be_right_is_told_at_the_start() {
     let client = || ProviderClient::new("shop", Secret::new("s".to_owned()));
     let built = |provider: Provider| {
-        let app =
-            tower_mfa::config::AppInfo::new("Shop", "https://api.shop.test", "https://shop.test").unwrap();
-        let secrets = tower_mfa::config::Secrets::random().unwrap();
+        let app = AppInfo::new("Shop", "https://api.shop.test", "https://shop.test").unwrap();
+        let secrets = Secrets::random().unwrap();
         let settings = ThirdParty::new(Reqwest::new().unwrap()).provider(provider);
-        Mfa::builder(app, secrets, tower_mfa::store::MemoryStore::new())
-            .without_passwordless()
-            .third_party(settings)
-            .build()
+        Mfa::builder(app, secrets, MemoryStore::new()).without_passwordless().third_party(settings).build()
     };
     built(Provider::google(client())).unwrap();
     for (provider, problem) in [
