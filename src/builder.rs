@@ -36,6 +36,8 @@ use crate::{
 
 mod check;
 mod limits;
+#[cfg(feature = "third-party")]
+mod third_party;
 
 /// Collects the parts of an [`Mfa`]. Required things are arguments, optional things are methods.
 #[must_use]
@@ -278,13 +280,6 @@ impl MfaBuilder {
     #[cfg(feature = "password")]
     pub fn password_rules(mut self, rules: crate::factor::PasswordRules) -> Self {
         self.password_rules = rules;
-        self
-    }
-
-    /// Lets people sign in by a third party: see [`ThirdParty`](crate::factor::ThirdParty).
-    #[cfg(feature = "third-party")]
-    pub fn third_party(mut self, settings: crate::factor::ThirdParty) -> Self {
-        self.third_party = Some(settings);
         self
     }
 

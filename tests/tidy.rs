@@ -56,7 +56,7 @@ const EDGE_CRATES: [&str; 7] =
     ["http", "http_body", "http_body_util", "axum_core", "tower", "tower_http", "pin_project_lite"];
 /// Who below floor 6 names `http` all the same, and how: the one reader and writer of tokens, the one that
 /// tells who sent a request, and the signature of the closure that the app hands in for that.
-const HTTP_BELOW: [(&str, Option<&str>); 10] = [
+const HTTP_BELOW: [(&str, Option<&str>); 11] = [
     ("session/transport.rs", None),
     ("session/transport/write.rs", None),
     ("session/peer.rs", None),
@@ -66,6 +66,7 @@ const HTTP_BELOW: [(&str, Option<&str>); 10] = [
     ("base/http_client/reqwest.rs", None),
     ("delivery/sms.rs", None),
     ("factor/third_party/talk.rs", None),
+    ("factor/third_party/line.rs", None),
     ("factor/third_party/mod.rs", Some("fn may_ask(uri: &http::Uri, loopback: bool) -> bool")),
     ("builder.rs", Some("peer: impl Fn(&http::Extensions, &http::HeaderMap) -> Option<IpAddr>")),
 ];

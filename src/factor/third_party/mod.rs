@@ -14,7 +14,9 @@ use crate::{
 };
 
 mod apple;
+mod id_token;
 mod known;
+mod line;
 mod place;
 pub(crate) mod profile;
 pub(crate) mod talk;
@@ -279,7 +281,7 @@ impl Provider {
 fn may_ask(uri: &http::Uri, loopback: bool) -> bool {
     match uri.scheme_str() {
         Some("https") => is_safe(uri),
-        _ => loopback && (is_safe(uri) || talk::by_address(uri).is_some_and(|uri| is_safe(&uri))),
+        _ => loopback && (is_safe(uri) || line::by_address(uri).is_some_and(|uri| is_safe(&uri))),
     }
 }
 

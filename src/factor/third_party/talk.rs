@@ -1,18 +1,14 @@
 //! What is said between the app and a provider: where people are sent, a code for tokens, who somebody is.
 //!
-//! Every request goes by https (or to this machine, where the provider was set so), takes 10 s at most and reads
-//! 64 KiB at most, and as many as [`SEATS`] are under way at once: a provider that is slow holds up its own people.
+//! As many as [`SEATS`] wait for providers at once: one that is slow holds up its own people.
 
-use std::{borrow::Cow, fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{borrow::Cow, fmt, sync::Arc};
 
-use bytes::Bytes;
-use chrono::DateTime;
 use http::{StatusCode, header};
 use openidconnect::{
-    AsyncHttpClient, AuthType, AuthenticationFlow, AuthorizationCode, ClaimsVerificationError, ClientId,
-    ClientSecret, CsrfToken, EndpointNotSet, EndpointSet, HttpRequest, HttpResponse, IdTokenVerifier,
-    IssuerUrl, Nonce, OAuth2TokenResponse as _, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl,
-    RequestTokenError, Scope, SignatureVerificationError, TokenResponse as _,
+    AuthType, AuthenticationFlow, AuthorizationCode, ClientId, ClientSecret, CsrfToken, EndpointNotSet,
+    EndpointSet, IssuerUrl, Nonce, OAuth2TokenResponse as _, PkceCodeChallenge, PkceCodeVerifier,
+    RedirectUrl, RequestTokenError, Scope, TokenResponse as _,
     core::{
         CoreClient, CoreErrorResponseType, CoreIdToken, CoreJsonWebKeySet, CoreResponseType,
         CoreTokenResponse,
@@ -23,8 +19,10 @@ use serde_json::{Map, Value};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{
-    Profile, Provider, ProviderClient, ThirdParty, apple, may_ask,
-    place::{Documents, Metadata, Place, Signer},
+    Profile, Provider, ProviderClient, ThirdParty, apple,
+    id_token::{Bad, verify},
+    line::Line,
+    place::{Documents, Metadata, Place},
     profile,
 };
 use crate::{
@@ -32,11 +30,8 @@ use crate::{
     model::provider::{ClientKey, Place as Stored},
 };
 
-const PATIENCE: Duration = Duration::from_secs(10);
-const LONGEST: usize = 64 * 1024;
+/// How many requests of the app's users may be under way at once.
 const SEATS: usize = 128;
-/// How far ahead a provider's clock may be.
-const AHEAD: i64 = 300;
 
 type Oauth =
     CoreClient<EndpointSet, EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointSet, EndpointNotSet>;
@@ -292,105 +287,9 @@ impl Talk {
     }
 }
 
-/// The way to a provider, as the library wants it.
-struct Line {
-    http: AnyHttpClient,
-    loopback: bool,
-}
-
-impl<'c> AsyncHttpClient<'c> for Line {
-    type Error = Trouble;
-    type Future = Pin<Box<dyn Future<Output = Result<HttpResponse, Trouble>> + Send + 'c>>;
-
-    fn call(&'c self, request: HttpRequest) -> Self::Future {
-        Box::pin(self.ask(request))
-    }
-}
-
-impl Line {
-    async fn ask(&self, request: HttpRequest) -> Result<HttpResponse, Trouble> {
-        let (mut parts, body) = request.into_parts();
-        if !may_ask(&parts.uri, self.loopback) {
-            return Err(Trouble::down("an address may not be asked"));
-        }
-        // A name can be anybody's: what it means is settled here.
-        if let (Some(uri), Some(authority)) = (by_address(&parts.uri), parts.uri.authority()) {
-            let host = header::HeaderValue::from_str(authority.as_str());
-            parts.headers.insert(header::HOST, host.map_err(|_| Trouble::down("it has no host"))?);
-            parts.uri = uri;
-        }
-        // GitHub answers nobody without a name.
-        parts.headers.insert(header::USER_AGENT, header::HeaderValue::from_static("tower-mfa"));
-        let sent = self.http.send(http::Request::from_parts(parts, Bytes::from(body)));
-        let answer = match tokio::time::timeout(PATIENCE, sent).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => return Err(Trouble::down("it can't be reached")),
-            Err(_) => return Err(Trouble::down("it took too long")),
-        };
-        if answer.body().len() > LONGEST {
-            return Err(Trouble::down("its answer is too long"));
-        }
-        Ok(answer.map(|body| body.to_vec()))
-    }
-}
-
 impl fmt::Debug for Talk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Talk").field("providers", &self.providers).finish_non_exhaustive()
-    }
-}
-
-/// What is asked for `http://localhost`: this machine, by its address.
-pub(super) fn by_address(uri: &http::Uri) -> Option<http::Uri> {
-    let port = uri.authority()?.as_str().strip_prefix("localhost")?;
-    if uri.scheme_str() != Some("http") || !(port.is_empty() || port.starts_with(':')) {
-        return None;
-    }
-    let mut parts = uri.clone().into_parts();
-    parts.authority = Some(format!("127.0.0.1{port}").parse().ok()?);
-    http::Uri::from_parts(parts).ok()
-}
-
-/// Why an `id_token` doesn't hold.
-enum Bad {
-    /// None of the keys is the token's.
-    Key,
-    Token(&'static str),
-}
-
-fn verify(
-    signer: &Signer,
-    client: &ProviderClient,
-    token: &CoreIdToken,
-    now: Timestamp,
-) -> Result<Map<String, Value>, Bad> {
-    let id = ClientId::new(client.id.clone());
-    let clock = move || DateTime::from_timestamp(now.as_secs(), 0).unwrap_or_default();
-    let verifier = IdTokenVerifier::new_public_client(id, signer.issuer.clone(), signer.keys.clone())
-        .set_allowed_algs(signer.algs.clone())
-        .set_time_fn(clock)
-        .set_issue_time_verifier_fn(move |issued| match issued.timestamp() <= now.as_secs() + AHEAD {
-            true => Ok(()),
-            false => Err("issued in the future".to_owned()),
-        });
-    // No nonce was issued: state and code are bound to the browser, by it and by PKCE (`spec/wire.md` §9.2).
-    let any = |_: Option<&Nonce>| Ok(());
-    token.claims(&verifier, any).map_err(|error| match error {
-        ClaimsVerificationError::SignatureVerification(SignatureVerificationError::NoMatchingKey) => Bad::Key,
-        ClaimsVerificationError::Expired(_) => Bad::Token("an id_token isn't valid now"),
-        ClaimsVerificationError::InvalidAudience(_) => Bad::Token("an id_token is for another app"),
-        ClaimsVerificationError::InvalidIssuer(_) => Bad::Token("an id_token is another provider's"),
-        _ => Bad::Token("an id_token doesn't hold"),
-    })?;
-    // What was verified, as it was written: types are judged by who reads it.
-    let text = token.to_string();
-    let said = text.split('.').nth(1).and_then(hash::from_base64url);
-    let said = said.and_then(|raw| json::parse_object(&raw).ok()).ok_or(Bad::Token("it can't be read"))?;
-    match said.get("azp") {
-        Some(party) if *party != Value::String(client.id.clone()) => {
-            Err(Bad::Token("an id_token is for another app"))
-        }
-        _ => Ok(said),
     }
 }
 
