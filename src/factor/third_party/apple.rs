@@ -1,14 +1,11 @@
 //! Apple's client secret: a token that the app signs itself, for each request.
 
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use crate::base::{
-    error::{Error, ErrorKind},
-    hash, random,
-    secret::Secret,
-    time::Timestamp,
+use crate::{
+    base::{error::Error, hash, secret::Secret, time::Timestamp},
+    session::signing::{KeyTimes, SigningAlg, SigningKey},
 };
 
 const AUDIENCE: &str = "https://appleid.apple.com";
@@ -16,12 +13,15 @@ const AUDIENCE: &str = "https://appleid.apple.com";
 const LIFE: i64 = 300;
 
 /// The key in a file `AuthKey_….p8`: PKCS#8 in PEM.
-pub(super) fn key(pem: &Secret<String>) -> Option<EcdsaKeyPair> {
+pub(super) fn key(pem: &Secret<String>) -> Option<SigningKey> {
     let body = pem.expose().split("-----BEGIN PRIVATE KEY-----").nth(1)?;
     let body = body.split("-----END PRIVATE KEY-----").next()?;
     let text: Zeroizing<String> = Zeroizing::new(body.split_whitespace().collect());
     let der = Zeroizing::new(hash::from_base64(&text)?);
-    EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &der).ok()
+    // Whoever signs says when; the key's own times are of no account here.
+    let at = Timestamp::EPOCH;
+    let times = KeyTimes { created_at: at, sign_from: at, sign_until: at, verify_until: at };
+    SigningKey::import("apple", SigningAlg::Es256, &der, times).ok()
 }
 
 /// A secret for the client, good for five minutes.
@@ -38,15 +38,16 @@ pub(super) fn secret(
     let claims = json!({ "iss": team, "iat": iat, "exp": exp, "aud": AUDIENCE, "sub": client });
     let part = |value: &serde_json::Value| hash::base64url(value.to_string().as_bytes());
     let message = format!("{}.{}", part(&header), part(&claims));
-    let signature = key
-        .sign(&random::source(), message.as_bytes())
-        .map_err(|_| Error::new(ErrorKind::Internal, "Apple's client secret can't be signed"))?;
-    Ok(Secret::new(format!("{message}.{}", hash::base64url(signature.as_ref()))))
+    let signature = key.sign(message.as_bytes())?;
+    Ok(Secret::new(format!("{message}.{}", hash::base64url(&signature))))
 }
 
 #[cfg(test)]
 mod tests {
-    use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, KeyPair as _, UnparsedPublicKey};
+    use aws_lc_rs::signature::{
+        ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _,
+        UnparsedPublicKey,
+    };
 
     use super::*;
 
