@@ -32,6 +32,8 @@ use crate::{
 
 mod check;
 mod limits;
+#[cfg(feature = "third-party")]
+mod third_party;
 
 /// Collects the parts of an [`Mfa`]. Required things are arguments, optional things are methods.
 #[must_use]
@@ -54,6 +56,8 @@ pub struct MfaBuilder {
     seen: Seen,
     #[cfg(feature = "password")]
     password_rules: crate::factor::PasswordRules,
+    #[cfg(feature = "third-party")]
+    third_party: Option<crate::factor::ThirdParty>,
 }
 
 impl Mfa {
@@ -78,6 +82,8 @@ impl Mfa {
             seen: Seen::default(),
             #[cfg(feature = "password")]
             password_rules: crate::factor::PasswordRules::default(),
+            #[cfg(feature = "third-party")]
+            third_party: None,
         }
     }
 }
@@ -367,6 +373,8 @@ impl MfaBuilder {
             passwords: crate::factor::password::PasswordHasher::new(Default::default()).map_err(wrong)?,
             #[cfg(feature = "password")]
             password_rules: self.password_rules,
+            #[cfg(feature = "third-party")]
+            third_party: self.third_party.map(crate::factor::third_party::Talk::new),
         };
         Ok(Mfa::start(Arc::new(desk), inbox, self.sink))
     }

@@ -383,7 +383,10 @@ fn what_cant_be_served_ends_the_start() {
         ("MFA_REQUIREMENTS", "totp"),
         ("MFA_REQUIREMENTS", r#"[{"anyOf":["totp"]}]"#),
         ("EMAIL_VERIFICATION", "required"),
-        ("PROVIDERS", "[]"),
+        ("PROVIDERS", "google"),
+        ("PROVIDERS", r#"[{"id":"x","issuer":"https://id.example","clientId":"x"}]"#),
+        ("PROVIDERS", r#"[{"id":"x","issuer":"http://id.example","clientId":"x","clientSecret":"y"}]"#),
+        ("FIRST_FACTORS", "thirdparty"),
         ("STEP_UP_FOR_FACTOR_CHANGES", "1"),
         ("FRESH_SECONDS", "0"),
         ("FRESH_SECONDS", "soon"),
@@ -396,6 +399,21 @@ fn what_cant_be_served_ends_the_start() {
         assert!(said.contains(name), "{name}={value}: {said}");
         assert!(output.stdout.is_empty());
     }
+}
+
+#[test]
+fn providers_are_offered() {
+    let list = r#"[{"id":"loopback","issuer":"http://localhost:1","clientId":"testbed","clientSecret":"x"}]"#;
+    let server = Server::start(&[("PROVIDERS", list), ("FIRST_FACTORS", "emailpassword,thirdparty")]);
+    let mut client = Client::of(&server);
+    let offered = client.get("/auth/loginmethods");
+    assert_eq!(offered.body["thirdParty"]["providers"], json!([{ "id": "loopback", "name": "loopback" }]));
+    assert_eq!(offered.body["firstFactors"], json!(["emailpassword", "thirdparty"]));
+    // Nobody is there, and that is what is said.
+    let query =
+        "thirdPartyId=loopback&redirectURIOnProviderDashboard=http://localhost:3000/auth/callback/loopback";
+    let begun = client.get(&format!("/auth/authorisationurl?{query}"));
+    assert_eq!((begun.status, &begun.body["status"]), (200, &json!("GENERAL_ERROR")));
 }
 
 #[test]

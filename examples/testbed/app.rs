@@ -56,6 +56,9 @@ impl App {
             .peer(|extensions, _| {
                 extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| address.ip())
             });
+        if let Some(providers) = settings.providers {
+            builder = builder.third_party(providers);
+        }
         if !settings.limits {
             builder = builder.insecure_without_quotas();
         }
@@ -83,7 +86,7 @@ fn unopened(error: impl std::error::Error) -> Wrong {
 /// What each variable can say alone was checked before: only the two origins can contradict each other.
 fn contradiction(error: &ConfigError) -> Wrong {
     Wrong::new(
-        "WEBSITE_ORIGIN and API_ORIGIN, or FIRST_FACTORS and PASSWORDLESS",
+        "WEBSITE_ORIGIN and API_ORIGIN, FIRST_FACTORS and PASSWORDLESS, or PROVIDERS",
         error.problems().join("; "),
     )
 }

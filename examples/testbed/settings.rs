@@ -3,15 +3,19 @@
 use std::{ffi::OsString, fmt, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use aws_lc_rs::digest::{SHA256, digest};
+use serde_json::Value;
 use tower_mfa::{
     FactorId, Requirement, Requirements,
-    config::{AppInfo, Countries, FactorChanges, FlowType, Lifetimes, Passwordless, Secrets},
+    config::{AppInfo, Countries, FactorChanges, FlowType, Lifetimes, Passwordless, Reqwest, Secrets},
+    factor::{Provider, ProviderClient, ThirdParty},
+    ident::Secret,
     policy::{AnyPolicy, ForRole, MfaPolicy, Nobody, PolicyContext, PolicyError, UserOrTenant},
 };
 
 /// The factors that the build has.
-const FACTORS: [FactorId; 5] = [
+const FACTORS: [FactorId; 6] = [
     FactorId::PASSWORD,
+    FactorId::THIRD_PARTY,
     FactorId::OTP_EMAIL,
     FactorId::OTP_PHONE,
     FactorId::LINK_EMAIL,
@@ -34,6 +38,8 @@ pub(crate) struct Settings {
     pub(crate) limits: bool,
     /// `FIRST_FACTORS`
     pub(crate) first_factors: Vec<FactorId>,
+    /// `PROVIDERS`
+    pub(crate) providers: Option<ThirdParty>,
     /// `PASSWORDLESS`
     pub(crate) passwordless: Passwordless,
     /// `MFA_POLICY` or `MFA_REQUIREMENTS`
@@ -89,9 +95,7 @@ impl Settings {
         lifetimes.code = env.seconds("OTP_TTL", 600, 1..=900)?;
         lifetimes.half_session = env.seconds("HALF_SESSION_TTL", 900, 1..=year)?;
         env.choice("EMAIL_VERIFICATION", &["off"])?;
-        if env.text("PROVIDERS")?.is_some() {
-            return Err(Wrong::new("PROVIDERS", "sign-in by third parties isn't built yet"));
-        }
+        let providers = providers(env.text("PROVIDERS")?.as_deref())?;
         let (website, api) = (env.text("WEBSITE_ORIGIN")?, env.text("API_ORIGIN")?);
         for (name, origin) in [("WEBSITE_ORIGIN", &website), ("API_ORIGIN", &api)] {
             if let Some(origin) = origin {
@@ -107,7 +111,8 @@ impl Settings {
             lifetimes,
             max_wrong_codes: u32::try_from(env.number("MAX_WRONG_CODES", 5, 1..=10)?).unwrap_or(5),
             limits: env.choice("LIMITS", &["on", "off"])? == "on",
-            first_factors: first_factors(env.text("FIRST_FACTORS")?)?,
+            first_factors: first_factors(env.text("FIRST_FACTORS")?, providers.is_some())?,
+            providers,
             passwordless: passwordless(env.text("PASSWORDLESS")?.as_deref())?,
             policy: policy(env.text("MFA_POLICY")?.as_deref(), env.text("MFA_REQUIREMENTS")?.as_deref())?,
             factor_changes: if loose { FactorChanges::Compat } else { FactorChanges::StepUp },
@@ -210,16 +215,38 @@ fn passwordless(text: Option<&str>) -> Result<Passwordless, Wrong> {
     }))
 }
 
-fn first_factors(text: Option<String>) -> Result<Vec<FactorId>, Wrong> {
+/// OpenID providers of all tenants. Plain HTTP is for those on this machine.
+fn providers(text: Option<&str>) -> Result<Option<ThirdParty>, Wrong> {
+    const NAME: &str = "PROVIDERS";
+    let Some(text) = text else { return Ok(None) };
+    let why = r#"a JSON list of {"id","issuer","clientId","clientSecret"} is wanted"#;
+    let list: Vec<Value> = serde_json::from_str(text).map_err(|_| Wrong::new(NAME, why))?;
+    let client = Reqwest::new().map_err(|error| Wrong::new(NAME, error.to_string()))?;
+    let mut settings = ThirdParty::new(client);
+    for item in list {
+        let member = |name: &str| item[name].as_str().ok_or(Wrong::new(NAME, why));
+        let (id, issuer) = (member("id")?, member("issuer")?);
+        let secret = Secret::new(member("clientSecret")?.to_owned());
+        let provider = Provider::oidc(id, id, issuer, ProviderClient::new(member("clientId")?, secret));
+        settings = settings.provider(match issuer.starts_with("http:") {
+            true => provider.insecure_loopback(),
+            false => provider,
+        });
+    }
+    Ok(Some(settings))
+}
+
+fn first_factors(text: Option<String>, providers: bool) -> Result<Vec<FactorId>, Wrong> {
     const NAME: &str = "FIRST_FACTORS";
     let Some(text) = text else { return Ok(vec![FactorId::PASSWORD]) };
     let mut factors = Vec::new();
     for id in text.split(',').map(str::trim) {
-        let served = FACTORS.into_iter().find(|factor| factor.as_str() == id);
+        let there = |factor: &FactorId| *factor != FactorId::THIRD_PARTY || providers;
+        let served = FACTORS.into_iter().find(|factor| factor.as_str() == id).filter(there);
         let factor = served.ok_or_else(|| {
             Wrong::new(
                 NAME,
-                "only emailpassword, otp-email, otp-phone, link-email and link-phone can be served yet",
+                "only emailpassword, thirdparty (with PROVIDERS), otp-email, otp-phone, link-email and link-phone can be served yet",
             )
         })?;
         if factors.contains(&factor) {

@@ -40,6 +40,8 @@ mod reply;
 mod route;
 mod session;
 mod tenant;
+#[cfg(feature = "third-party")]
+mod third_party;
 mod wire;
 
 /// The longest request body (row M10), and how long it may take to arrive.
@@ -107,7 +109,7 @@ where
                 let (parts, body) = request.into_parts();
                 let mfa = self.mfa.clone();
                 let future = async move {
-                    match read(&parts, body).await {
+                    match read(endpoint, &parts, body).await {
                         Ok(body) => serve(mfa, endpoint, tenant, parts, body).await,
                         Err(reply) => reply,
                     }
@@ -159,7 +161,7 @@ where
 }
 
 /// Reads the body within its bounds (row M10).
-async fn read<B>(parts: &Parts, body: B) -> Result<Bytes, Reply>
+async fn read<B>(endpoint: Endpoint, parts: &Parts, body: B) -> Result<Bytes, Reply>
 where
     B: Body,
     B::Error: Into<BoxError>,
@@ -178,7 +180,7 @@ where
         let essence = value.as_bytes().split(|b| *b == b';').next().unwrap_or_default();
         essence.trim_ascii().eq_ignore_ascii_case(b"application/json")
     });
-    if !bytes.is_empty() && !json {
+    if !bytes.is_empty() && !json && endpoint != Endpoint::AppleCallback {
         return Err(Reply::message(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body must be application/json"));
     }
     Ok(bytes)
@@ -193,6 +195,11 @@ async fn serve(
     body: Bytes,
 ) -> Reply {
     let kit = mfa.desk.kit.clone();
+    #[cfg(feature = "third-party")]
+    if endpoint == Endpoint::AppleCallback {
+        let kind = parts.headers.get(http::header::CONTENT_TYPE);
+        return third_party::apple_callback(&mfa, kind, &body).finish(&kit);
+    }
     let work = async move {
         mfa.desk.kit.ready().await?;
         Ok(match Call::new(&mfa, tenant, &parts, &body) {
@@ -220,6 +227,14 @@ async fn dispatch(endpoint: Endpoint, call: &Call<'_>) -> Reply {
         Endpoint::PasswordExists | Endpoint::CodeExists | Endpoint::PhoneExists | Endpoint::OldExists => {
             tenant::exists(endpoint, call).await
         }
+        #[cfg(feature = "third-party")]
+        Endpoint::AuthorisationUrl => third_party::authorisation_url(call).await,
+        #[cfg(feature = "third-party")]
+        Endpoint::ThirdPartySignInUp => third_party::sign_in_up(call).await,
+        // It never comes here: a form of another site's is read before the rest is.
+        Endpoint::AppleCallback => reply::no_tenant(),
+        #[cfg(not(feature = "third-party"))]
+        Endpoint::AuthorisationUrl | Endpoint::ThirdPartySignInUp => reply::no_tenant(),
         Endpoint::LoginMethods => tenant::login_methods(call).await,
         Endpoint::Jwks => keys::jwks(call),
     }

@@ -20,12 +20,16 @@ pub(super) enum Endpoint {
     PhoneExists,
     /// The path that both recipes shared once: `rid` says which is meant (§1.1.7).
     OldExists,
+    AuthorisationUrl,
+    ThirdPartySignInUp,
+    /// A form post of another site's, on purpose: it is read before anything else is asked.
+    AppleCallback,
     LoginMethods,
     Jwks,
 }
 
 /// One line a route.
-const ROUTES: [(Method, &str, Endpoint); 15] = [
+const ROUTES: [(Method, &str, Endpoint); 18] = [
     (Method::POST, "/session/refresh", Endpoint::Refresh),
     (Method::POST, "/signout", Endpoint::SignOut),
     (Method::PUT, "/mfa/info", Endpoint::MfaInfo),
@@ -39,6 +43,9 @@ const ROUTES: [(Method, &str, Endpoint); 15] = [
     (Method::GET, "/passwordless/phonenumber/exists", Endpoint::PhoneExists),
     (Method::GET, "/signup/email/exists", Endpoint::OldExists),
     (Method::GET, "/signup/phonenumber/exists", Endpoint::PhoneExists),
+    (Method::GET, "/authorisationurl", Endpoint::AuthorisationUrl),
+    (Method::POST, "/signinup", Endpoint::ThirdPartySignInUp),
+    (Method::POST, "/callback/apple", Endpoint::AppleCallback),
     (Method::GET, "/loginmethods", Endpoint::LoginMethods),
     (Method::GET, "/jwt/jwks.json", Endpoint::Jwks),
 ];

@@ -21,13 +21,21 @@ pub(super) async fn login_methods(call: &Call<'_>) -> Reply {
         Err(_) => return reply::no_tenant(),
     };
     let first = call.desk.first_factors(&tenant);
+    #[cfg(feature = "third-party")]
+    let providers = match call.desk.providers(&call.tenant).await {
+        Ok(list) => list.iter().map(|one| json!({ "id": one.id(), "name": one.name() })).collect(),
+        Err(error) => return Reply::failed(&error),
+    };
+    #[cfg(not(feature = "third-party"))]
+    let providers: Vec<serde_json::Value> = Vec::new();
     // The app's own users sign in at the app: none of these methods starts a session.
     let ours = |factor: &FactorId| call.desk.own_users.is_none() && first.accepts(factor);
     let passwordless = [FactorId::OTP_EMAIL, FactorId::OTP_PHONE, FactorId::LINK_EMAIL, FactorId::LINK_PHONE];
+    let third_party = ours(&FactorId::THIRD_PARTY);
     Reply::ok(json!({
         "status": "OK",
         "emailPassword": { "enabled": ours(&FactorId::PASSWORD) },
-        "thirdParty": { "enabled": ours(&FactorId::THIRD_PARTY), "providers": [] },
+        "thirdParty": { "enabled": third_party, "providers": if third_party { providers } else { Vec::new() } },
         "passwordless": { "enabled": passwordless.iter().any(ours) },
         "webauthn": { "enabled": ours(&FactorId::WEBAUTHN) },
         "firstFactors": first.listed().iter().map(FactorId::as_str).collect::<Vec<_>>(),

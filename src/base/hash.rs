@@ -109,7 +109,7 @@ pub(crate) fn base64(data: &[u8]) -> String {
 }
 
 /// Decodes standard base64 with padding.
-#[cfg(test)]
+#[cfg(any(test, feature = "third-party"))]
 pub(crate) fn from_base64(text: &str) -> Option<Vec<u8>> {
     STANDARD.decode(text).ok()
 }

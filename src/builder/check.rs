@@ -18,6 +18,10 @@ impl MfaBuilder {
         if cfg!(feature = "password") && self.own_users.is_none() {
             installed.push(FactorId::PASSWORD);
         }
+        #[cfg(feature = "third-party")]
+        if self.third_party.is_some() {
+            installed.push(FactorId::THIRD_PARTY);
+        }
         installed.extend(self.config.passwordless.factors());
         installed
     }
@@ -49,6 +53,10 @@ impl MfaBuilder {
         let mut problems = config.cookies.check(config.csrf, &config.app.api, &config.app.websites);
         problems.extend(otp_settings(config).problems());
         problems.extend(config.send_limits.problems());
+        #[cfg(feature = "third-party")]
+        if let Some(settings) = &self.third_party {
+            problems.extend(crate::factor::third_party::problems(&settings.providers));
+        }
         let own_alone = |listed: &Vec<FactorId>| !listed.iter().any(FactorId::is_built_in);
         if self.own_users.is_none() && config.first_factors.as_ref().is_some_and(own_alone) {
             #[cfg(feature = "tracing")]

@@ -114,6 +114,34 @@ impl Tenants<'_> {
         .await
     }
 
+    /// The providers that a tenant offers: its own, or those of the app.
+    ///
+    /// # Errors
+    /// If the store failed, or the tenant's own were sealed under a root key that is gone.
+    #[cfg(feature = "third-party")]
+    pub async fn providers(&self, tenant: &TenantId) -> Result<Vec<crate::factor::Provider>, Error> {
+        self.mfa.desk.providers(tenant).await
+    }
+
+    /// Gives a tenant providers of its own, in the place of the app's; `None`: those of the app again; an empty
+    /// list: none. They are stored sealed, with their secrets, and come under a new root key when they are read next:
+    /// read them ([`Tenants::providers`]) before the former key is taken away.
+    ///
+    /// # Errors
+    /// `NotFound` without the tenant. `Invalid` if there are more than 50, if something can't be right with one of
+    /// them (the cause says what), or if the app has no [`ThirdParty`](crate::factor::ThirdParty) to speak with.
+    #[cfg(feature = "third-party")]
+    pub async fn set_providers(
+        &self,
+        tenant: &TenantId,
+        providers: Option<Vec<crate::factor::Provider>>,
+    ) -> Result<(), Error> {
+        let id = tenant.clone();
+        self.mfa
+            .change(|desk| async move { desk.set_providers(&id, providers).await.map(|()| ((), Vec::new())) })
+            .await
+    }
+
     /// Changes what the store has at that time, and checks it as it will stand.
     async fn edit(
         &self,

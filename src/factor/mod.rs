@@ -3,6 +3,8 @@
 #[cfg(feature = "password")]
 pub use self::password::PasswordRules;
 pub(crate) use self::proof::{Bound, Credential, accepted};
+#[cfg(feature = "third-party")]
+pub use self::third_party::{OAuth2Endpoints, Provider, ProviderClient, ThirdParty};
 pub use self::{
     contacts::Contacts,
     overview::Overview,
@@ -19,6 +21,8 @@ mod overview;
 #[cfg(feature = "password")]
 pub(crate) mod password;
 mod proof;
+#[cfg(feature = "third-party")]
+pub(crate) mod third_party;
 
 /// The factors of an app, in the order in which they were installed: what of them a user has, and what of
 /// them can be done at all. Plain values in, plain values out.

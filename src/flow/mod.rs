@@ -40,6 +40,8 @@ pub(crate) mod second;
 pub(crate) mod shadow;
 pub(crate) mod sign_in;
 mod suspicious;
+#[cfg(feature = "third-party")]
+pub(crate) mod third_party;
 #[cfg(feature = "phone")]
 mod toll;
 
@@ -67,6 +69,9 @@ pub(crate) struct Desk {
     pub(crate) passwords: crate::factor::password::PasswordHasher,
     #[cfg(feature = "password")]
     pub(crate) password_rules: crate::factor::PasswordRules,
+    /// Speaks to providers, if there are any.
+    #[cfg(feature = "third-party")]
+    pub(crate) third_party: Option<crate::factor::third_party::Talk>,
 }
 
 /// Who is asking, and how an answer would reach them.

@@ -89,6 +89,8 @@ pub enum Audited {
     LoginAdded,
     /// A login method was taken away.
     LoginRemoved,
+    /// The address of a third-party login is another one now, or verified now: its provider says so.
+    AddressChanged,
     /// A code was wrong.
     WrongCode,
     /// A password was wrong, or nobody signs in by that name.

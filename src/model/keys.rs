@@ -19,6 +19,7 @@
 //! | `t/<tenant>/code/<challenge>` | a one-time code's challenge | a random device id |
 //! | `t/<tenant>/contact/<purpose>/<name>` | generation of a destination's codes | tenant, purpose, contact |
 //! | `tenant/<tenant>` | `Tenant` | its id |
+//! | `t/<tenant>/providers` | the tenant's own providers, sealed | its tenant |
 //! | `epoch/app`, `epoch/tenant/<t>`, `epoch/user/<u>` | numbers that tokens are measured against | its subject |
 //! | `change-head/<lane>`, `change/<lane>/<n>` | the change feed | lane and number, without gaps |
 //! | `keyset` | signing keys, sealed | there is one |
@@ -119,6 +120,11 @@ pub(crate) fn tenant(id: &TenantId) -> Key {
 
 pub(crate) fn tenants() -> Key {
     Key::new(["tenant"])
+}
+
+#[cfg(feature = "third-party")]
+pub(crate) fn providers(id: &TenantId) -> Key {
+    Key::new(["t", id.as_str(), "providers"])
 }
 
 pub(crate) fn app_epoch() -> Key {

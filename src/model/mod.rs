@@ -33,6 +33,8 @@ pub(crate) mod keys;
 pub(crate) mod keyset;
 pub(crate) mod limit;
 pub(crate) mod metadata;
+#[cfg(feature = "third-party")]
+pub(crate) mod provider;
 pub(crate) mod queue;
 pub(crate) mod role;
 pub(crate) mod seal;

@@ -20,6 +20,8 @@ use crate::{
 
 pub(crate) use self::removal::{delete, leave, remove_login};
 
+#[cfg(feature = "third-party")]
+pub(crate) mod email;
 mod removal;
 
 /// One person: one or more login methods.
@@ -195,6 +197,19 @@ impl NewLogin {
             third_party: None,
             external: Some(user.clone()),
             verified: true,
+            password: None,
+        }
+    }
+
+    #[cfg(feature = "third-party")]
+    pub(crate) fn third_party(id: ThirdPartyId, email: Option<Email>, verified: bool) -> Self {
+        Self {
+            kind: LoginKind::ThirdParty,
+            email,
+            phone: None,
+            third_party: Some(id),
+            external: None,
+            verified,
             password: None,
         }
     }

@@ -113,8 +113,10 @@ struct Scene {
 impl Scene {
     async fn new() -> Self {
         let store = Remote::new(MemoryStore::new());
-        let app =
-            TestApp::on(shop(), Secrets::random().unwrap(), store, |b| b.signing(SigningAlg::EdDsa)).await;
+        let app = TestApp::on(shop(), Secrets::random().unwrap(), store, |b| {
+            providers::third_party(b.signing(SigningAlg::EdDsa))
+        })
+        .await;
         let mut alice = app.browser(Mode::Header);
         alice.by_code(ALICE).await;
         let flow = alice.ask_code(ALICE, true).await.ok();
@@ -221,6 +223,52 @@ impl Scene {
     }
 }
 
+#[cfg(all(feature = "third-party", feature = "http-client"))]
+mod providers {
+    use http::Method;
+    use serde_json::json;
+    use tower_mfa::{MfaBuilder, factor::Provider, factor::ProviderClient};
+
+    use super::Scene;
+    use crate::support::provider::{CALLBACK, at_once, returned};
+
+    pub(super) fn third_party(builder: MfaBuilder) -> MfaBuilder {
+        builder.third_party(at_once())
+    }
+
+    pub(super) async fn providers(s: &Scene) {
+        s.app.mfa.tenants().providers(&s.north).await.unwrap();
+    }
+
+    pub(super) async fn set_providers(s: &Scene) {
+        let own = Provider::google(ProviderClient::public("north"));
+        s.app.mfa.tenants().set_providers(&s.north, Some(vec![own])).await.unwrap();
+    }
+
+    pub(super) async fn begin(s: &Scene) {
+        let query = format!("thirdPartyId=loopback&redirectURIOnProviderDashboard={CALLBACK}");
+        s.asks(Method::GET, &format!("/auth/authorisationurl?{query}"), json!({})).await;
+    }
+
+    pub(super) async fn end(s: &Scene) {
+        s.asks(Method::POST, "/auth/signinup", returned(&json!({}), json!({ "code": "c" }))).await;
+    }
+}
+
+#[cfg(not(all(feature = "third-party", feature = "http-client")))]
+mod providers {
+    use super::Scene;
+
+    pub(super) fn third_party(builder: tower_mfa::MfaBuilder) -> tower_mfa::MfaBuilder {
+        builder
+    }
+
+    pub(super) async fn providers(_: &Scene) {}
+    pub(super) async fn set_providers(_: &Scene) {}
+    pub(super) async fn begin(_: &Scene) {}
+    pub(super) async fn end(_: &Scene) {}
+}
+
 type Work<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
 type Doing = fn(&Scene) -> Work<'_>;
 
@@ -280,6 +328,8 @@ fn everything() -> Vec<(&'static str, Doing)> {
         "RolesOf::allow": |s| s.app.mfa.roles().allow(&Role::admin(), [Permission::parse("a").unwrap()]);
         "RolesOf::allowed": |s| s.app.mfa.roles().allowed(&Role::admin());
         "RolesOf::list": |s| s.app.mfa.roles().list();
+        "Tenants::providers": |s| providers::providers(s);
+        "Tenants::set_providers": |s| providers::set_providers(s);
         "RolesOf::of": |s| s.app.mfa.roles().of(&s.user, &PUBLIC);
         "RolesOf::grant": |s| s.app.mfa.roles().grant(&s.user, &PUBLIC, "admin");
         "RolesOf::revoke": |s| s.app.mfa.roles().revoke(&s.user, &PUBLIC, "editor");
@@ -316,6 +366,8 @@ fn everything() -> Vec<(&'static str, Doing)> {
         "POST /signinup/code/consume": |s| s.asks(Method::POST, "/auth/signinup/code/consume", s.guess());
         "POST /signup": |s| s.asks(Method::POST, "/auth/signup", credentials(BOB, PASSWORD));
         "POST /signin": |s| s.asks(Method::POST, "/auth/signin", credentials(ALICE, PASSWORD));
+        "GET /authorisationurl": |s| providers::begin(s);
+        "POST /signinup": |s| providers::end(s);
         "GET /loginmethods": |s| s.asks(Method::GET, "/auth/loginmethods", json!({}));
         "GET /jwt/jwks.json": |s| s.asks(Method::GET, "/auth/jwt/jwks.json", json!({}));
     }

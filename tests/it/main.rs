@@ -32,6 +32,8 @@ mod feed;
 mod forge;
 mod guesses;
 mod hooks;
+#[cfg(all(feature = "third-party", feature = "http-client"))]
+mod issuers;
 mod keys;
 mod layer;
 mod leaving;
@@ -68,6 +70,8 @@ mod support;
 mod tenant_rules;
 mod tenants;
 mod theft;
+#[cfg(all(feature = "third-party", feature = "http-client"))]
+mod third_party;
 mod tokens;
 #[cfg(feature = "sqlite")]
 mod tolls;

@@ -28,7 +28,11 @@ use tower_mfa::{
 #[cfg(feature = "smtp")]
 pub mod mail;
 pub mod nodes;
+#[cfg(all(feature = "third-party", feature = "http-client"))]
+pub mod provider;
 pub mod schedule;
+#[cfg(any(feature = "smtp", feature = "third-party"))]
+pub mod servers;
 
 pub const START: i64 = 1_702_877_939;
 pub const PASSWORD: &str = "correct horse 1";

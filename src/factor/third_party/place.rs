@@ -1,0 +1,177 @@
+//! Where providers are asked, and their keys: by what their discovery documents say, kept for an hour, read by one
+//! at a time.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use openidconnect::{
+    AdditionalProviderMetadata, AuthUrl, IssuerUrl, ProviderMetadata, TokenUrl,
+    core::{
+        CoreAuthDisplay, CoreClaimName, CoreClaimType, CoreClientAuthMethod, CoreGrantType, CoreJsonWebKey,
+        CoreJsonWebKeySet, CoreJweContentEncryptionAlgorithm, CoreJweKeyManagementAlgorithm,
+        CoreJwsSigningAlgorithm as Alg, CoreResponseMode, CoreResponseType, CoreSubjectIdentifierType,
+    },
+};
+use quick_cache::sync::Cache;
+use tokio::sync::Mutex;
+
+use super::{OAuth2Endpoints, Provider, talk::Trouble};
+use crate::base::time::Timestamp;
+
+/// How long a document is good, and how old it may be while its provider is down.
+const FRESH: Duration = Duration::from_secs(3600);
+const OLDEST: Duration = Duration::from_secs(24 * 3600);
+/// How soon a document is read again for a key that it didn't have.
+const AGAIN: Duration = Duration::from_secs(60);
+/// How long a provider that was down isn't asked again.
+const REST: Duration = Duration::from_secs(5);
+/// How many are kept: those of tenants are as many as tenants like.
+const KEPT: usize = 1000;
+/// Signatures that are checked by a public key: nobody can pass such a key off as a shared secret.
+const ASYMMETRIC: [Alg; 9] = [
+    Alg::RsaSsaPkcs1V15Sha256,
+    Alg::RsaSsaPkcs1V15Sha384,
+    Alg::RsaSsaPkcs1V15Sha512,
+    Alg::RsaSsaPssSha256,
+    Alg::RsaSsaPssSha384,
+    Alg::RsaSsaPssSha512,
+    Alg::EcdsaP256Sha256,
+    Alg::EcdsaP384Sha384,
+    Alg::EdDsa,
+];
+
+pub(super) type Metadata = ProviderMetadata<
+    More,
+    CoreAuthDisplay,
+    CoreClientAuthMethod,
+    CoreClaimName,
+    CoreClaimType,
+    CoreGrantType,
+    CoreJweContentEncryptionAlgorithm,
+    CoreJweKeyManagementAlgorithm,
+    CoreJsonWebKey,
+    CoreResponseMode,
+    CoreResponseType,
+    CoreSubjectIdentifierType,
+>;
+
+/// What of a discovery document the library has no field for (RFC 8414, section 2).
+#[derive(Clone, Debug, serde::Deserialize, serde::Serialize)]
+pub(super) struct More {
+    #[serde(default)]
+    code_challenge_methods_supported: Vec<String>,
+}
+
+impl AdditionalProviderMetadata for More {}
+
+/// Where a provider is asked, checked.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) authorise: AuthUrl,
+    pub(super) token: TokenUrl,
+    pub(super) user_info: Option<String>,
+    pub(super) emails: Option<String>,
+    pub(super) s256: bool,
+    pub(super) secret_in_form: bool,
+    /// By whom and with which keys it signs, if it speaks OpenID Connect.
+    pub(super) signer: Option<Signer>,
+}
+
+#[derive(Debug)]
+pub(super) struct Signer {
+    pub(super) issuer: IssuerUrl,
+    pub(super) keys: CoreJsonWebKeySet,
+    pub(super) algs: Vec<Alg>,
+}
+
+impl Place {
+    pub(super) fn fixed(provider: &Provider, ends: &OAuth2Endpoints) -> Result<Self, Trouble> {
+        Ok(Self {
+            authorise: AuthUrl::new(ends.authorise.clone()).map_err(|_| Trouble::down("no address"))?,
+            token: TokenUrl::new(ends.token.clone()).map_err(|_| Trouble::down("no address"))?,
+            user_info: Some(ends.user_info.clone()),
+            emails: ends.emails.clone(),
+            s256: ends.s256,
+            secret_in_form: provider.secret_in_form,
+            signer: None,
+        })
+    }
+
+    /// What a discovery document says, as far as it may be followed.
+    pub(super) fn discovered(provider: &Provider, said: &Metadata) -> Result<Self, Trouble> {
+        let token = said.token_endpoint().ok_or(Trouble::down("its document has no token endpoint"))?;
+        let user_info = said.userinfo_endpoint().map(|url| url.as_str().to_owned());
+        let asked = [said.authorization_endpoint().as_str(), token.as_str(), said.jwks_uri().as_str()];
+        if !asked.into_iter().chain(user_info.as_deref()).all(|url| provider.allows(url)) {
+            return Err(Trouble::down("its document names an address that may not be asked"));
+        }
+        let mut algs = said.id_token_signing_alg_values_supported().clone();
+        algs.retain(|alg| ASYMMETRIC.contains(alg));
+        // Without a list it is the header (Discovery, section 3).
+        let ways = said.token_endpoint_auth_methods_supported();
+        let header = |ways: &Vec<_>| ways.contains(&CoreClientAuthMethod::ClientSecretBasic);
+        Ok(Self {
+            authorise: said.authorization_endpoint().clone(),
+            token: token.clone(),
+            user_info,
+            emails: None,
+            s256: said.additional_metadata().code_challenge_methods_supported.iter().any(|m| m == "S256"),
+            secret_in_form: provider.secret_in_form || !ways.is_none_or(header),
+            signer: Some(Signer { issuer: said.issuer().clone(), keys: said.jwks().clone(), algs }),
+        })
+    }
+}
+
+/// The documents that were read, by issuer.
+pub(super) struct Documents(Cache<(String, bool), Arc<Mutex<Read>>>);
+
+#[derive(Default)]
+struct Read {
+    found: Option<(Arc<Place>, Timestamp)>,
+    failed: Option<(Trouble, Timestamp)>,
+}
+
+impl Documents {
+    pub(super) fn new() -> Self {
+        Self(Cache::new(KEPT))
+    }
+
+    /// What is kept, or what `read` finds; while one reads, others wait for what comes of it. `lacking`: what is
+    /// kept lacks a key, and is read again if that may help.
+    pub(super) async fn get<F>(
+        &self,
+        key: (String, bool),
+        now: Timestamp,
+        lacking: bool,
+        read: impl FnOnce() -> F,
+    ) -> Result<Arc<Place>, Trouble>
+    where
+        F: Future<Output = Result<Place, Trouble>>,
+    {
+        let slot = self.0.get_or_insert_with(&key, || Ok::<_, Trouble>(Arc::default()))?;
+        let mut kept = slot.lock().await;
+        let good = if lacking { AGAIN } else { FRESH };
+        if let Some((place, at)) = &kept.found
+            && now.since(*at) < good
+        {
+            return Ok(Arc::clone(place));
+        }
+        let old = kept.found.as_ref().filter(|(_, at)| now.since(*at) < OLDEST);
+        let old = old.map(|(place, _)| Arc::clone(place));
+        if let Some((trouble, at)) = &kept.failed
+            && now.since(*at) < REST
+        {
+            return old.ok_or(*trouble);
+        }
+        match read().await {
+            Ok(place) => {
+                let place = Arc::new(place);
+                *kept = Read { found: Some((Arc::clone(&place), now)), failed: None };
+                Ok(place)
+            }
+            Err(trouble) => {
+                kept.failed = Some((trouble, now));
+                old.ok_or(trouble)
+            }
+        }
+    }
+}

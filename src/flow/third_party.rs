@@ -1,0 +1,262 @@
+//! Third parties: where somebody is sent to sign in, and what comes of their coming back, as first and as second
+//! factor.
+
+use std::time::Duration;
+
+use openidconnect::url::Url;
+
+use super::{Caller, Desk, Refusal, complete::Outcome, quota::Asked};
+use crate::{
+    base::{
+        error::{ConfigError, Error, ErrorKind},
+        ident::{FactorId, TenantId},
+        time::Timestamp,
+    },
+    factor::{
+        self, Bound, Credential, Provider,
+        third_party::{
+            self, Profile, Talk,
+            profile::{AddressRefused, may_change},
+            talk::{Begun, Returned, Trouble},
+        },
+    },
+    model::{
+        Tx,
+        audit::{self, Audited, Event},
+        keys,
+        limit::Quota,
+        provider::{self, TenantProviders},
+        spend::Spend,
+        tenant::Tenant,
+        user::{self, NewLogin, Owner, ThirdPartyId, User},
+    },
+    session::origin::Origin,
+};
+
+/// Sign-ins from one address: each one is a few requests to a provider.
+const FROM_PEER: Quota = Quota::new(100, Duration::from_secs(15 * 60));
+
+/// Most providers of a tenant's own.
+const MOST: usize = 50;
+
+/// What a sign-in came to.
+#[derive(Debug)]
+pub(crate) enum ThirdPartySignIn {
+    /// The provider is down, or refuses.
+    Trouble(Trouble),
+    /// The provider gives no address, and the app wants one.
+    NoEmail,
+    /// The address that the provider says the user has now can't be theirs.
+    AddressRefused(AddressRefused),
+    Completed(Outcome),
+}
+
+impl Desk {
+    /// The providers that a tenant offers: its own, or those of the app.
+    pub(crate) async fn providers(&self, tenant: &TenantId) -> Result<Vec<Provider>, Error> {
+        let Some(talk) = &self.third_party else { return Ok(Vec::new()) };
+        let sealer = &self.kit.sealer;
+        match self.kit.db.get::<TenantProviders>(&keys::providers(tenant)).await? {
+            Some(own) => {
+                let list = own.open(sealer, tenant)?;
+                if !own.is_newest(sealer) {
+                    self.seal_anew(tenant).await?;
+                }
+                Ok(list)
+            }
+            None => Ok(talk.providers.to_vec()),
+        }
+    }
+
+    /// Brings a tenant's own under the root key that seals now.
+    async fn seal_anew(&self, tenant: &TenantId) -> Result<(), Error> {
+        let sealer = &self.kit.sealer;
+        let stage = |mut tx: Tx| async move {
+            let Some(own) = tx.get::<TenantProviders>(&keys::providers(tenant)).await? else {
+                return tx.abandon(());
+            };
+            let list = own.open(sealer, tenant)?;
+            provider::set(&mut tx, sealer, tenant, Some(&list)).await?;
+            tx.commit(())
+        };
+        self.kit.db.transact(tenant, stage).await
+    }
+
+    /// One of them.
+    pub(crate) async fn provider(&self, tenant: &TenantId, id: &str) -> Result<Option<Provider>, Error> {
+        Ok(self.providers(tenant).await?.into_iter().find(|provider| provider.id() == id))
+    }
+
+    /// Gives a tenant providers of its own.
+    pub(crate) async fn set_providers(
+        &self,
+        tenant: &TenantId,
+        providers: Option<Vec<Provider>>,
+    ) -> Result<(), Error> {
+        let list = providers.as_deref().unwrap_or_default();
+        if self.third_party.is_none() || list.len() > MOST {
+            return Err(Error::invalid(
+                "the app speaks to no third parties, or there are too many providers",
+            ));
+        }
+        ConfigError::all(third_party::problems(list))
+            .map_err(|e| Error::with(ErrorKind::Invalid, "a provider can't be right", e))?;
+        let (sealer, providers) = (&self.kit.sealer, providers.as_deref());
+        let stage = |mut tx: Tx| async move {
+            let key = keys::tenant(tenant);
+            if tx.get::<Tenant>(&key).await?.is_none() {
+                return Err(Error::new(ErrorKind::NotFound, "there is no such tenant"));
+            }
+            tx.check(key).await?;
+            provider::set(&mut tx, sealer, tenant, providers).await?;
+            audit::stage(&mut tx, Event::new(Audited::TenantChanged, tenant))?;
+            tx.commit(())
+        };
+        self.kit.db.transact(tenant, stage).await
+    }
+
+    /// Whether people may be sent back there: to a page of the app's websites, to its API, or to what the provider
+    /// was set to.
+    pub(crate) fn may_return(&self, provider: &Provider, uri: &str) -> Option<Url> {
+        let app = &self.kit.config.app;
+        let url = Url::parse(uri).ok().filter(|url| url.username().is_empty() && url.password().is_none())?;
+        let ours = Origin::parse(&url.origin().ascii_serialization())
+            .is_ok_and(|origin| app.websites.contains(&origin) || app.api == origin);
+        (ours || provider.redirects.iter().any(|known| known == uri)).then_some(url)
+    }
+
+    /// Where to send somebody.
+    pub(crate) async fn begin_third_party(
+        &self,
+        provider: &Provider,
+        kind: Option<&str>,
+        redirect: &Url,
+    ) -> Result<Result<Begun, Trouble>, Refusal> {
+        let (talk, now) = (self.talk()?, self.kit.db.now());
+        let client = provider.client(kind).ok_or(NO_CLIENT)?;
+        Ok(talk.begin(provider, client, redirect, now).await.inspect_err(|trouble| told(provider, trouble)))
+    }
+
+    /// Signs in, or up, or gives the session's user another login method.
+    pub(crate) async fn sign_in_with_third_party(
+        &self,
+        caller: &Caller,
+        provider: &Provider,
+        kind: Option<&str>,
+        returned: Returned,
+    ) -> Result<ThirdPartySignIn, Refusal> {
+        let factor = FactorId::THIRD_PARTY;
+        if caller.session.is_none() {
+            self.admit_first(caller, &factor).await?;
+        }
+        let client = provider.client(kind).ok_or(NO_CLIENT)?;
+        self.take_third_party(caller).await?;
+        let now = self.kit.db.now();
+        let profile = match self.talk()?.end(provider, client, returned, now).await {
+            Ok(profile) => profile,
+            Err(trouble) => {
+                told(provider, &trouble);
+                return Ok(ThirdPartySignIn::Trouble(trouble));
+            }
+        };
+        if profile.email.is_none() && provider.needs_email {
+            return Ok(ThirdPartySignIn::NoEmail);
+        }
+        let id = ThirdPartyId { provider: provider.id.clone(), subject: profile.subject.clone() };
+        let new = NewLogin::third_party(id, profile.email.clone(), profile.verified);
+        if let Some(owner) = self.kit.db.get::<Owner>(&new.key(&caller.tenant)).await?
+            && let Err(refused) = self.follow_address(caller, &owner, &profile).await?
+        {
+            let event = Event::new(Audited::DestinationRefused, &caller.tenant).user(&owner.user);
+            audit::note(&self.kit.db, event.factor(&factor).peer(caller.request.peer)).await?;
+            return Ok(ThirdPartySignIn::AddressRefused(refused));
+        }
+        let session = caller.session.as_ref().map(|session| session.claims());
+        let bound = Bound {
+            tenant: caller.tenant.clone(),
+            session: session.map(|claims| (claims.handle.clone(), claims.user.clone())),
+        };
+        let at: Timestamp = self.kit.db.now();
+        let proof = factor::accepted(factor, at, bound, Spend::Nothing, Credential::Named(new));
+        let outcome = match &caller.session {
+            Some(session) => self.complete(caller, session, proof).await?,
+            None => self.sign_in(caller, proof).await?,
+        };
+        Ok(ThirdPartySignIn::Completed(outcome))
+    }
+
+    /// Takes over the address that the provider says its user has now, or its being verified, if they are allowed
+    /// to have it.
+    async fn follow_address(
+        &self,
+        caller: &Caller,
+        owner: &Owner,
+        profile: &Profile,
+    ) -> Result<Result<(), AddressRefused>, Error> {
+        let stage = |mut tx: Tx| async move {
+            let (Some(mut user), Some(email)) = (user::load(&mut tx, &owner.user).await?, &profile.email)
+            else {
+                return tx.abandon(Ok(()));
+            };
+            let Some(login) = user.login(&owner.login) else { return tx.abandon(Ok(())) };
+            let same = login.email.as_ref() == Some(email);
+            if same && (login.verified || !profile.verified) {
+                return tx.abandon(Ok(()));
+            }
+            let (tenants, verified) = (login.tenants.clone(), profile.verified);
+            let (mut other_primary, mut anybody) = (false, false);
+            for tenant in &tenants {
+                let holders = holders(&mut tx, tenant, &user, email).await?;
+                (other_primary, anybody) = (other_primary || holders.0, anybody || holders.1);
+            }
+            if !same && let Err(refused) = may_change(user.primary, verified, other_primary, anybody) {
+                return tx.abandon(Err(refused));
+            }
+            user::email::set(&mut tx, &mut user, &owner.login, email.clone(), verified).await?;
+            let event = Event::new(Audited::AddressChanged, &caller.tenant).user(&user.id);
+            audit::stage(&mut tx, event.factor(&FactorId::THIRD_PARTY).peer(caller.request.peer))?;
+            tx.commit(Ok(()))
+        };
+        self.kit.db.transact(&owner.user, stage).await
+    }
+
+    fn talk(&self) -> Result<&Talk, Refusal> {
+        self.third_party.as_ref().ok_or(Refusal::BadInput("there is no such provider"))
+    }
+
+    async fn take_third_party(&self, caller: &Caller) -> Result<(), Refusal> {
+        let Some(peer) = super::peer_key(&caller.request).filter(|_| self.kit.config.limits) else {
+            return Ok(());
+        };
+        let key = keys::limit("third-party-from", &peer);
+        let asked: [Asked; 1] = [(key.clone(), vec![FROM_PEER])];
+        self.take_all(key.as_str(), &asked).await
+    }
+}
+
+const NO_CLIENT: Refusal = Refusal::BadInput("the provider has no client of that type");
+
+/// Whether another primary user, and whether anybody else, has an address in a tenant.
+async fn holders(
+    tx: &mut Tx,
+    tenant: &TenantId,
+    user: &User,
+    email: &crate::base::contact::Email,
+) -> Result<(bool, bool), Error> {
+    let name = NewLogin::passwordless(&email.clone().into());
+    let primary = user::primary_of(tx, tenant, &name).await?.is_some_and(|other| other != user.id);
+    let mut anybody = primary;
+    for kind in ["emailpassword", "passwordless-email"] {
+        let owner = tx.get::<Owner>(&keys::login(tenant, kind, email.as_str())).await?;
+        anybody = anybody || owner.is_some_and(|owner| owner.user != user.id);
+    }
+    Ok((primary, anybody))
+}
+
+/// Operators hear what was wrong; the user only that it was.
+fn told(provider: &Provider, trouble: &Trouble) {
+    #[cfg(feature = "tracing")]
+    tracing::warn!(provider = provider.id(), %trouble, "a sign-in at a provider failed");
+    #[cfg(not(feature = "tracing"))]
+    let _ = (provider, trouble);
+}
