@@ -10,8 +10,8 @@ use crate::{
     },
     claim::{ClaimRef, ClaimValidator, MfaSatisfied, SessionClaim, validator},
     config::{
-        AntiCsrf, AppInfo, Config, FactorChanges, Lifetimes, Passwordless, SameSite, Secrets, SendLimits,
-        SigningAlg, TransferMethods, TrustedProxies,
+        AntiCsrf, AppInfo, Config, EmailVerification, FactorChanges, Lifetimes, Passwordless, SameSite,
+        Secrets, SendLimits, SigningAlg, TransferMethods, TrustedProxies,
     },
     delivery::{AnyDelivery, Delivery, dispatch::Dispatch},
     engine::Mfa,
@@ -34,6 +34,7 @@ use crate::{
     store::{AnyStore, Store},
 };
 
+mod accounts;
 mod check;
 mod limits;
 
@@ -56,7 +57,7 @@ pub struct MfaBuilder {
     sink: AnySink,
     seen: Seen,
     #[cfg(feature = "password")]
-    password_rules: crate::factor::PasswordRules,
+    passwords: crate::factor::form::PasswordSettings,
 }
 
 impl Mfa {
@@ -80,6 +81,8 @@ impl Mfa {
                 reveal_accounts: false,
                 mask_contacts: false,
                 passwordless: Passwordless::email(),
+                email_verification: EmailVerification::Off,
+                delivers: false,
                 max_sessions: 100,
                 revoke_all_on_theft: false,
             },
@@ -98,7 +101,7 @@ impl Mfa {
             sink: AnySink::default(),
             seen: Seen::default(),
             #[cfg(feature = "password")]
-            password_rules: crate::factor::PasswordRules::default(),
+            passwords: Default::default(),
         }
     }
 }
@@ -270,13 +273,6 @@ impl MfaBuilder {
         self
     }
 
-    /// What a password must be.
-    #[cfg(feature = "password")]
-    pub fn password_rules(mut self, rules: crate::factor::PasswordRules) -> Self {
-        self.password_rules = rules;
-        self
-    }
-
     /// Who sends a request: the address that its connection came from, from what the server put into the
     /// extensions. Never from a header, which anybody can send; behind proxies see
     /// [`MfaBuilder::trusted_proxies`] (row O36). Limits count an IPv6 address by its /64.
@@ -330,7 +326,9 @@ impl MfaBuilder {
     ///
     /// # Errors
     /// Everything that contradicts itself, in one error.
-    pub fn build(self) -> Result<Mfa, ConfigError> {
+    pub fn build(mut self) -> Result<Mfa, ConfigError> {
+        self.config.delivers = self.delivery.is_some();
+        self.add_verification();
         let installed = self.installed();
         let mut factors = Factors::new(installed.clone()).with_custom(self.config.custom_factors.clone());
         if self.config.mask_contacts {
@@ -377,7 +375,7 @@ impl MfaBuilder {
             #[cfg(feature = "password")]
             passwords: crate::factor::password::PasswordHasher::new(Default::default()).map_err(wrong)?,
             #[cfg(feature = "password")]
-            password_rules: self.password_rules,
+            password_settings: self.passwords,
         };
         Ok(Mfa::start(Arc::new(desk), inbox, self.sink))
     }

@@ -121,6 +121,18 @@ impl<'a> Call<'a> {
         })
     }
 
+    /// Who asks where no session is read and none begins.
+    pub(super) fn nobody(&self) -> Caller {
+        Caller {
+            tenant: self.tenant.clone(),
+            session: None,
+            left_behind: None,
+            method: self.kit().config.cookies.methods.choose(self.presented.hints().auth_mode),
+            clear_other: false,
+            request: self.request(),
+        }
+    }
+
     /// A session that came along unasked; one that isn't good is as if there were none.
     async fn left_behind(&self) -> Result<Option<Session>, Error> {
         match self.session().await {

@@ -12,7 +12,7 @@ use crate::{
     factor::password::Password,
     flow::{
         complete::{Completed, Outcome},
-        password::SignIn,
+        password::{SignIn, SignUp},
     },
 };
 
@@ -50,13 +50,18 @@ pub(super) async fn sign_up(call: &Call<'_>) -> Reply {
         Err(refusal) => return SIGN_UP.refusal(refusal),
     };
     match call.desk.sign_up_with_password(&caller, &email, password).await {
-        Ok(Outcome::Taken) => {
+        Ok(SignUp::Refused(error)) => {
+            Reply::ok(wire::field_errors(&[FieldError { id: "password", error }]))
+        }
+        Ok(SignUp::Completed(Outcome::Taken)) => {
             let error = "This e-mail address is taken. Sign in instead.".to_owned();
             Reply::ok(wire::field_errors(&[FieldError { id: "email", error }]))
         }
-        Ok(Outcome::NotLinked(not_linked)) => SIGN_UP.reply(not_linked),
-        Ok(Outcome::Done(done)) => done_with(*done),
-        Ok(Outcome::Lost) => Reply::failed(&Error::unavailable("the sign-up lost its race")),
+        Ok(SignUp::Completed(Outcome::NotLinked(not_linked))) => SIGN_UP.reply(not_linked),
+        Ok(SignUp::Completed(Outcome::Done(done))) => done_with(*done),
+        Ok(SignUp::Completed(Outcome::Lost)) => {
+            Reply::failed(&Error::unavailable("the sign-up lost its race"))
+        }
         Err(refusal) => SIGN_UP.refusal(refusal),
     }
 }
@@ -89,7 +94,7 @@ fn fields(call: &Call<'_>, sign_up: bool) -> Result<(bool, Email, Password), Rep
     if email.is_err() {
         errors.push(FieldError { id: "email", error: "Email is invalid".to_owned() });
     }
-    if sign_up && let Err(error) = call.desk.password_rules.check(&password) {
+    if sign_up && let Err(error) = call.desk.password_settings.rules.check(&password) {
         errors.push(FieldError { id: "password", error: error.into_owned() });
     }
     match email {

@@ -45,6 +45,7 @@ impl MfaBuilder {
         let mut problems = config.cookies.check(config.csrf, &config.app.api, &config.app.websites);
         problems.extend(otp_settings(config).problems());
         problems.extend(config.send_limits.problems());
+        problems.extend(self.account_problems());
         let own_alone = |listed: &Vec<FactorId>| !listed.iter().any(FactorId::is_built_in);
         if config.first_factors.as_ref().is_some_and(own_alone) {
             #[cfg(feature = "tracing")]

@@ -1,7 +1,10 @@
 //! The ways to prove who one is: each factor's own rules, as functions of values and `now`.
 
 #[cfg(feature = "password")]
-pub use self::password::PasswordRules;
+pub use self::{
+    form::{BreachedPasswords, FormField},
+    password::PasswordRules,
+};
 pub(crate) use self::proof::{Bound, Credential, accepted};
 pub use self::{
     contacts::Contacts,
@@ -14,6 +17,8 @@ use crate::{
 };
 
 mod contacts;
+#[cfg(feature = "password")]
+pub(crate) mod form;
 pub(crate) mod otp;
 mod overview;
 #[cfg(feature = "password")]

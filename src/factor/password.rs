@@ -44,6 +44,11 @@ impl Password {
     fn as_str(&self) -> &str {
         self.0.expose()
     }
+
+    /// For the app's own check alone.
+    pub(super) fn secret(&self) -> &Secret<String> {
+        &self.0
+    }
 }
 
 /// What a new password must be like. The default: 8 characters or more, a letter and a digit.

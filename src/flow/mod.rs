@@ -29,17 +29,23 @@ pub(crate) mod evaluate;
 pub(crate) mod exists;
 pub(crate) mod facts;
 pub(crate) mod info;
+mod keep;
 pub(crate) mod link;
 #[cfg(feature = "password")]
 pub(crate) mod password;
 pub(crate) mod quota;
+mod recovery;
+#[cfg(feature = "password")]
+pub(crate) mod reset;
 pub(crate) mod rotate;
 pub(crate) mod second;
 pub(crate) mod shadow;
 pub(crate) mod sign_in;
 mod suspicious;
+mod ticket;
 #[cfg(feature = "phone")]
 mod toll;
+pub(crate) mod verification;
 
 /// The parts every step needs. Behind one `Arc`, so that a step may outlive its caller.
 pub(crate) struct Desk {
@@ -62,7 +68,7 @@ pub(crate) struct Desk {
     #[cfg(feature = "password")]
     pub(crate) passwords: crate::factor::password::PasswordHasher,
     #[cfg(feature = "password")]
-    pub(crate) password_rules: crate::factor::PasswordRules,
+    pub(crate) password_settings: crate::factor::form::PasswordSettings,
 }
 
 /// Who is asking, and how an answer would reach them.

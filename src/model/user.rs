@@ -18,8 +18,12 @@ use crate::{
     store::Key,
 };
 
-pub(crate) use self::removal::{delete, remove_login};
+pub(crate) use self::{
+    proof::{change_email, doubtful, may_have, prove, set_password, void_codes},
+    removal::{delete, remove_login},
+};
 
+mod proof;
 mod removal;
 
 /// One person: one or more login methods.

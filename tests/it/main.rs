@@ -53,6 +53,7 @@ mod readiness;
 mod refresh;
 mod requirements;
 mod roles;
+mod resets;
 mod rotation;
 mod schedules;
 mod seed;
