@@ -22,7 +22,9 @@ pub use self::{
     tenants::Tenants,
     users::Users,
 };
-pub use crate::flow::shadow::ShadowCounts;
+#[cfg(feature = "password")]
+pub use crate::flow::change::PasswordChange;
+pub use crate::flow::{change::EmailChange, shadow::ShadowCounts};
 use crate::{
     base::{
         error::Error,
@@ -42,6 +44,7 @@ use crate::{
 };
 
 mod complete;
+mod credentials;
 mod factors;
 mod keys;
 pub(crate) mod mounts;

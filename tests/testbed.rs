@@ -382,7 +382,7 @@ fn what_cant_be_served_ends_the_start() {
         ("MFA_POLICY", "sometimes"),
         ("MFA_REQUIREMENTS", "totp"),
         ("MFA_REQUIREMENTS", r#"[{"anyOf":["totp"]}]"#),
-        ("EMAIL_VERIFICATION", "required"),
+        ("EMAIL_VERIFICATION", "maybe"),
         ("PROVIDERS", "[]"),
         ("STEP_UP_FOR_FACTOR_CHANGES", "1"),
         ("FRESH_SECONDS", "0"),

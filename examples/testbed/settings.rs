@@ -5,7 +5,7 @@ use std::{ffi::OsString, fmt, ops::RangeInclusive, path::PathBuf, time::Duration
 use aws_lc_rs::digest::{SHA256, digest};
 use tower_mfa::{
     FactorId, Requirement, Requirements,
-    config::{AppInfo, Countries, FactorChanges, FlowType, Lifetimes, Passwordless, Secrets},
+    config::{AppInfo, Countries, EmailVerification, FactorChanges, FlowType, Lifetimes, Passwordless, Secrets},
     policy::{AnyPolicy, ForRole, MfaPolicy, Nobody, PolicyContext, PolicyError, UserOrTenant},
 };
 
@@ -38,6 +38,8 @@ pub(crate) struct Settings {
     pub(crate) passwordless: Passwordless,
     /// `MFA_POLICY` or `MFA_REQUIREMENTS`
     pub(crate) policy: AnyPolicy,
+    /// `EMAIL_VERIFICATION`
+    pub(crate) email_verification: EmailVerification,
     /// `STEP_UP_FOR_FACTOR_CHANGES`
     pub(crate) factor_changes: FactorChanges,
     /// `FRESH_SECONDS`
@@ -88,7 +90,6 @@ impl Settings {
         lifetimes.access_token = env.seconds("ACCESS_TOKEN_TTL", 3600, 1..=year)?;
         lifetimes.code = env.seconds("OTP_TTL", 600, 1..=900)?;
         lifetimes.half_session = env.seconds("HALF_SESSION_TTL", 900, 1..=year)?;
-        env.choice("EMAIL_VERIFICATION", &["off"])?;
         if env.text("PROVIDERS")?.is_some() {
             return Err(Wrong::new("PROVIDERS", "sign-in by third parties isn't built yet"));
         }
@@ -110,6 +111,11 @@ impl Settings {
             first_factors: first_factors(env.text("FIRST_FACTORS")?)?,
             passwordless: passwordless(env.text("PASSWORDLESS")?.as_deref())?,
             policy: policy(env.text("MFA_POLICY")?.as_deref(), env.text("MFA_REQUIREMENTS")?.as_deref())?,
+            email_verification: match env.choice("EMAIL_VERIFICATION", &["off", "optional", "required"])? {
+                "required" => EmailVerification::Required,
+                "optional" => EmailVerification::Optional,
+                _ => EmailVerification::Off,
+            },
             factor_changes: if loose { FactorChanges::Compat } else { FactorChanges::StepUp },
             fresh: env.seconds("FRESH_SECONDS", 300, 1..=year)?,
             // Anything but `1` must not serve the hooks, and doesn't.

@@ -9,6 +9,7 @@ use crate::{
     base::{error::Error, ident::TenantId, json},
     engine::Mfa,
     flow::{Caller, Desk, Refusal},
+    hooks::Form,
     policy::RequestFacts,
     session::{
         Kit, Session, SessionDenied, csrf, token,
@@ -118,6 +119,7 @@ impl<'a> Call<'a> {
             left_behind,
             method,
             request: self.request(),
+            form: Form::default(),
         })
     }
 
@@ -130,6 +132,7 @@ impl<'a> Call<'a> {
             method: self.kit().config.cookies.methods.choose(self.presented.hints().auth_mode),
             clear_other: false,
             request: self.request(),
+            form: Form::default(),
         }
     }
 

@@ -66,5 +66,5 @@ fn field<'a>(call: &'a Call<'_>, id: &'static str) -> Result<&'a str, Reply> {
 }
 
 fn wrong(id: &'static str, error: String) -> Reply {
-    Reply::ok(wire::field_errors(&[FieldError { id, error }]))
+    Reply::ok(wire::field_errors(&[FieldError { id: id.to_owned(), error }]))
 }

@@ -16,13 +16,14 @@ use crate::{
     claim::{ClaimRef, ClaimValidator, InvalidClaim},
     delivery::dispatch::Dispatch,
     factor::{Factors, otp::Otp},
-    hooks::AnyHooks,
+    hooks::{AnyHooks, Form},
     model::{keys, tenant::Tenant},
     policy::{AnyLinkPolicy, AnyPolicy, FirstFactors, NextStep, RequestFacts},
     session::{Kit, Session, SessionDenied, cookies::TransferMethod, peer::Peer},
 };
 
 pub(crate) mod admit;
+pub(crate) mod change;
 pub(crate) mod code;
 pub(crate) mod complete;
 pub(crate) mod evaluate;
@@ -85,6 +86,8 @@ pub(crate) struct Caller {
     /// Whether the request also carries tokens of the other method.
     pub(crate) clear_other: bool,
     pub(crate) request: RequestFacts,
+    /// What a sign-up form held beside e-mail and password.
+    pub(crate) form: Form,
 }
 
 /// Why a step was not taken.

@@ -1,12 +1,14 @@
 //! Addresses are proved by a link: asked for, opened, and written into the claim `st-ev`.
 
-use super::{Caller, Desk, Refusal, quota::Send};
+use super::{Caller, Desk, Refusal, quota::Send, second::Standpoint};
 use crate::{
     base::{
         contact::Contact,
         error::{Error, ErrorKind},
+        payload::Payload,
     },
-    claim::{ClaimRef, EmailVerified, SessionClaim as _, Stamped},
+    claim::{ClaimRef, ClaimValidator as _, EmailIsVerified, EmailVerified, SessionClaim as _, Stamped},
+    config::EmailVerification,
     model::{
         Staged, Tx,
         audit::{self, Audited, Cause, Event},
@@ -15,9 +17,9 @@ use crate::{
         limit::RetryAfter,
         session::{self, SessionRecord},
         ticket::{self, Kind, Ticket, Token},
-        user::{self, Owner, User},
+        user::{self, NewLogin, Owner, User},
     },
-    session::{Opened, Session, transport::Tokens},
+    session::{Opened, Session, SessionDenied, transport::Tokens},
 };
 
 /// What asking for a link came to.
@@ -194,6 +196,22 @@ impl Desk {
         self.write_verified(&tx, &mut row, &user)?;
         let (tokens, change) = self.keep_alone(&mut tx, opened, row).await?;
         tx.commit(Some(Proved { tokens: Some(tokens), changes: vec![change] }))
+    }
+
+    /// Where addresses must be proved, nothing joins an account before its own address is: who registered somebody
+    /// else's can't add a number to it (row L03). What proves the address itself may come.
+    pub(super) fn admit_unproved(&self, at: &Standpoint, new: Option<&NewLogin>) -> Result<(), Refusal> {
+        let Some(login) = at.user.login(&at.row.login) else { return Err(gone().into()) };
+        let proves = new.is_some_and(|new| new.verified && new.email == login.email);
+        let required = self.kit.config.email_verification == EmailVerification::Required;
+        if !required || at.user.is_proved(login) || proves {
+            return Ok(());
+        }
+        let asked = EmailIsVerified::new();
+        let mut payload = Payload::new();
+        payload.set(EmailVerified::KEY, Stamped { v: false, t: self.kit.db.now() }.write()?);
+        let invalid = asked.validate(&payload, self.kit.db.now()).err();
+        Err(Refusal::Denied(SessionDenied::InvalidClaims(invalid.into_iter().collect())))
     }
 
     /// The row of a session whose holder opened a link; `None` if it is over.
