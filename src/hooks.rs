@@ -53,8 +53,8 @@ use futures_util::FutureExt as _;
 pub use self::audit::AuditSink;
 #[cfg(feature = "tracing")]
 pub use self::audit::TracingSink;
-pub use self::form::Form;
 pub(crate) use self::audit::{AnySink, listen};
+pub use self::form::Form;
 pub use crate::model::audit::{AuditEvent, Audited, Cause, Ended, Ending};
 use crate::{
     base::{

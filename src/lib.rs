@@ -49,8 +49,8 @@ pub mod account {
     pub use crate::engine::{Sends, StoppedCountry};
     pub use crate::{
         engine::{
-            Counters, EmailChange, FactorsOf, KeyInfo, KeyState, Keys, MountInfo, RolesOf, SessionInfo, Sessions,
-            ShadowCounts, Tenants, Users,
+            Counters, EmailChange, FactorsOf, KeyInfo, KeyState, Keys, MountInfo, RolesOf, SessionInfo,
+            Sessions, ShadowCounts, Tenants, Users,
         },
         model::{
             tenant::{Tenant, TenantRule},

@@ -5,7 +5,9 @@ use std::{ffi::OsString, fmt, ops::RangeInclusive, path::PathBuf, time::Duration
 use aws_lc_rs::digest::{SHA256, digest};
 use tower_mfa::{
     FactorId, Requirement, Requirements,
-    config::{AppInfo, Countries, EmailVerification, FactorChanges, FlowType, Lifetimes, Passwordless, Secrets},
+    config::{
+        AppInfo, Countries, EmailVerification, FactorChanges, FlowType, Lifetimes, Passwordless, Secrets,
+    },
     policy::{AnyPolicy, ForRole, MfaPolicy, Nobody, PolicyContext, PolicyError, UserOrTenant},
 };
 

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use super::MfaBuilder;
+#[cfg(feature = "password")]
+use crate::factor::{BreachedPasswords, FormField, PasswordRules};
 use crate::{
     claim::{ClaimRef, EmailIsVerified, EmailVerified, SessionClaim as _},
     config::EmailVerification,
 };
-#[cfg(feature = "password")]
-use crate::factor::{BreachedPasswords, FormField, PasswordRules};
 
 impl MfaBuilder {
     /// Whether addresses are proved by a link. Default: not at all; what a code by e-mail proved is proved.

@@ -325,10 +325,7 @@ mod tests {
                 Notice::FactorRemoved { to: to.clone(), factor },
                 "A way to sign in was removed from your account at Shop",
             ),
-            (
-                Notice::PasswordChanged { to: to.clone() },
-                "The password of your account at Shop was changed",
-            ),
+            (Notice::PasswordChanged { to: to.clone() }, "The password of your account at Shop was changed"),
             (
                 Notice::EmailChanged { to: to.clone() },
                 "The e-mail address of your account at Shop was changed",

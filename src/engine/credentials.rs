@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use super::{Users, complete};
+use crate::{
+    base::{contact::Email, error::Error, ident::LoginId},
+    flow::change::EmailChange,
+    session::Session,
+};
 #[cfg(feature = "password")]
 use crate::{
-    base::{
-        error::ErrorKind,
-        ident::TenantId,
-        secret::Secret,
-    },
+    base::{error::ErrorKind, ident::TenantId, secret::Secret},
     factor::password::{Password, TooLong},
     flow::change::PasswordChange,
     model::{
@@ -18,11 +19,6 @@ use crate::{
         tenant::Tenant,
         user::{self, NewLogin, User},
     },
-};
-use crate::{
-    base::{contact::Email, error::Error, ident::LoginId},
-    flow::change::EmailChange,
-    session::Session,
 };
 
 impl Users<'_> {

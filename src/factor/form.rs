@@ -104,10 +104,7 @@ pub trait BreachedPasswords: Send + Sync + 'static {
     /// # Errors
     /// The password isn't taken: who can't be asked hasn't said no. The client is answered 503, as after 5 s and
     /// after a panic.
-    fn is_breached(
-        &self,
-        password: &Secret<String>,
-    ) -> impl Future<Output = Result<bool, BoxError>> + Send;
+    fn is_breached(&self, password: &Secret<String>) -> impl Future<Output = Result<bool, BoxError>> + Send;
 }
 
 type Answer<'a> = Pin<Box<dyn Future<Output = Result<bool, BoxError>> + Send + 'a>>;

@@ -1,15 +1,15 @@
 //! The ways to prove who one is: each factor's own rules, as functions of values and `now`.
 
-#[cfg(feature = "password")]
-pub use self::{
-    form::{BreachedPasswords, FormField},
-    password::PasswordRules,
-};
 pub(crate) use self::proof::{Bound, Credential, accepted};
 pub use self::{
     contacts::Contacts,
     overview::Overview,
     proof::{Proof, danger},
+};
+#[cfg(feature = "password")]
+pub use self::{
+    form::{BreachedPasswords, FormField},
+    password::PasswordRules,
 };
 use crate::{
     base::{contact, distinct, ident::FactorId},

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Caller, Desk, Refusal, admit, complete::ROUNDS, quota::Send, second::Standpoint};
 #[cfg(feature = "password")]
 use super::password::{self, NewPassword};
+use super::{Caller, Desk, Refusal, admit, complete::ROUNDS, quota::Send, second::Standpoint};
 use crate::{
     base::{
         contact::{self, Contact, Email},

@@ -31,7 +31,8 @@ impl Desk {
         let keep = Some(&claims.handle);
         let change = session::end_of_user(tx, &row.user, keep, Cause::FactorsChanged).await?;
         row.epochs.user = change.n;
-        let from = Completing { handle: &claims.handle, user: &row.user, refresh_hash1: &claims.refresh_hash1 };
+        let from =
+            Completing { handle: &claims.handle, user: &row.user, refresh_hash1: &claims.refresh_hash1 };
         let grace = kit.config.lifetimes.refresh_grace;
         let (token, line) = refresh::complete(&row.lineage, &kit.refresh, from, now, grace)?;
         row.lineage = line;

@@ -38,7 +38,11 @@ struct Proved {
 
 impl Desk {
     /// Sends a link to the address of the session's login method, unless it is proved.
-    pub(crate) async fn ask_verification(&self, caller: &Caller, session: &Session) -> Result<Asked, Refusal> {
+    pub(crate) async fn ask_verification(
+        &self,
+        caller: &Caller,
+        session: &Session,
+    ) -> Result<Asked, Refusal> {
         let claims = session.claims();
         let claims = &claims;
         let asked = self
@@ -57,7 +61,8 @@ impl Desk {
                     Send::Silent | Send::Unkept => return tx.abandon(Ok(Asked::Sent)),
                     Send::Yes => {}
                 }
-                self.stage_ticket(&mut tx, &row.tenant, Kind::EmailVerification, &owner, email, false).await?;
+                self.stage_ticket(&mut tx, &row.tenant, Kind::EmailVerification, &owner, email, false)
+                    .await?;
                 tx.commit(Ok(Asked::Sent))
             })
             .await?;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use argon2::{
-    Algorithm, Argon2, Params, Version,
+    Algorithm, Argon2, Params, Version as Argon2Version,
     password_hash::{PasswordHasher as _, phc::PasswordHash},
 };
 use axum::{Json, Router, routing::post};
@@ -23,6 +23,7 @@ use tower_mfa::{
     factor::{BreachedPasswords, FormField},
     hooks::{Hooks, UserCreated},
     ident::{BoxError, Email, ErrorKind, LoginId, Secret, TenantId},
+    store::{Batch, Key, Op, Row, Version},
 };
 
 use crate::{
@@ -244,7 +245,7 @@ async fn sec_w07_of_two_changes_at_once_one_wins() {
 /// A hash as another system made it.
 fn hashed(password: &str, memory_kib: u32, passes: u32) -> String {
     let params = Params::new(memory_kib, passes, 1, None).unwrap();
-    let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+    let argon2 = Argon2::new(Algorithm::Argon2id, Argon2Version::V0x13, params);
     argon2.hash_password_with_salt(password.as_bytes(), b"saltsaltsaltsalt").unwrap().to_string()
 }
 
@@ -288,6 +289,24 @@ async fn sec_w03_w07_a_hash_from_elsewhere_is_taken_within_bounds_and_made_anew(
     assert_eq!(stored(&app).await, new, "once is enough");
 }
 
+/// Row W07: a password that is changed between the comparison and the hash made anew stays what it was changed to.
+#[tokio::test]
+async fn sec_w07_a_change_wins_over_a_hash_made_anew() {
+    let app = TestApp::new().await;
+    let (users, email) = (app.mfa.users(), Email::parse(ALICE).unwrap());
+    let user =
+        users.import_password_hash(&PUBLIC, &email, hashed(PASSWORD, 8 * 1024, 1), true).await.unwrap();
+    let changed = hashed(NEW, 8 * 1024, 1);
+    let mut batch = Batch::new();
+    let row = Row { version: Version::random().unwrap(), expires_at: None, body: json!({ "hash": changed }) };
+    batch.push(Key::new(["password", user.logins[0].id.as_str()]), Op::Upsert(row));
+    app.store.before_next_commit(batch);
+    assert!(!signs_in(&app, ALICE, PASSWORD).await, "it was compared with a password that isn't any more");
+    assert_eq!(stored(&app).await, changed);
+    assert!(app.mfa.sessions().list(&user.id).await.unwrap().is_empty());
+    assert!(signs_in(&app, ALICE, NEW).await);
+}
+
 /// What an app asks of new passwords.
 #[derive(Clone, Default)]
 struct Leaks {
@@ -313,7 +332,8 @@ async fn breached_passwords_are_refused_and_a_list_that_fails_lets_none_pass() {
     let leaks = Leaks::default();
     let list = leaks.clone();
     let app = TestApp::with(|b| b.breached_passwords(list)).await;
-    let told = json!([{ "id": "password", "error": "This password is known from a leak. Choose another one." }]);
+    let told =
+        json!([{ "id": "password", "error": "This password is known from a leak. Choose another one." }]);
     let mut alice = app.browser(Mode::Header);
     let refused = alice.post("/auth/signup", credentials(ALICE, "leaked horse 1")).await;
     assert_eq!(refused.status("FIELD_ERROR").body["formFields"], told);
@@ -354,8 +374,11 @@ async fn a_list_of_leaks_that_hangs_is_given_up() {
     tokio::time::timeout(Duration::from_secs(6), alice.sign_up(ALICE)).await.unwrap().is(503);
 }
 
+/// Name and age, as they were sent.
+type Fields = (Option<String>, Option<String>);
+
 #[derive(Clone, Default)]
-struct Registered(Arc<Mutex<Vec<(Option<String>, Option<String>)>>>);
+struct Registered(Arc<Mutex<Vec<Fields>>>);
 
 impl Hooks for Registered {
     async fn on_user_created(&self, e: &UserCreated<'_>) -> Result<(), BoxError> {
@@ -426,7 +449,8 @@ async fn the_apps_own_fields_are_judged_and_handed_on() {
     for wrong in ["email", "password", ""] {
         assert_eq!(problems(shop(), |b| b.sign_up_field(FormField::new(wrong))).len(), 1, "{wrong}");
     }
-    let twice = |b: tower_mfa::MfaBuilder| b.sign_up_field(FormField::new("a")).sign_up_field(FormField::new("a"));
+    let twice =
+        |b: tower_mfa::MfaBuilder| b.sign_up_field(FormField::new("a")).sign_up_field(FormField::new("a"));
     assert_eq!(problems(shop(), twice).len(), 1);
 }
 

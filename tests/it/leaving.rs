@@ -37,7 +37,7 @@ const CAROL: &str = "carol@shop.example";
 const HASH: &str =
     "$argon2id$v=19$m=8192,t=1,p=1$c2FsdHNhbHRzYWx0c2FsdA$U3VwcG9zZSB0aGF0IHRoaXMgaXMgb25lLCB5ZXM";
 
-fn asked(email: &str) -> Value {
+fn address(email: &str) -> Value {
     json!({ "formFields": [{ "id": "email", "value": email }] })
 }
 
@@ -126,11 +126,10 @@ impl Scene {
     /// its time.
     async fn new(doing: &str) -> Self {
         let store = Remote::new(MemoryStore::new());
-        let app =
-            TestApp::on(shop(), Secrets::random().unwrap(), store, |b| {
-                b.signing(SigningAlg::EdDsa).email_verification(EmailVerification::Optional)
-            })
-            .await;
+        let app = TestApp::on(shop(), Secrets::random().unwrap(), store, |b| {
+            b.signing(SigningAlg::EdDsa).email_verification(EmailVerification::Optional)
+        })
+        .await;
         let mut alice = app.browser(Mode::Header);
         alice.by_code(ALICE).await;
         let flow = alice.ask_code(ALICE, true).await.ok();
@@ -191,12 +190,16 @@ impl Scene {
         let mut mailed = String::new();
         let (resets, verifies) = (doing.contains("/reset"), doing.contains("/verify"));
         if resets {
-            app.mfa.users().import_password_hash(&PUBLIC, &Email::parse(CAROL).unwrap(), HASH.to_owned(), true).await.unwrap();
+            app.mfa
+                .users()
+                .import_password_hash(&PUBLIC, &Email::parse(CAROL).unwrap(), HASH.to_owned(), true)
+                .await
+                .unwrap();
         } else if verifies || doing.contains("change_") {
             carol.sign_up(CAROL).await.ok();
         }
         if doing.ends_with("/reset") {
-            carol.post("/auth/user/password/reset/token", asked(CAROL)).await.ok();
+            carol.post("/auth/user/password/reset/token", address(CAROL)).await.ok();
         } else if doing.ends_with("/verify") {
             carol.post("/auth/user/email/verify/token", json!({})).await.ok();
         }
@@ -356,7 +359,7 @@ fn everything() -> Vec<(&'static str, Doing)> {
         "POST /user/password/reset/token": |s| s.asks(
             Method::POST,
             "/auth/user/password/reset/token",
-            asked(CAROL),
+            address(CAROL),
         );
         "POST /user/password/reset": |s| s.carol_asks(Method::POST, "/auth/user/password/reset", s.opened());
         "POST /user/email/verify/token": |s| s.carol_asks(Method::POST, "/auth/user/email/verify/token", json!({}));

@@ -169,7 +169,8 @@ async fn a_link_is_for_its_address_its_kind_and_a_day() {
     for wrong in ["", "x", &one[1..], &format!("{}A", &one[1..])] {
         open(&mut alice, wrong).await.status(INVALID);
     }
-    for body in [json!({ "token": one }), json!({ "method": "token" }), json!({ "method": 1, "token": one })] {
+    for body in [json!({ "token": one }), json!({ "method": "token" }), json!({ "method": 1, "token": one })]
+    {
         alice.post("/auth/user/email/verify", body).await.is(400);
     }
     // A link to reset the password proves nothing here, and this one sets no password.
@@ -345,7 +346,10 @@ async fn the_first_factors_email_is_verified_before_the_phone() {
         };
         // The page is told both, the e-mail first.
         let refused = alice.get("/api/me").await;
-        assert_eq!((refused.status, ids(&refused)), (StatusCode::FORBIDDEN, vec!["st-ev".into(), "st-mfa".into()]));
+        assert_eq!(
+            (refused.status, ids(&refused)),
+            (StatusCode::FORBIDDEN, vec!["st-ev".into(), "st-mfa".into()])
+        );
         // No number joins an account whose address nobody proved, whatever a page does: nothing is sent.
         let refused = alice.ask_code(NUMBER, true).await;
         assert_eq!((refused.status, ids(&refused)), (StatusCode::FORBIDDEN, vec!["st-ev".to_owned()]));

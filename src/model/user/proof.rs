@@ -74,7 +74,9 @@ pub(crate) async fn may_have(tx: &mut Tx, user: &User, id: &LoginId, email: &Ema
         if taken || primary_of(tx, tenant, &name).await?.is_some_and(|other| other != user.id) {
             return Ok(false);
         }
-        for kind in [NewLogin::password(email.clone(), String::new()), NewLogin::passwordless(&email.clone().into())] {
+        for kind in
+            [NewLogin::password(email.clone(), String::new()), NewLogin::passwordless(&email.clone().into())]
+        {
             if owner(tx, tenant, &kind).await?.is_some_and(|other| other.user != user.id) {
                 return Ok(false);
             }
@@ -85,7 +87,12 @@ pub(crate) async fn may_have(tx: &mut Tx, user: &User, id: &LoginId, email: &Ema
 
 /// Stages that a login method has another address, which was just proved: names, claims and codes under way follow.
 /// Ask [`may_have`] in the same round.
-pub(crate) async fn change_email(tx: &mut Tx, user: &mut User, id: &LoginId, email: &Email) -> Result<(), Error> {
+pub(crate) async fn change_email(
+    tx: &mut Tx,
+    user: &mut User,
+    id: &LoginId,
+    email: &Email,
+) -> Result<(), Error> {
     let Some(at) = user.logins.iter().position(|login| login.id == *id) else { return Err(gone()) };
     let old = user.logins.remove(at);
     let new = LoginMethod { email: Some(email.clone()), verified: true, ..old.clone() };
