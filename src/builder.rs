@@ -10,8 +10,8 @@ use crate::{
     },
     claim::{ClaimRef, ClaimValidator, MfaSatisfied, SessionClaim, validator},
     config::{
-        AntiCsrf, AppInfo, Config, FactorChanges, Lifetimes, Passwordless, SameSite, Secrets, SigningAlg,
-        TransferMethods, TrustedProxies,
+        AntiCsrf, AppInfo, Config, EmailVerification, FactorChanges, Lifetimes, Passwordless, SameSite,
+        Secrets, SigningAlg, TransferMethods, TrustedProxies,
     },
     delivery::{AnyDelivery, Delivery, dispatch::Dispatch},
     engine::Mfa,
@@ -30,6 +30,7 @@ use crate::{
     store::{AnyStore, Store},
 };
 
+mod accounts;
 mod check;
 mod limits;
 #[cfg(feature = "third-party")]
@@ -55,7 +56,7 @@ pub struct MfaBuilder {
     sink: AnySink,
     seen: Seen,
     #[cfg(feature = "password")]
-    password_rules: crate::factor::PasswordRules,
+    passwords: crate::factor::form::PasswordSettings,
     #[cfg(feature = "third-party")]
     third_party: Option<crate::factor::ThirdParty>,
 }
@@ -81,7 +82,7 @@ impl Mfa {
             sink: AnySink::default(),
             seen: Seen::default(),
             #[cfg(feature = "password")]
-            password_rules: crate::factor::PasswordRules::default(),
+            passwords: Default::default(),
             #[cfg(feature = "third-party")]
             third_party: None,
         }
@@ -262,13 +263,6 @@ impl MfaBuilder {
         self
     }
 
-    /// What a password must be.
-    #[cfg(feature = "password")]
-    pub fn password_rules(mut self, rules: crate::factor::PasswordRules) -> Self {
-        self.password_rules = rules;
-        self
-    }
-
     /// Who sends a request: the address that its connection came from, from what the server put into the
     /// extensions. Never from a header, which anybody can send; behind proxies see
     /// [`MfaBuilder::trusted_proxies`] (row O36). Limits count an IPv6 address by its /64.
@@ -322,7 +316,9 @@ impl MfaBuilder {
     ///
     /// # Errors
     /// Everything that contradicts itself, in one error.
-    pub fn build(self) -> Result<Mfa, ConfigError> {
+    pub fn build(mut self) -> Result<Mfa, ConfigError> {
+        self.config.delivers = self.delivery.is_some();
+        self.add_verification();
         let installed = self.installed();
         let own = self.own_users.is_some().then_some(FactorId::PASSWORD);
         let custom = self.config.custom_factors.iter().cloned().chain(own);
@@ -372,7 +368,7 @@ impl MfaBuilder {
             #[cfg(feature = "password")]
             passwords: crate::factor::password::PasswordHasher::new(Default::default()).map_err(wrong)?,
             #[cfg(feature = "password")]
-            password_rules: self.password_rules,
+            password_settings: self.passwords,
             #[cfg(feature = "third-party")]
             third_party: self.third_party.map(crate::factor::third_party::Talk::new),
         };

@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 #[cfg(feature = "phone")]
 pub use self::passwordless::Countries;
 pub use self::{
+    accounts::EmailVerification,
     passwordless::{FlowType, Passwordless},
     sends::SendLimits,
 };
@@ -24,6 +25,7 @@ use crate::{
     session::{cookies::CookieConfig, keyring::Schedule, origin::Origin},
 };
 
+mod accounts;
 pub(crate) mod passwordless;
 mod sends;
 
@@ -325,6 +327,9 @@ pub(crate) struct Config {
     pub(crate) reveal_accounts: bool,
     pub(crate) mask_contacts: bool,
     pub(crate) passwordless: Passwordless,
+    pub(crate) email_verification: EmailVerification,
+    /// Whether messages reach people: without, no link is ever sent.
+    pub(crate) delivers: bool,
     pub(crate) max_sessions: usize,
     pub(crate) revoke_all_on_theft: bool,
 }
@@ -350,6 +355,8 @@ impl Config {
             reveal_accounts: false,
             mask_contacts: false,
             passwordless: Passwordless::email(),
+            email_verification: EmailVerification::Off,
+            delivers: false,
             max_sessions: 100,
             revoke_all_on_theft: false,
         }

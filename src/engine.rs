@@ -23,7 +23,9 @@ pub use self::{
     tenants::Tenants,
     users::Users,
 };
-pub use crate::flow::shadow::ShadowCounts;
+#[cfg(feature = "password")]
+pub use crate::flow::change::PasswordChange;
+pub use crate::flow::{change::EmailChange, shadow::ShadowCounts};
 use crate::{
     base::{
         error::Error,
@@ -43,6 +45,7 @@ use crate::{
 };
 
 mod complete;
+mod credentials;
 mod factors;
 mod keys;
 mod metadata;

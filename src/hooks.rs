@@ -54,6 +54,7 @@ pub use self::audit::AuditSink;
 #[cfg(feature = "tracing")]
 pub use self::audit::TracingSink;
 pub(crate) use self::audit::{AnySink, listen};
+pub use self::form::Form;
 pub use crate::model::audit::{AuditEvent, Audited, Cause, Ended, Ending};
 use crate::{
     base::{
@@ -64,6 +65,7 @@ use crate::{
 };
 
 mod audit;
+mod form;
 
 /// How long hooks may hold up an answer, all that are due together; and one that nobody waits for.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -155,6 +157,8 @@ pub struct UserCreated<'a> {
     pub user: &'a User,
     /// Where.
     pub tenant: &'a TenantId,
+    /// What the sign-up form held beside e-mail and password.
+    pub form: &'a Form,
 }
 
 /// A session began.

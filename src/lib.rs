@@ -43,12 +43,14 @@ pub mod _docs {
 
 /// Users and their login methods, tenants, sessions, signing keys: the records a handler may see.
 pub mod account {
+    #[cfg(feature = "password")]
+    pub use crate::engine::PasswordChange;
     #[cfg(feature = "phone")]
     pub use crate::engine::{Sends, StoppedCountry};
     pub use crate::{
         engine::{
-            Counters, FactorsOf, KeyInfo, KeyState, Keys, MetadataOf, MountInfo, RolesOf, SessionInfo,
-            Sessions, SessionsIn, ShadowCounts, Tenants, Users,
+            Counters, EmailChange, FactorsOf, KeyInfo, KeyState, Keys, MetadataOf, MountInfo, RolesOf,
+            SessionInfo, Sessions, SessionsIn, ShadowCounts, Tenants, Users,
         },
         model::{
             tenant::{Tenant, TenantRule},

@@ -70,6 +70,78 @@ fn a_session_from_sign_up_to_its_end() {
     assert_eq!(alice.post("/test/sessions/revoke", json!({ "sessionHandle": handle })).status, 404);
 }
 
+/// What is in the last link to an address.
+fn mailed(client: &mut Client, email: &str, page: &str) -> String {
+    let sent = client.get(&format!("/test/otp?contact={email}")).ok();
+    assert_eq!(sent["userInputCode"], Value::Null);
+    let link = sent["linkUrl"].as_str().unwrap().to_owned();
+    let begins = format!("http://localhost:3000/auth/{page}?token=");
+    let rest = link.strip_prefix(&begins).unwrap_or_else(|| panic!("{link}"));
+    rest.strip_suffix("&tenantId=public").unwrap().to_owned()
+}
+
+#[test]
+fn an_address_is_verified_and_a_password_reset_by_the_links_that_the_hooks_show() {
+    let server = Server::start(&[("EMAIL_VERIFICATION", "required"), ("TEST_HOOKS", "1")]);
+    let mut alice = Client::of(&server);
+    alice.sign_up(EMAIL);
+    let refused = alice.get("/api/me");
+    assert_eq!((refused.status, &refused.body["claimValidationErrors"][0]["id"]), (403, &json!("st-ev")));
+    assert_eq!(alice.get("/api/half").status, 200);
+    alice.post("/auth/user/email/verify/token", json!({})).ok();
+    let token = mailed(&mut alice, EMAIL, "verify-email");
+    alice.post("/auth/user/email/verify", json!({ "method": "token", "token": token })).ok();
+    assert_eq!(alice.get("/api/me").status, 200);
+    alice.post("/test/clock", json!({ "advance": 31 })).ok();
+    let ask = json!({ "formFields": [{ "id": "email", "value": EMAIL }] });
+    alice.post("/auth/user/password/reset/token", ask).ok();
+    let token = mailed(&mut alice, EMAIL, "reset-password");
+    let fields = json!([{ "id": "password", "value": "another horse 2" }]);
+    let body = json!({ "method": "token", "token": token, "formFields": fields });
+    alice.post("/auth/user/password/reset", body).ok();
+    assert_eq!(alice.get("/api/me").status, 401);
+    let mut body = credentials(EMAIL);
+    body["formFields"][1]["value"] = json!("another horse 2");
+    alice.post("/auth/signin", body).ok();
+    assert_eq!(alice.get("/api/me").status, 200);
+}
+
+/// Row W01: what a thousand sign-ins at once cost in memory is bounded by the permits, not by how many there are.
+#[cfg(target_os = "linux")]
+#[test]
+fn sec_w01_a_thousand_sign_ins_at_once_stay_within_their_memory() {
+    let server = Server::start(&[("LIMITS", "off"), ("TEST_HOOKS", "1")]);
+    let peak = || -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", server.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").trim().parse().unwrap()
+    };
+    let mut alice = Client::of(&server);
+    let hashed = |client: &mut Client| client.get("/test/counters").ok()["passwordHashes"].as_u64().unwrap();
+    let (before, hashes) = (peak(), hashed(&mut alice));
+    let start = Barrier::new(1000);
+    let answers: Vec<u16> = std::thread::scope(|scope| {
+        let sign_in = |n: usize| {
+            let (mut client, start) = (Client::of(&server), &start);
+            let work = move || {
+                start.wait();
+                let body = credentials(&format!("nobody{n}@shop.example"));
+                client.post("/auth/signin", body).status
+            };
+            std::thread::Builder::new().stack_size(256 * 1024).spawn_scoped(scope, work).unwrap()
+        };
+        let all: Vec<_> = (0..1000).map(sign_in).collect();
+        all.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    let told = |status: u16| answers.iter().filter(|answer| **answer == status).count() as u64;
+    let permits = std::thread::available_parallelism().unwrap().get() as u64;
+    assert_eq!(told(200) + told(503), 1000);
+    assert!(told(200) >= permits && told(503) > 0, "{} {}", told(200), told(503));
+    assert_eq!(hashed(&mut alice) - hashes, told(200), "whoever is sent away costs no hash");
+    let (grown, most) = (peak() - before, (permits * 19 + 64) * 1024);
+    assert!(grown <= most, "{grown} kB, at most {most}");
+}
+
 #[test]
 fn sec_p13_fresh_is_a_second_factor_within_the_time() {
     let (by_mail, hooks) = (("PASSWORDLESS", "EMAIL,USER_INPUT_CODE"), ("TEST_HOOKS", "1"));
@@ -382,7 +454,7 @@ fn what_cant_be_served_ends_the_start() {
         ("MFA_POLICY", "sometimes"),
         ("MFA_REQUIREMENTS", "totp"),
         ("MFA_REQUIREMENTS", r#"[{"anyOf":["totp"]}]"#),
-        ("EMAIL_VERIFICATION", "required"),
+        ("EMAIL_VERIFICATION", "maybe"),
         ("PROVIDERS", "google"),
         ("PROVIDERS", r#"[{"id":"x","issuer":"https://id.example","clientId":"x"}]"#),
         ("PROVIDERS", r#"[{"id":"x","issuer":"http://id.example","clientId":"x","clientSecret":"y"}]"#),

@@ -17,13 +17,15 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
 const DRAWING: &str = "image/svg+xml";
 
-const FILES: [(&str, &str, &str); 18] = [
+const FILES: [(&str, &str, &str); 21] = [
     ("/", HTML, include_str!("pages/index.html")),
     ("/signup", HTML, include_str!("pages/signup.html")),
     ("/signin", HTML, include_str!("pages/signin.html")),
     ("/code", HTML, include_str!("pages/code.html")),
     // Where the links in messages lead: the website's base path and `/verify`.
     ("/auth/verify", HTML, include_str!("pages/verify.html")),
+    ("/forgot", HTML, include_str!("pages/forgot.html")),
+    ("/auth/reset-password", HTML, include_str!("pages/reset.html")),
     ("/orders", HTML, include_str!("pages/orders.html")),
     ("/admin", HTML, include_str!("pages/admin.html")),
     ("/settings", HTML, include_str!("pages/settings.html")),
@@ -33,6 +35,7 @@ const FILES: [(&str, &str, &str); 18] = [
     ("/app.js", SCRIPT, include_str!("pages/app.js")),
     ("/code.js", SCRIPT, include_str!("pages/code.js")),
     ("/link.js", SCRIPT, include_str!("pages/link.js")),
+    ("/reset.js", SCRIPT, include_str!("pages/reset.js")),
     ("/http.js", SCRIPT, include_str!("pages/http.js")),
     ("/ui.js", SCRIPT, include_str!("pages/ui.js")),
     ("/logo.svg", DRAWING, include_str!("pages/logo.svg")),

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tower_mfa::{
     FactorId, Mfa, MfaLayer, RequireFactors, Requirement, SessionExtractor,
     api::ApiLayer,
+    claim::EmailVerified,
     config::ConfigError,
     ident::{ErrorKind, TenantId},
     store::{AnyStore, MemoryStore, SqliteStore},
@@ -53,6 +54,7 @@ impl App {
             .lifetimes(settings.lifetimes)
             .max_wrong_codes(settings.max_wrong_codes)
             .factor_changes(settings.factor_changes)
+            .email_verification(settings.email_verification)
             .peer(|extensions, _| {
                 extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| address.ip())
             });
@@ -102,8 +104,11 @@ fn routes(mfa: &Mfa, age: Duration) -> Router {
         .route("/api/fresh", fresh)
         .route("/api/admin", get(admin).with_state(mfa.clone()))
         .route_layer(required());
-    let half = Router::new().route("/api/half", get(me)).route_layer(required().without_mfa());
-    let anyone = MfaLayer::optional(mfa.clone()).without_mfa();
+    // No claim checks at all.
+    let half = Router::new()
+        .route("/api/half", get(me))
+        .route_layer(required().without_mfa().without::<EmailVerified>());
+    let anyone = MfaLayer::optional(mfa.clone()).without_mfa().without::<EmailVerified>();
     let public = Router::new().route("/api/public", get(who)).route_layer(anyone);
     Router::new().route("/health", get(health)).merge(full).merge(half).merge(public)
 }

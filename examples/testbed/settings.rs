@@ -6,7 +6,10 @@ use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::Value;
 use tower_mfa::{
     FactorId, Requirement, Requirements,
-    config::{AppInfo, Countries, FactorChanges, FlowType, Lifetimes, Passwordless, Reqwest, Secrets},
+    config::{
+        AppInfo, Countries, EmailVerification, FactorChanges, FlowType, Lifetimes, Passwordless, Reqwest,
+        Secrets,
+    },
     factor::{Provider, ProviderClient, ThirdParty},
     ident::Secret,
     policy::{AnyPolicy, ForRole, MfaPolicy, Nobody, PolicyContext, PolicyError, UserOrTenant},
@@ -44,6 +47,8 @@ pub(crate) struct Settings {
     pub(crate) passwordless: Passwordless,
     /// `MFA_POLICY` or `MFA_REQUIREMENTS`
     pub(crate) policy: AnyPolicy,
+    /// `EMAIL_VERIFICATION`
+    pub(crate) email_verification: EmailVerification,
     /// `STEP_UP_FOR_FACTOR_CHANGES`
     pub(crate) factor_changes: FactorChanges,
     /// `FRESH_SECONDS`
@@ -94,7 +99,6 @@ impl Settings {
         lifetimes.access_token = env.seconds("ACCESS_TOKEN_TTL", 3600, 1..=year)?;
         lifetimes.code = env.seconds("OTP_TTL", 600, 1..=900)?;
         lifetimes.half_session = env.seconds("HALF_SESSION_TTL", 900, 1..=year)?;
-        env.choice("EMAIL_VERIFICATION", &["off"])?;
         let providers = providers(env.text("PROVIDERS")?.as_deref())?;
         let (website, api) = (env.text("WEBSITE_ORIGIN")?, env.text("API_ORIGIN")?);
         for (name, origin) in [("WEBSITE_ORIGIN", &website), ("API_ORIGIN", &api)] {
@@ -115,6 +119,11 @@ impl Settings {
             providers,
             passwordless: passwordless(env.text("PASSWORDLESS")?.as_deref())?,
             policy: policy(env.text("MFA_POLICY")?.as_deref(), env.text("MFA_REQUIREMENTS")?.as_deref())?,
+            email_verification: match env.choice("EMAIL_VERIFICATION", &["off", "optional", "required"])? {
+                "required" => EmailVerification::Required,
+                "optional" => EmailVerification::Optional,
+                _ => EmailVerification::Off,
+            },
             factor_changes: if loose { FactorChanges::Compat } else { FactorChanges::StepUp },
             fresh: env.seconds("FRESH_SECONDS", 300, 1..=year)?,
             // Anything but `1` must not serve the hooks, and doesn't.

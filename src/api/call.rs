@@ -73,6 +73,11 @@ impl<'a> Call<'a> {
         self.arrival().caller(&self.tenant, try_linking).await
     }
 
+    /// Who asks where no session is read and none begins.
+    pub(super) fn nobody(&self) -> Caller {
+        self.arrival().nobody(&self.tenant)
+    }
+
     fn arrival(&self) -> Arrival<'_> {
         Arrival { desk: self.desk, presented: &self.presented, parts: self.parts }
     }

@@ -46,7 +46,7 @@ async fn answer(call: &Call<'_>) -> Result<Reply, Refusal> {
 }
 
 /// What the session has to tell the client leaves with the answer.
-fn with_change(reply: Reply, session: &Session) -> Reply {
+pub(super) fn with_change(reply: Reply, session: &Session) -> Reply {
     match session.clone().finish() {
         Some(change) => reply.change(*change),
         None => reply,

@@ -37,11 +37,15 @@ mod mfa;
 mod password;
 mod passwordless;
 mod reply;
+#[cfg(feature = "password")]
+mod reset;
 mod route;
 mod session;
 mod tenant;
 #[cfg(feature = "third-party")]
 mod third_party;
+mod ticket;
+mod verification;
 mod wire;
 
 /// The longest request body (row M10), and how long it may take to arrive.
@@ -103,6 +107,9 @@ where
         cors::check_order(&self.mfa.desk.kit, &request);
         let base = &self.mfa.desk.kit.config.app.base_path;
         let state = match route::find(base, request.method(), request.uri().path()) {
+            Route::Ours(endpoint, _) if !endpoint.is_served(&self.mfa.desk.kit.config) => {
+                State::Inner { future: self.inner.call(request) }
+            }
             Route::Inner => State::Inner { future: self.inner.call(request) },
             Route::NoTenant => State::Ours { future: Box::pin(std::future::ready(reply::no_tenant())) },
             Route::Ours(endpoint, tenant) => {
@@ -222,8 +229,15 @@ async fn dispatch(endpoint: Endpoint, call: &Call<'_>) -> Reply {
         Endpoint::SignIn => password::sign_in(call).await,
         #[cfg(feature = "password")]
         Endpoint::SignUp => password::sign_up(call).await,
+        #[cfg(feature = "password")]
+        Endpoint::AskReset => reset::ask(call).await,
+        #[cfg(feature = "password")]
+        Endpoint::Reset => reset::reset(call).await,
         #[cfg(not(feature = "password"))]
-        Endpoint::SignIn | Endpoint::SignUp => reply::no_tenant(),
+        Endpoint::SignIn | Endpoint::SignUp | Endpoint::AskReset | Endpoint::Reset => reply::no_tenant(),
+        Endpoint::AskVerification => verification::ask(call).await,
+        Endpoint::Verify => verification::verify(call).await,
+        Endpoint::IsVerified => verification::is_verified(call).await,
         Endpoint::PasswordExists | Endpoint::CodeExists | Endpoint::PhoneExists | Endpoint::OldExists => {
             tenant::exists(endpoint, call).await
         }

@@ -2,7 +2,10 @@
 
 use http::Method;
 
-use crate::base::ident::TenantId;
+use crate::{
+    base::ident::TenantId,
+    config::{Config, EmailVerification},
+};
 
 /// What a request to the base path asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +18,11 @@ pub(super) enum Endpoint {
     ConsumeCode,
     SignIn,
     SignUp,
+    AskReset,
+    Reset,
+    AskVerification,
+    Verify,
+    IsVerified,
     PasswordExists,
     CodeExists,
     PhoneExists,
@@ -28,8 +36,21 @@ pub(super) enum Endpoint {
     Jwks,
 }
 
+impl Endpoint {
+    /// Whether the app has what it is about; a route that it doesn't have is the inner service's.
+    pub(super) fn is_served(self, config: &Config) -> bool {
+        match self {
+            Self::AskReset | Self::Reset => config.delivers,
+            Self::AskVerification | Self::Verify | Self::IsVerified => {
+                config.email_verification != EmailVerification::Off
+            }
+            _ => true,
+        }
+    }
+}
+
 /// One line a route.
-const ROUTES: [(Method, &str, Endpoint); 18] = [
+const ROUTES: [(Method, &str, Endpoint); 23] = [
     (Method::POST, "/session/refresh", Endpoint::Refresh),
     (Method::POST, "/signout", Endpoint::SignOut),
     (Method::PUT, "/mfa/info", Endpoint::MfaInfo),
@@ -38,6 +59,11 @@ const ROUTES: [(Method, &str, Endpoint); 18] = [
     (Method::POST, "/signinup/code/consume", Endpoint::ConsumeCode),
     (Method::POST, "/signin", Endpoint::SignIn),
     (Method::POST, "/signup", Endpoint::SignUp),
+    (Method::POST, "/user/password/reset/token", Endpoint::AskReset),
+    (Method::POST, "/user/password/reset", Endpoint::Reset),
+    (Method::POST, "/user/email/verify/token", Endpoint::AskVerification),
+    (Method::POST, "/user/email/verify", Endpoint::Verify),
+    (Method::GET, "/user/email/verify", Endpoint::IsVerified),
     (Method::GET, "/emailpassword/email/exists", Endpoint::PasswordExists),
     (Method::GET, "/passwordless/email/exists", Endpoint::CodeExists),
     (Method::GET, "/passwordless/phonenumber/exists", Endpoint::PhoneExists),

@@ -65,7 +65,7 @@ impl Body {
 /// What a form field is refused for.
 #[derive(Debug, Serialize)]
 pub(super) struct FieldError {
-    pub(super) id: &'static str,
+    pub(super) id: String,
     pub(super) error: String,
 }
 

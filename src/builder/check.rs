@@ -57,6 +57,7 @@ impl MfaBuilder {
         if let Some(settings) = &self.third_party {
             problems.extend(crate::factor::third_party::problems(&settings.providers));
         }
+        problems.extend(self.account_problems());
         let own_alone = |listed: &Vec<FactorId>| !listed.iter().any(FactorId::is_built_in);
         if self.own_users.is_none() && config.first_factors.as_ref().is_some_and(own_alone) {
             #[cfg(feature = "tracing")]

@@ -28,7 +28,7 @@ use serde_json::Value;
 
 pub use self::{
     assurance::{Aal, AalMet, amr},
-    builtin::{EmailVerified, Permissions, Roles},
+    builtin::{EmailIsVerified, EmailVerified, Permissions, Roles},
     mfa::{FactorsMet, MfaClaim, MfaSatisfied},
     primitive::{Excludes, HasValue, Includes},
     validator::{ClaimValidator, InvalidClaim},

@@ -62,6 +62,16 @@ pub enum Notice {
         /// The factor that is gone.
         factor: FactorId,
     },
+    /// The password of the account is another one now.
+    PasswordChanged {
+        /// Where to.
+        to: Contact,
+    },
+    /// The account has another e-mail address now; the former one is told.
+    EmailChanged {
+        /// Where to.
+        to: Contact,
+    },
     /// Somebody signed in by a kind of browser or app that the user never signed in by.
     NewDevice {
         /// Where to.
@@ -79,6 +89,8 @@ impl Notice {
             | Self::SuspiciousAttempts { to, .. }
             | Self::FactorAdded { to, .. }
             | Self::FactorRemoved { to, .. }
+            | Self::PasswordChanged { to }
+            | Self::EmailChanged { to }
             | Self::NewDevice { to } => to,
         }
     }
@@ -99,6 +111,8 @@ impl Notice {
             Self::SuspiciousAttempts { .. }
             | Self::FactorAdded { .. }
             | Self::FactorRemoved { .. }
+            | Self::PasswordChanged { .. }
+            | Self::EmailChanged { .. }
             | Self::NewDevice { .. } => None,
         }
     }
@@ -110,7 +124,11 @@ impl Notice {
             | Self::SuspiciousAttempts { factor, .. }
             | Self::FactorAdded { factor, .. }
             | Self::FactorRemoved { factor, .. } => Some(factor),
-            Self::PasswordReset { .. } | Self::EmailVerification { .. } | Self::NewDevice { .. } => None,
+            Self::PasswordReset { .. }
+            | Self::EmailVerification { .. }
+            | Self::PasswordChanged { .. }
+            | Self::EmailChanged { .. }
+            | Self::NewDevice { .. } => None,
         }
     }
 
@@ -132,6 +150,8 @@ impl Notice {
             Self::SuspiciousAttempts { .. } => "SuspiciousAttempts",
             Self::FactorAdded { .. } => "FactorAdded",
             Self::FactorRemoved { .. } => "FactorRemoved",
+            Self::PasswordChanged { .. } => "PasswordChanged",
+            Self::EmailChanged { .. } => "EmailChanged",
             Self::NewDevice { .. } => "NewDevice",
         }
     }

@@ -32,7 +32,7 @@ impl Notice {
                 | Self::FactorRemoved { factor, .. } => {
                     members.insert("factor".to_owned(), json!(factor));
                 }
-                Self::NewDevice { .. } => {}
+                Self::PasswordChanged { .. } | Self::EmailChanged { .. } | Self::NewDevice { .. } => {}
             }
         }
         let sealed = Secret::new(value.to_string());
@@ -75,6 +75,8 @@ fn read(members: &Map<String, Value>) -> Option<Notice> {
         "SuspiciousAttempts" => Notice::SuspiciousAttempts { to, factor: factor()? },
         "FactorAdded" => Notice::FactorAdded { to, factor: factor()? },
         "FactorRemoved" => Notice::FactorRemoved { to, factor: factor()? },
+        "PasswordChanged" => Notice::PasswordChanged { to },
+        "EmailChanged" => Notice::EmailChanged { to },
         "NewDevice" => Notice::NewDevice { to },
         _ => return None,
     })

@@ -325,6 +325,11 @@ mod tests {
                 Notice::FactorRemoved { to: to.clone(), factor },
                 "A way to sign in was removed from your account at Shop",
             ),
+            (Notice::PasswordChanged { to: to.clone() }, "The password of your account at Shop was changed"),
+            (
+                Notice::EmailChanged { to: to.clone() },
+                "The e-mail address of your account at Shop was changed",
+            ),
             (Notice::NewDevice { to }, "A new device signed in to your account at Shop"),
         ] {
             let (subject, text, html) = message(&texts, &notice);

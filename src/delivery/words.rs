@@ -83,6 +83,21 @@ pub(super) fn english(app: &str, notice: &Notice) -> Words {
             sms_before: format!("{app}: a way to sign in was removed. Not you? Contact us."),
             ..Words::default()
         },
+        Notice::PasswordChanged { .. } => Words {
+            subject: format!("The password of your account at {app} was changed"),
+            lead: format!("Your account at {app} has another password now."),
+            end: "If that wasn't you, set a new one at once by this address.".to_owned(),
+            sms_before: format!("{app}: your password was changed. Not you? Contact us."),
+            ..Words::default()
+        },
+        Notice::EmailChanged { .. } => Words {
+            subject: format!("The e-mail address of your account at {app} was changed"),
+            lead: format!("Your account at {app} has another e-mail address now, in the place of this one."),
+            end: "If that wasn't you, somebody else is in your account: please get in touch with us."
+                .to_owned(),
+            sms_before: format!("{app}: your e-mail address was changed. Not you? Contact us."),
+            ..Words::default()
+        },
         Notice::NewDevice { .. } => Words {
             subject: format!("A new device signed in to your account at {app}"),
             lead: format!(

@@ -6,29 +6,17 @@ use super::Mfa;
 use crate::{
     base::error::{Error, ErrorKind},
     factor::Proof,
-    flow::{Caller, Refusal, complete::Outcome},
+    flow::{Caller, Desk, Refusal, complete::Outcome},
+    hooks::Form,
     policy::RequestFacts,
     session::{Session, SessionDenied},
 };
 
 pub(super) async fn complete(mfa: &Mfa, session: &Session, proof: Proof) -> Result<(), Error> {
-    let desk = Arc::clone(&mfa.desk);
-    if !desk.kit.usable.contains(proof.factor()) {
+    if !mfa.desk.kit.usable.contains(proof.factor()) {
         return Err(Error::invalid("this factor can't be completed here"));
     }
-    if !Arc::ptr_eq(session.kit(), &desk.kit) {
-        return Err(Error::invalid("the session is another handle's"));
-    }
-    session.still_writable()?;
-    let caller = Caller {
-        tenant: session.tenant_id(),
-        session: Some(session.clone()),
-        left_behind: None,
-        vouched: true,
-        method: session.opened().method,
-        clear_other: false,
-        request: RequestFacts::default(),
-    };
+    let (desk, caller) = caller(mfa, session)?;
     let (kit, held) = (Arc::clone(&desk.kit), session.clone());
     let work = async move { desk.complete(&caller, &held, proof).await.map_err(refused) };
     match kit.run(work).await? {
@@ -42,7 +30,27 @@ pub(super) async fn complete(mfa: &Mfa, session: &Session, proof: Proof) -> Resu
     }
 }
 
-fn refused(refusal: Refusal) -> Error {
+/// Who asks, by a session that an app's handler holds.
+pub(super) fn caller(mfa: &Mfa, session: &Session) -> Result<(Arc<Desk>, Caller), Error> {
+    let desk = Arc::clone(&mfa.desk);
+    if !Arc::ptr_eq(session.kit(), &desk.kit) {
+        return Err(Error::invalid("the session is another handle's"));
+    }
+    session.still_writable()?;
+    let caller = Caller {
+        tenant: session.tenant_id(),
+        session: Some(session.clone()),
+        left_behind: None,
+        vouched: true,
+        method: session.opened().method,
+        clear_other: false,
+        request: RequestFacts::default(),
+        form: Form::default(),
+    };
+    Ok((desk, caller))
+}
+
+pub(super) fn refused(refusal: Refusal) -> Error {
     match refusal {
         Refusal::Failed(error) => error,
         Refusal::Denied(SessionDenied::TryRefresh) => {

@@ -1,7 +1,5 @@
 //! The ways to prove who one is: each factor's own rules, as functions of values and `now`.
 
-#[cfg(feature = "password")]
-pub use self::password::PasswordRules;
 pub(crate) use self::proof::{Bound, Credential, accepted};
 #[cfg(feature = "third-party")]
 pub use self::third_party::{OAuth2Endpoints, Provider, ProviderClient, ThirdParty};
@@ -10,12 +8,19 @@ pub use self::{
     overview::Overview,
     proof::{Proof, danger},
 };
+#[cfg(feature = "password")]
+pub use self::{
+    form::{BreachedPasswords, FormField},
+    password::PasswordRules,
+};
 use crate::{
     base::{contact, distinct, ident::FactorId},
     model::user::{LoginKind, LoginMethod, User},
 };
 
 mod contacts;
+#[cfg(feature = "password")]
+pub(crate) mod form;
 pub(crate) mod otp;
 mod overview;
 #[cfg(feature = "password")]

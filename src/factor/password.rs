@@ -44,6 +44,15 @@ impl Password {
     fn as_str(&self) -> &str {
         self.0.expose()
     }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.as_str().is_empty()
+    }
+
+    /// For the app's own check alone.
+    pub(super) fn secret(&self) -> &Secret<String> {
+        &self.0
+    }
 }
 
 /// What a new password must be like. The default: 8 characters or more, a letter and a digit.
@@ -195,6 +204,11 @@ impl PasswordHasher {
         let (stored, output) = self.run(password, stored, length).await?;
         let ok = hash::same(&output, &stored.output) & real;
         Ok(Verified { ok, needs_rehash: ok && stored.params != self.params, malformed })
+    }
+
+    /// Whether a stored text is a hash that would be computed: of a kind and a cost that are taken (row W03).
+    pub(crate) fn computes(&self, stored: &str) -> bool {
+        Stored::read(stored, self.cost).is_some()
     }
 
     /// How many hashes were computed: operators read it, and it shows that nobody is checked for less.

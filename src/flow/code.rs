@@ -315,6 +315,9 @@ impl Desk {
             audit::note(&self.kit.db, event.peer(caller.request.peer)).await?;
             return Err(refusal);
         }
+        if mine.is_none() {
+            self.admit_unproved(at, Some(&new))?;
+        }
         if mine.is_none() && self.is_blocked(at, &caller.tenant).await? {
             return Err(Refusal::NotLinked(NotLinked::SessionUserBlocked));
         }

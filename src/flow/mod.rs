@@ -16,13 +16,14 @@ use crate::{
     claim::{ClaimRef, ClaimValidator, InvalidClaim},
     delivery::dispatch::Dispatch,
     factor::{Factors, otp::Otp},
-    hooks::AnyHooks,
+    hooks::{AnyHooks, Form},
     model::{keys, tenant::Tenant},
     policy::{AnyAppUsers, AnyLinkPolicy, AnyPolicy, FirstFactors, NextStep, RequestFacts},
     session::{Kit, Session, SessionDenied, cookies::TransferMethod, peer::Peer},
 };
 
 pub(crate) mod admit;
+pub(crate) mod change;
 pub(crate) mod code;
 pub(crate) mod complete;
 pub(crate) mod ending;
@@ -31,10 +32,14 @@ pub(crate) mod exists;
 pub(crate) mod external;
 pub(crate) mod facts;
 pub(crate) mod info;
+mod keep;
 pub(crate) mod link;
 #[cfg(feature = "password")]
 pub(crate) mod password;
 pub(crate) mod quota;
+mod recovery;
+#[cfg(feature = "password")]
+pub(crate) mod reset;
 pub(crate) mod rotate;
 pub(crate) mod second;
 pub(crate) mod shadow;
@@ -42,8 +47,10 @@ pub(crate) mod sign_in;
 mod suspicious;
 #[cfg(feature = "third-party")]
 pub(crate) mod third_party;
+mod ticket;
 #[cfg(feature = "phone")]
 mod toll;
+pub(crate) mod verification;
 
 /// The parts every step needs. Behind one `Arc`, so that a step may outlive its caller.
 pub(crate) struct Desk {
@@ -68,7 +75,7 @@ pub(crate) struct Desk {
     #[cfg(feature = "password")]
     pub(crate) passwords: crate::factor::password::PasswordHasher,
     #[cfg(feature = "password")]
-    pub(crate) password_rules: crate::factor::PasswordRules,
+    pub(crate) password_settings: crate::factor::form::PasswordSettings,
     /// Speaks to providers, if there are any.
     #[cfg(feature = "third-party")]
     pub(crate) third_party: Option<crate::factor::third_party::Talk>,
@@ -90,6 +97,8 @@ pub(crate) struct Caller {
     /// Whether the request also carries tokens of the other method.
     pub(crate) clear_other: bool,
     pub(crate) request: RequestFacts,
+    /// What a sign-up form held beside e-mail and password.
+    pub(crate) form: Form,
 }
 
 /// Why a step was not taken.

@@ -7,9 +7,12 @@ use crate::{
     base::{
         contact::{self, Email},
         error::Error,
-        ident::FactorId,
+        ident::{FactorId, UserId},
     },
-    factor::{self, Bound, Credential, password::Password},
+    factor::{
+        self, Bound, Credential,
+        password::{Password, Verified},
+    },
     model::{
         audit::{self, Audited, Event},
         keys,
@@ -21,7 +24,8 @@ use crate::{
 };
 
 const QUARTER: Duration = Duration::from_secs(15 * 60);
-/// Wrong tries for one name in a tenant; a right one sets them back.
+/// Wrong tries at a user's passwords, by whatever name and in whatever tenant; where nobody signs in by a name, at
+/// that name. A right one, or a reset by mail, sets them back (row W05).
 const FOR_NAME: Quota = Quota::new(10, QUARTER);
 /// Tries from one address.
 const FROM_PEER: Quota = Quota::new(100, QUARTER);
@@ -33,6 +37,33 @@ pub(crate) enum SignIn {
     Completed(Outcome),
 }
 
+/// What a sign-up came to.
+#[derive(Debug)]
+pub(crate) enum SignUp {
+    /// The password isn't good enough: the text to show beside the field.
+    Refused(String),
+    Completed(Outcome),
+}
+
+/// What a password that is to be stored came to.
+#[derive(Debug)]
+pub(crate) enum NewPassword {
+    Hash(String),
+    /// It isn't good enough: the text to show beside the field.
+    Refused(String),
+}
+
+/// A try that was reserved: without one no password is compared, on whatever way it came (row W06).
+pub(super) struct Try {
+    /// What a right one sets back.
+    pub(super) counted: Option<Key>,
+}
+
+/// Where a user's tries are counted.
+pub(super) fn tries(user: &UserId) -> Key {
+    keys::limit("password", &format!("user {user}"))
+}
+
 impl Desk {
     /// Signs up: hashes, then makes the user and the session, or gives the session's user a password.
     pub(crate) async fn sign_up_with_password(
@@ -40,17 +71,51 @@ impl Desk {
         caller: &Caller,
         email: &Email,
         password: Password,
-    ) -> Result<Outcome, Refusal> {
+    ) -> Result<SignUp, Refusal> {
         if caller.session.is_none() {
             self.admit_first(caller, &FactorId::PASSWORD).await?;
             if contact::is_fake(email) {
-                return Ok(Outcome::Taken);
+                return Ok(SignUp::Completed(Outcome::Taken));
             }
         }
-        self.take_try(caller, email).await?;
-        let hash = self.passwords.hash(password).await?;
+        self.take_try(caller, None, email).await?;
+        let hash = match self.new_password(password).await? {
+            NewPassword::Hash(hash) => hash,
+            NewPassword::Refused(text) => return Ok(SignUp::Refused(text)),
+        };
         let new = NewLogin::password(email.clone(), hash);
-        self.hand_in(caller, Spend::Nothing, Credential::Fresh(new)).await
+        Ok(SignUp::Completed(self.hand_in(caller, Spend::Nothing, Credential::Fresh(new)).await?))
+    }
+
+    /// Judges and hashes a password that is to be stored.
+    pub(super) async fn new_password(&self, password: Password) -> Result<NewPassword, Error> {
+        if let Err(text) = self.password_settings.judge(&password).await? {
+            return Ok(NewPassword::Refused(text.into_owned()));
+        }
+        Ok(NewPassword::Hash(self.passwords.hash(password).await?))
+    }
+
+    /// Compares a password with the stored one. What isn't right is written down.
+    pub(super) async fn compare_password(
+        &self,
+        caller: &Caller,
+        owner: Option<&Owner>,
+        password: Password,
+        _reserved: &Try,
+    ) -> Result<Option<(PasswordHash, Verified)>, Error> {
+        let stored: Option<PasswordHash> = match owner {
+            Some(owner) => self.kit.db.get(&keys::password(&owner.login)).await?,
+            None => None,
+        };
+        let verified =
+            self.passwords.verify(password, stored.as_ref().map(|stored| stored.hash.as_str())).await?;
+        match stored.filter(|_| verified.ok) {
+            Some(stored) => Ok(Some((stored, verified))),
+            None => {
+                self.note_wrong(caller, owner, verified.malformed).await?;
+                Ok(None)
+            }
+        }
     }
 
     /// Signs in: exactly one hash, whoever it is (row W04).
@@ -63,21 +128,16 @@ impl Desk {
         if caller.session.is_none() {
             self.admit_first(caller, &FactorId::PASSWORD).await?;
         }
-        let tries = self.take_try(caller, email).await?;
         let name = NewLogin::password(email.clone(), String::new()).key(&caller.tenant);
         let owner: Option<Owner> = self.kit.db.get(&name).await?;
         let owner = owner.filter(|_| caller.session.is_some() || !contact::is_fake(email));
-        let stored: Option<PasswordHash> = match &owner {
-            Some(owner) => self.kit.db.get(&keys::password(&owner.login)).await?,
-            None => None,
-        };
+        let reserved = self.take_try(caller, owner.as_ref().map(|owner| &owner.user), email).await?;
         let again = password.clone();
-        let verified =
-            self.passwords.verify(password, stored.as_ref().map(|stored| stored.hash.as_str())).await?;
-        let (Some(owner), Some(stored), true) = (&owner, stored, verified.ok) else {
-            self.note_wrong(caller, owner.as_ref(), verified.malformed).await?;
+        let compared = self.compare_password(caller, owner.as_ref(), password, &reserved).await?;
+        let (Some(owner), Some((stored, verified))) = (&owner, compared) else {
             return Ok(SignIn::Wrong);
         };
+        let tries = reserved.counted;
         let rehash = match verified.needs_rehash {
             true => Some(self.passwords.hash(again).await?),
             false => None,
@@ -105,19 +165,25 @@ impl Desk {
         }
     }
 
-    /// Reserves a try for this name and from this address, before anything is hashed (row W01).
-    async fn take_try(&self, caller: &Caller, email: &Email) -> Result<Option<Key>, Refusal> {
+    /// Reserves a try at this user, or at this name, and from this address, before anything is hashed (row W01).
+    pub(super) async fn take_try(
+        &self,
+        caller: &Caller,
+        user: Option<&UserId>,
+        email: &Email,
+    ) -> Result<Try, Refusal> {
         if !self.kit.config.limits {
-            return Ok(None);
+            return Ok(Try { counted: None });
         }
-        let name = keys::limit("password", &format!("{} {email}", caller.tenant));
+        let unknown = || keys::limit("password", &format!("name {} {email}", caller.tenant));
+        let name = user.map_or_else(unknown, tries);
         let peer = super::peer_key(&caller.request).map(|peer| keys::limit("password-from", &peer));
         let asked: Vec<Asked> = [(name.clone(), vec![FOR_NAME])]
             .into_iter()
             .chain(peer.map(|peer| (peer, vec![FROM_PEER])))
             .collect();
         self.take_all(name.as_str(), &asked).await?;
-        Ok(Some(name))
+        Ok(Try { counted: Some(name) })
     }
 
     async fn note_wrong(&self, caller: &Caller, owner: Option<&Owner>, malformed: bool) -> Result<(), Error> {

@@ -202,6 +202,9 @@ impl Desk {
                     return Err(refusal);
                 }
             };
+            if admission == Admission::Enrol {
+                self.admit_unproved(&at, resolved.new.as_ref())?;
+            }
             let linking = self.linking(caller, &at.user, &resolved).await?;
             let mut after = at.claim.clone();
             after.mark(proof.factor.clone(), proof.at.min(self.kit.db.now()));

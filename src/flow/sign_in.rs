@@ -144,7 +144,7 @@ impl Desk {
     ) {
         let (user, tenant, factor) = (&done.user, &caller.tenant, &proof.factor);
         let (complete, peer, enrolled) = (done.met, caller.request.peer, done.created);
-        let created = Happened::UserCreated(UserCreated { user, tenant });
+        let created = Happened::UserCreated(UserCreated { user, tenant, form: &caller.form });
         let happened = [
             Happened::SessionCreated(SessionCreated { user, tenant, session, factor, complete, peer }),
             Happened::FactorCompleted(FactorCompleted {

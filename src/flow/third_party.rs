@@ -213,7 +213,7 @@ impl Desk {
                 return tx.abandon(Err(refused));
             }
             user::email::set(&mut tx, &mut user, &owner.login, email.clone(), verified).await?;
-            let event = Event::new(Audited::AddressChanged, &caller.tenant).user(&user.id);
+            let event = Event::new(Audited::EmailChanged, &caller.tenant).user(&user.id);
             audit::stage(&mut tx, event.factor(&FactorId::THIRD_PARTY).peer(caller.request.peer))?;
             tx.commit(Ok(()))
         };

@@ -5,6 +5,7 @@ use http::request::Parts;
 use crate::{
     base::{error::Error, ident::TenantId},
     flow::{Caller, Desk, Refusal},
+    hooks::Form,
     policy::RequestFacts,
     session::{
         Opened, Session, SessionDenied,
@@ -70,17 +71,24 @@ impl Arrival<'_> {
             true => (Some(self.session().await?), None),
             false => (None, self.left_behind().await?),
         };
-        let method = self.desk.kit.config.cookies.methods.choose(self.presented.hints().auth_mode);
-        let caller = Caller {
-            tenant: session.as_ref().map_or_else(|| tenant.clone(), Session::tenant_id),
-            session,
-            left_behind,
+        let tenant = session.as_ref().map_or_else(|| tenant.clone(), Session::tenant_id);
+        let caller = Caller { session, left_behind, ..self.nobody(&tenant) };
+        let method = caller.method;
+        Ok(self.by(caller, method))
+    }
+
+    /// Who asks where no session is read and none begins.
+    pub(crate) fn nobody(&self, tenant: &TenantId) -> Caller {
+        Caller {
+            tenant: tenant.clone(),
+            session: None,
+            left_behind: None,
             vouched: false,
-            method,
+            method: self.desk.kit.config.cookies.methods.choose(self.presented.hints().auth_mode),
             clear_other: false,
             request: self.request(),
-        };
-        Ok(self.by(caller, method))
+            form: Form::default(),
+        }
     }
 
     /// The same caller, who gets tokens by this way.

@@ -89,8 +89,6 @@ pub enum Audited {
     LoginAdded,
     /// A login method was taken away.
     LoginRemoved,
-    /// The address of a third-party login is another one now, or verified now: its provider says so.
-    AddressChanged,
     /// A code was wrong.
     WrongCode,
     /// A password was wrong, or nobody signs in by that name.
@@ -147,6 +145,20 @@ pub enum Audited {
     OptedIn,
     /// A factor is asked of a user no more.
     OptedOut,
+    /// A link to set a new password was asked for; without a user if nobody signs in by that name.
+    PasswordResetAsked,
+    /// Such a link was refused: the address isn't proved, and its user has other contacts (row L08).
+    PasswordResetRefused,
+    /// A password was set by such a link. Every session of the user ended.
+    PasswordReset,
+    /// A user changed their password within a session. Every other one ended.
+    PasswordChanged,
+    /// An address was proved by a link.
+    EmailVerified,
+    /// A user asked for another address; nothing changes until it is proved.
+    EmailChangeAsked,
+    /// A login method has another address, which was proved.
+    EmailChanged,
     /// A stored password hash can't be read.
     PasswordHashUnreadable,
     /// A signing key was published that will take over.
@@ -173,6 +185,7 @@ impl Audited {
                 | Self::RefreshReuse
                 | Self::PreElevationReuse
                 | Self::PasswordHashUnreadable
+                | Self::PasswordResetRefused
                 | Self::KeyRevoked
         )
     }

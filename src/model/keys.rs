@@ -17,6 +17,8 @@
 //! | `agents-of/<user>` | by what kinds of browser the user signed in, as digests | its user |
 //! | `t/<tenant>/role/<user>` | roles of the user there | tenant and user |
 //! | `t/<tenant>/code/<challenge>` | a one-time code's challenge | a random device id |
+//! | `t/<tenant>/ticket/<digest>` | a ticket, by the digest of what the mail holds | 256 random bits |
+//! | `tickets-of/<user>` | generations of a user's tickets | its user |
 //! | `t/<tenant>/contact/<purpose>/<name>` | generation of a destination's codes | tenant, purpose, contact |
 //! | `tenant/<tenant>` | `Tenant` | its id |
 //! | `t/<tenant>/providers` | the tenant's own providers, sealed | its tenant |
@@ -103,6 +105,14 @@ pub(crate) fn role(tenant: &TenantId, user: &UserId) -> Key {
 
 pub(crate) fn code(tenant: &TenantId, challenge: &str) -> Key {
     Key::new(["t", tenant.as_str(), "code", challenge])
+}
+
+pub(crate) fn ticket(tenant: &TenantId, digest: &str) -> Key {
+    Key::new(["t", tenant.as_str(), "ticket", digest])
+}
+
+pub(crate) fn tickets_of(user: &UserId) -> Key {
+    Key::new(["tickets-of", user.as_str()])
 }
 
 /// What is said of the codes of one purpose to one contact.

@@ -42,6 +42,7 @@ pub(crate) mod session;
 pub(crate) mod spend;
 pub(crate) mod tally;
 pub(crate) mod tenant;
+pub(crate) mod ticket;
 #[cfg(feature = "phone")]
 pub(crate) mod toll;
 mod tx;

@@ -18,10 +18,14 @@ use crate::{
     store::Key,
 };
 
-pub(crate) use self::removal::{delete, leave, remove_login};
+pub(crate) use self::{
+    proof::{change_email, doubtful, may_have, prove, set_password, void_codes},
+    removal::{delete, leave, remove_login},
+};
 
 #[cfg(feature = "third-party")]
 pub(crate) mod email;
+mod proof;
 mod removal;
 
 /// One person: one or more login methods.

@@ -469,6 +469,54 @@ step('a link with a piece missing, and one to nowhere', async () => {
   await settled();
 });
 
+step('a forgotten password: a link by mail sets another one, by keyboard alone', async () => {
+  await visit('/signin?branch=public');
+  await page.getByRole('link', { name: 'Forgot your password?' }).focus();
+  await page.keyboard.press('Enter');
+  await at('/forgot');
+  await settled();
+  await page.getByRole('button', { name: 'E-mail me a link' }).press('Enter');
+  await page.locator('#email[aria-invalid=true]').waitFor();
+  assert.equal(await focused(), 'email');
+  await shot('forgot');
+  await page.keyboard.type(email);
+  link = await linkAfter(() => page.keyboard.press('Enter'));
+  await page.getByRole('heading', { name: 'Check your e-mail' }).waitFor();
+  assert.equal(await focused(), 'sent-heading');
+  await shot('forgot-sent');
+  await visit(link);
+  await settled();
+  assert.equal(new URL(page.url()).searchParams.get('token'), null, 'it has no business in the history');
+  await page.getByLabel('New password').focus();
+  await page.keyboard.type('short');
+  await page.keyboard.press('Enter');
+  await page.locator('#password[aria-invalid=true]').waitFor();
+  await shot('reset');
+  await page.keyboard.press('Control+A');
+  await page.keyboard.type('lighthouse 8');
+  await page.keyboard.press('Enter');
+  await page.getByRole('heading', { name: 'Your password is set' }).waitFor();
+  assert.equal(await focused(), 'over-heading');
+  await shot('reset-done');
+  await page.getByRole('link', { name: 'Sign in', exact: true }).last().press('Enter');
+  await at('/signin');
+  await settled();
+  await shop.fill(email, password);
+  await page.keyboard.press('Enter');
+  await page.getByText("E-mail and password don't go together.").waitFor();
+  await shop.fill(email, 'lighthouse 8');
+  await page.keyboard.press('Enter');
+  await at('/code');
+  await settled();
+  await visit('/');
+  await shop.signOut();
+  await visit(link);
+  await page.getByLabel('New password').fill('lighthouse 9');
+  await page.keyboard.press('Enter');
+  await page.getByText('This link has been used, or is too old.').waitFor();
+  await shot('reset-used');
+});
+
 step('the demo ends when told to', async () => {
   await outbox.close();
   await page.goto('about:blank');

@@ -9,10 +9,11 @@ use std::{
 use axum::{Router, routing::get};
 use serde_json::json;
 use tower_mfa::{
-    FactorId, MfaLayer, RequireFactors,
-    config::Secrets,
+    FactorId, MfaLayer, RequireFactors, SessionExtractor,
+    account::{EmailChange, PasswordChange},
+    config::{EmailVerification, Secrets},
     hooks::{AuditEvent, AuditSink, Audited},
-    ident::{BoxError, Email, TenantId, Timestamp},
+    ident::{BoxError, Email, Phone, TenantId, Timestamp},
     policy::ForRole,
     store::{Batch, Key, MemoryStore, Op, Row, Store as _, Version},
 };
@@ -43,7 +44,14 @@ fn name(what: Audited) -> String {
     serde_json::to_value(what).unwrap().as_str().unwrap().to_owned()
 }
 
-const KINDS: [&str; 33] = [
+const KINDS: [&str; 40] = [
+    "email-change-asked",
+    "email-changed",
+    "email-verified",
+    "password-changed",
+    "password-reset",
+    "password-reset-asked",
+    "password-reset-refused",
     "tenant-deleted",
     "delivery-failed",
     "new-device",
@@ -91,13 +99,68 @@ impl Secret {
     }
 }
 
+/// Links by mail, and what a user changes within a session.
+async fn links_and_changes(app: &TestApp, secrets: &mut Secret) {
+    const CAROL: [&str; 4] =
+        ["carol@shop.example", "carol.next@shop.example", "another horse 2", "yet another 3"];
+    let [email, next, second, third] = CAROL;
+    secrets.0.extend(CAROL.map(str::to_owned));
+    let mut carol = app.browser(Mode::Header);
+    carol.sign_up(email).await.ok();
+    let user = app.user(email).await;
+    let login = app.mfa.users().load(&user).await.unwrap().unwrap().logins[0].id.clone();
+    let mfa = app.mfa.clone();
+    let changes = move |session: SessionExtractor| {
+        let (mfa, login) = (mfa.clone(), login.clone());
+        async move {
+            let users = mfa.users();
+            assert_eq!(
+                users.change_password(&session, PASSWORD.to_owned(), second.to_owned()).await.unwrap(),
+                PasswordChange::Changed
+            );
+            let next = Email::parse(next).unwrap();
+            assert_eq!(users.change_email(&session, &login, &next).await.unwrap(), EmailChange::Asked);
+        }
+    };
+    let page = Router::new().route("/", get(changes)).layer(MfaLayer::required(app.mfa.clone()));
+    let link = async |to: &str, seen: usize| {
+        let link = app.notice_after(to, seen).await.link().unwrap().expose().clone();
+        link.split(['?', '&']).find_map(|part| part.strip_prefix("token=")).unwrap().to_owned()
+    };
+    carol.post("/auth/user/email/verify/token", json!({})).await.ok();
+    let prove = link(email, 0).await;
+    carol.post("/auth/user/email/verify", json!({ "method": "token", "token": prove })).await.ok();
+    let answer = send(&page, carol.request(http::Method::GET, "/", None)).await;
+    answer.is(200);
+    carol.keep(&answer);
+    let change = link(next, 0).await;
+    carol.post("/auth/user/email/verify", json!({ "method": "token", "token": change })).await.ok();
+    let ask = |email: &str| json!({ "formFields": [{ "id": "email", "value": email }] });
+    carol.post("/auth/user/password/reset/token", ask(next)).await.ok();
+    let reset = link(next, 1).await;
+    let fields = json!([{ "id": "password", "value": third }]);
+    let body = json!({ "method": "token", "token": reset, "formFields": fields });
+    carol.post("/auth/user/password/reset", body).await.ok();
+    // Somebody whose address isn't proved, and who can be reached otherwise.
+    let dave = "dave@shop.example";
+    secrets.0.extend([dave.to_owned(), prove, change, reset]);
+    carol.sign_up(dave).await.ok();
+    let number = Phone::parse("+36301111142").unwrap();
+    app.mfa.users().add_phone(&app.user(dave).await, &TenantId::PUBLIC, &number).await.unwrap();
+    let refused = carol.post("/auth/user/password/reset/token", ask(dave)).await;
+    refused.status("PASSWORD_RESET_NOT_ALLOWED");
+}
+
 #[tokio::test]
 async fn sec_g07_every_kind_of_event_is_told_and_kept_and_holds_no_secret() {
     let (heard, store, public) = (Heard::default(), MemoryStore::new(), TenantId::PUBLIC);
     let sink = heard.clone();
     let peer = std::net::IpAddr::from([192, 0, 2, 7]);
     let app = TestApp::on(shop(), Secrets::random().unwrap(), store.clone(), |b| {
-        b.audit(sink).peer(move |_, _| Some(peer)).policy(ForRole::new("admin", FactorId::OTP_EMAIL))
+        b.audit(sink)
+            .peer(move |_, _| Some(peer))
+            .policy(ForRole::new("admin", FactorId::OTP_EMAIL))
+            .email_verification(EmailVerification::Optional)
     })
     .await;
     let mut secrets = Secret(BTreeSet::from([ALICE, BOB, PASSWORD].map(str::to_owned)));
@@ -180,6 +243,8 @@ async fn sec_g07_every_kind_of_event_is_told_and_kept_and_holds_no_secret() {
     mfa.users().delete(&bob_id).await.unwrap();
     let leaked = mfa.keys().list().await.unwrap().remove(0).kid;
     mfa.keys().revoke(&leaked).await.unwrap();
+
+    links_and_changes(&app, &mut secrets).await;
 
     // A browser that is new, and an SMS that didn't arrive.
     let mut body = app.browser(Mode::Header).request(

@@ -20,7 +20,7 @@ use tower_mfa::{
     FactorId, MfaLayer, SessionClaim, SessionExtractor,
     account::{KeyState, TenantRule},
     claim::{ClaimContext, ClaimError},
-    config::{Secrets, SigningAlg},
+    config::{EmailVerification, Secrets, SigningAlg},
     factor::danger::assert_proof,
     ident::{Email, Payload, Permission, Phone, Role, SessionHandle, TenantId, Timestamp, UserId},
     store::{AnyStore, Batch, Commit, Key, MemoryStore, Record, Row, Scan, Store, StoreError},
@@ -32,6 +32,14 @@ use crate::{
 };
 
 const PUBLIC: TenantId = TenantId::PUBLIC;
+const CAROL: &str = "carol@shop.example";
+/// Nobody's password.
+const HASH: &str =
+    "$argon2id$v=19$m=8192,t=1,p=1$c2FsdHNhbHRzYWx0c2FsdA$U3VwcG9zZSB0aGF0IHRoaXMgaXMgb25lLCB5ZXM";
+
+fn address(email: &str) -> Value {
+    json!({ "formFields": [{ "id": "email", "value": email }] })
+}
 
 /// As over a network: others run while it answers. It may keep the answer to one commit to itself.
 #[derive(Clone, Debug)]
@@ -100,6 +108,9 @@ impl SessionClaim for Plan {
 struct Scene {
     app: TestApp,
     alice: Browser,
+    carol: Browser,
+    /// The token of a link.
+    mailed: String,
     user: UserId,
     handle: SessionHandle,
     kid: String,
@@ -111,10 +122,13 @@ struct Scene {
 }
 
 impl Scene {
-    async fn new() -> Self {
+    /// Carol, who has a password, and what was mailed to her, are there for those who need them: a password takes
+    /// its time.
+    async fn new(doing: &str) -> Self {
         let store = Remote::new(MemoryStore::new());
         let app = TestApp::on(shop(), Secrets::random().unwrap(), store, |b| {
             providers::third_party(b.signing(SigningAlg::EdDsa))
+                .email_verification(EmailVerification::Optional)
         })
         .await;
         let mut alice = app.browser(Mode::Header);
@@ -147,6 +161,16 @@ impl Scene {
                         let now = Timestamp::from_secs(START);
                         mfa.complete(&session, assert_proof(FactorId::OTP_EMAIL, &session, now)).await
                     }
+                    "password" => {
+                        let new = "another horse 2".to_owned();
+                        mfa.users().change_password(&session, PASSWORD.to_owned(), new).await.map(drop)
+                    }
+                    "email" => {
+                        let user = mfa.users().load(&session.user_id()).await.unwrap().unwrap();
+                        let next = Email::parse("next@shop.example").unwrap();
+                        let login = &user.logins[0].id;
+                        mfa.users().change_email(&session, login, &next).await.map(drop)
+                    }
                     "contacts" => mfa.users().masked_contacts(&session).await.map(drop),
                     "own" => {
                         let other = "00000000-0000-4000-8000-000000000000".parse().unwrap();
@@ -167,9 +191,31 @@ impl Scene {
                     .layer(MfaLayer::required(app.mfa.clone()).check_store()),
             );
         let other = Email::parse("other@shop.example").unwrap();
+        let mut carol = app.browser(Mode::Header);
+        let mut mailed = String::new();
+        let (resets, verifies) = (doing.contains("/reset"), doing.contains("/verify"));
+        if resets {
+            app.mfa
+                .users()
+                .import_password_hash(&PUBLIC, &Email::parse(CAROL).unwrap(), HASH.to_owned(), true)
+                .await
+                .unwrap();
+        } else if verifies || doing.contains("change_") {
+            carol.sign_up(CAROL).await.ok();
+        }
+        if doing.ends_with("/reset") {
+            carol.post("/auth/user/password/reset/token", address(CAROL)).await.ok();
+        } else if doing.ends_with("/verify") {
+            carol.post("/auth/user/email/verify/token", json!({})).await.ok();
+        }
+        if doing.ends_with("/reset") || doing.ends_with("/verify") {
+            let link = app.notice_after(CAROL, 0).await.link().unwrap().expose().clone();
+            let token = link.split(['?', '&']).find_map(|part| part.strip_prefix("token="));
+            mailed.push_str(token.unwrap());
+        }
         // Messages that are on their way arrive first.
         tokio::time::sleep(Duration::from_millis(5)).await;
-        Self { app, alice, user, handle, kid, router, flow, code, north, other }
+        Self { app, alice, carol, mailed, user, handle, kid, router, flow, code, north, other }
     }
 
     async fn over(&self, path: &str) {
@@ -181,6 +227,21 @@ impl Scene {
         let (parts, ()) = http::Request::post("/login").body(()).unwrap().into_parts();
         let own = UserId::parse("1").unwrap();
         let _ = self.app.mfa.sign_in(&parts, &own, &PUBLIC, FactorId::OTP_EMAIL).await;
+    }
+
+    async fn carol_over(&self, path: &str) {
+        let request = self.carol.request(Method::GET, path, None);
+        self.router.clone().oneshot(request).await.unwrap();
+    }
+
+    async fn carol_asks(&self, method: Method, path: &str, body: Value) {
+        self.carol.clone().call(method, path, Some(body)).await;
+    }
+
+    /// What the page of a link posts.
+    fn opened(&self) -> Value {
+        let fields = json!([{ "id": "password", "value": "another horse 2" }]);
+        json!({ "method": "token", "token": self.mailed, "formFields": fields })
     }
 
     async fn asks(&self, method: Method, path: &str, body: Value) {
@@ -300,6 +361,11 @@ fn everything() -> Vec<(&'static str, Doing)> {
         };
         "Users::remove_from_tenant": |s| s.app.mfa.users().remove_from_tenant(&s.user, &PUBLIC);
         "Users::delete": |s| s.app.mfa.users().delete(&s.user);
+        "Users::change_password": |s| s.carol_over("/in/password");
+        "Users::change_email": |s| s.carol_over("/in/email");
+        "Users::import_password_hash": |s| async {
+            s.app.mfa.users().import_password_hash(&PUBLIC, &s.other, HASH.to_owned(), true).await
+        };
         "Users::judge_anew": |s| s.app.mfa.users().judge_anew(&s.user);
         "Sessions::list": |s| s.app.mfa.sessions().list(&s.user);
         "Sessions::revoke": |s| s.app.mfa.sessions().revoke(&s.handle);
@@ -365,6 +431,15 @@ fn everything() -> Vec<(&'static str, Doing)> {
         "POST /signinup/code/resend": |s| s.asks(Method::POST, "/auth/signinup/code/resend", s.guess());
         "POST /signinup/code/consume": |s| s.asks(Method::POST, "/auth/signinup/code/consume", s.guess());
         "POST /signup": |s| s.asks(Method::POST, "/auth/signup", credentials(BOB, PASSWORD));
+        "POST /user/password/reset/token": |s| s.asks(
+            Method::POST,
+            "/auth/user/password/reset/token",
+            address(CAROL),
+        );
+        "POST /user/password/reset": |s| s.carol_asks(Method::POST, "/auth/user/password/reset", s.opened());
+        "POST /user/email/verify/token": |s| s.carol_asks(Method::POST, "/auth/user/email/verify/token", json!({}));
+        "POST /user/email/verify": |s| s.carol_asks(Method::POST, "/auth/user/email/verify", s.opened());
+        "GET /user/email/verify": |s| s.carol_asks(Method::GET, "/auth/user/email/verify", json!({}));
         "POST /signin": |s| s.asks(Method::POST, "/auth/signin", credentials(ALICE, PASSWORD));
         "GET /authorisationurl": |s| providers::begin(s);
         "POST /signinup": |s| providers::end(s);
@@ -391,14 +466,14 @@ async fn sec_m12_whoever_leaves_at_whatever_moment_leaves_nothing_half_done() {
     const MOST: usize = 60;
     let (mut moments, mut whole) = (0, 0);
     for (name, run) in everything() {
-        let scene = Scene::new().await;
+        let scene = Scene::new(name).await;
         let from = scene.app.store.written(0).len();
         let mut work = run(&scene);
         let polls = asked(&mut work, usize::MAX).await.unwrap();
         drop(work);
         let done = scene.wrote(from);
         for times in 0..polls.min(MOST) {
-            let scene = Scene::new().await;
+            let scene = Scene::new(name).await;
             let from = scene.app.store.written(0).len();
             let mut work = run(&scene);
             assert_eq!(asked(&mut work, times).await, None, "{name}");
@@ -431,6 +506,7 @@ fn sec_m12_no_function_is_left_out() {
     let mut count = 0;
     let source = [
         ("Users", include_str!("../../src/engine/users.rs")),
+        ("Users", include_str!("../../src/engine/credentials.rs")),
         ("Sessions", include_str!("../../src/engine/sessions.rs")),
         ("Tenants", include_str!("../../src/engine/tenants.rs")),
         ("RolesOf", include_str!("../../src/engine/roles.rs")),

@@ -32,7 +32,7 @@ pub const NUMBER: &str = "+36301111142";
 pub const SITE: &str = "https://shop.test";
 
 /// The routes that the SDKs call, below the base path.
-pub const ROUTES: [(&str, &str); 15] = [
+pub const ROUTES: [(&str, &str); 17] = [
     ("POST", "/session/refresh"),
     ("POST", "/signout"),
     ("PUT", "/mfa/info"),
@@ -41,6 +41,8 @@ pub const ROUTES: [(&str, &str); 15] = [
     ("POST", "/signinup/code/consume"),
     ("POST", "/signin"),
     ("POST", "/signup"),
+    ("POST", "/user/password/reset/token"),
+    ("POST", "/user/password/reset"),
     ("GET", "/emailpassword/email/exists"),
     ("GET", "/passwordless/email/exists"),
     ("GET", "/passwordless/phonenumber/exists"),

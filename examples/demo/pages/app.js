@@ -3,6 +3,7 @@
 import { code } from '/code.js';
 import { call, go, inBranch, nextUrl, Problem, rounds, stepUp, toCode, wantsCode, withNext } from '/http.js';
 import { linkSignIn, verify } from '/link.js';
+import { forgot, reset } from '/reset.js';
 import { $, attempt, busy, facts, make, mark, money, onSubmit, say, when } from '/ui.js';
 
 const MEANT = 'meant-code';
@@ -15,6 +16,11 @@ const pages = {
   signin: () => credentials('signin'),
   code,
   verify: () => verify({ signedInAs: me.email }),
+  forgot: () => {
+    branchChoice($('forgot'));
+    forgot();
+  },
+  reset,
   orders,
   admin,
   settings,
@@ -36,7 +42,7 @@ async function frame() {
   [shop, me] = await Promise.all(
     [call('GET', '/api/shop'), call('GET', '/api/me', undefined, { keep: [401] })].map(async (one) => (await one).body),
   );
-  const choosing = ['signin', 'signup', 'verify'].includes(page);
+  const choosing = ['signin', 'signup', 'verify', 'forgot', 'reset'].includes(page);
   const wanted = (choosing ? null : me.branch) ?? query.get('branch') ?? query.get('tenantId') ?? me.branch;
   branch = shop.branches.find((one) => one.id === wanted) ?? shop.branches[0];
   document.documentElement.dataset.branch = branch.id;
@@ -53,7 +59,7 @@ function branchLink(one) {
   const href =
     me.signedIn && one.id !== me.branch
       ? `/signin${query}`
-      : page === 'signin' || page === 'signup'
+      : ['signin', 'signup', 'forgot'].includes(page)
         ? `/${page}${query}`
         : `/${query}`;
   return make('a', { href, ariaCurrent: here ? 'true' : null }, one.name);
@@ -73,7 +79,7 @@ function signedIn() {
 
 function signedOut() {
   const href = `/signin?branch=${encodeURIComponent(branch.id)}`;
-  return ['signin', 'signup', 'verify'].includes(page) ? [] : [make('a', { href, className: 'button small' }, 'Sign in')];
+  return ['signin', 'signup', 'verify', 'forgot', 'reset'].includes(page) ? [] : [make('a', { href, className: 'button small' }, 'Sign in')];
 }
 
 const branchName = (id) => shop.branches.find((one) => one.id === id)?.name ?? id;
@@ -123,8 +129,7 @@ function card(item) {
   );
 }
 
-async function credentials(kind) {
-  const form = $('credentials');
+function branchChoice(form) {
   $('branch-choice').replaceChildren(
     ...shop.branches.map((one) =>
       make(
@@ -136,6 +141,11 @@ async function credentials(kind) {
     ),
   );
   form.addEventListener('change', () => (document.documentElement.dataset.branch = form.elements.branch.value));
+}
+
+async function credentials(kind) {
+  const form = $('credentials');
+  branchChoice(form);
   if (me.signedIn) say(`You are signed in as ${me.email} at ${branchName(me.branch)}. Signing in here replaces that.`);
   const problem = (text) => ($('form-error').textContent = text);
   const fields = [$('email'), $('password')];

@@ -21,6 +21,7 @@ pub(crate) async fn delete(tx: &mut Tx, user: User) -> Result<Change, Error> {
     audit::stage(tx, Event::new(Audited::UserDeleted, &TenantId::PUBLIC).user(&user.id))?;
     tx.remove(keys::sessions_of(&user.id));
     tx.remove(keys::agents(&user.id));
+    tx.remove(keys::tickets_of(&user.id));
     for login in &user.logins {
         for tenant in &login.tenants {
             tx.remove(keys::role(tenant, &user.id));
@@ -48,9 +49,22 @@ pub(crate) async fn remove_login(tx: &mut Tx, user: &mut User, id: &LoginId) -> 
     tx.put(keys::user(&user.id), user, None).await
 }
 
-/// Stages that nobody signs in by a login method. A contact that one of the methods `kept` has stays
-/// claimed.
+/// Stages that nobody signs in by a login method.
 async fn unstage_login(
+    tx: &mut Tx,
+    user: &UserId,
+    login: &LoginMethod,
+    kept: &[LoginMethod],
+) -> Result<(), Error> {
+    unname(tx, user, login, kept).await?;
+    tx.remove(keys::login_of(&login.id));
+    tx.remove(keys::password(&login.id));
+    Ok(())
+}
+
+/// Stages that a login method's names lead nowhere and that codes to it are void. A contact that one of the methods
+/// `kept` has stays claimed.
+pub(super) async fn unname(
     tx: &mut Tx,
     user: &UserId,
     login: &LoginMethod,
@@ -59,8 +73,6 @@ async fn unstage_login(
     for tenant in &login.tenants {
         unstage_name(tx, user, login, kept, tenant).await?;
     }
-    tx.remove(keys::login_of(&login.id));
-    tx.remove(keys::password(&login.id));
     Ok(())
 }
 

@@ -1,0 +1,46 @@
+//! A mailbox takes an account back: what goes with it when an address is proved by somebody without a session.
+
+use super::Desk;
+use crate::{
+    base::{
+        error::Error,
+        ident::{LoginId, TenantId},
+    },
+    delivery::{Notice, telling::factor_of},
+    model::{
+        Tx,
+        audit::{self, Audited, Cause, Event},
+        change::Change,
+        session, ticket,
+        user::{self, User},
+    },
+};
+
+impl Desk {
+    /// Stages that the owner of a proved address has the account: every session ends, codes and tickets under way are
+    /// void, a pending change of the address with them, and login methods that somebody else may have added are gone;
+    /// the owner is told of each (rows L02, L03, L04, S10). `first`: the address was never proved before.
+    pub(super) async fn stage_recovery(
+        &self,
+        tx: &mut Tx,
+        tenant: &TenantId,
+        user: &mut User,
+        proved: &LoginId,
+        first: bool,
+    ) -> Result<Change, Error> {
+        user::void_codes(tx, user).await?;
+        for id in user::doubtful(user, proved, first) {
+            let factor = user.login(&id).and_then(factor_of);
+            user::remove_login(tx, user, &id).await?;
+            let event = Event::new(Audited::LoginRemoved, tenant).user(&user.id);
+            let Some(factor) = factor else {
+                audit::stage(tx, event)?;
+                continue;
+            };
+            audit::stage(tx, event.factor(&factor))?;
+            self.courier.tell(tx, tenant, user, |to| Notice::FactorRemoved { to, factor: factor.clone() })?;
+        }
+        ticket::void(tx, &user.id, &ticket::Kind::ALL).await?;
+        session::end_of_user(tx, &user.id, None, Cause::FactorsChanged).await
+    }
+}
