@@ -60,7 +60,9 @@ struct Gate {
     began: Option<Timestamp>,
     /// When the set in use was fetched.
     fetched: Option<Timestamp>,
-    /// Ids that a fetch did not find.
+    /// How many fetches were complete.
+    complete: u64,
+    /// Ids that a complete fetch did not find.
     absent: HashMap<String, Timestamp>,
 }
 
@@ -124,7 +126,10 @@ impl Jwks {
         let mut gate = self.gate();
         gate.under_way = false;
         match fetched {
-            Some(at) => gate.fetched = Some(at),
+            Some(at) => {
+                gate.fetched = Some(at);
+                gate.complete += 1;
+            }
             None => {
                 self.counts.failures.fetch_add(1, Ordering::Relaxed);
             }
@@ -132,10 +137,13 @@ impl Jwks {
         self.ended.send_modify(|count| *count += 1);
     }
 
-    /// A fetch that was complete did not find this id.
-    fn not_found(&self, kid: &str, now: Timestamp) {
+    /// A key isn't known. If a fetch was complete since `before` of them were, it is remembered that it isn't there.
+    fn not_found(&self, kid: &str, before: u64, now: Timestamp) {
         self.counts.unknown.fetch_add(1, Ordering::Relaxed);
         let mut gate = self.gate();
+        if gate.complete == before {
+            return;
+        }
         if gate.absent.len() >= ABSENT {
             gate.absent.retain(|_, at| now.since(*at) < REMEMBERED);
         }
@@ -180,28 +188,27 @@ impl Kit {
         age != Age::None
     }
 
-    /// Fetches the issuer's keys, for a key that isn't known or because there are none. Says whether a fetch ended
-    /// since; not if it is too early for one.
-    pub(crate) async fn fetch_keys(self: &Arc<Self>, kid: Option<&str>) -> bool {
-        let Some(jwks) = &self.foreign else { return false };
-        let mut ended = match jwks.begin(kid, self.db.now()) {
-            Begin::TooEarly => {
-                jwks.counts.unknown.fetch_add(u64::from(kid.is_some()), Ordering::Relaxed);
-                return false;
-            }
-            Begin::Join(ended) => ended,
+    /// Fetches the issuer's keys, for a key that isn't known or because there are none; waits for the fetch that is
+    /// under way, and does nothing if it is too early for one.
+    pub(crate) async fn fetch_keys(self: &Arc<Self>, kid: Option<&str>) {
+        let Some(jwks) = &self.foreign else { return };
+        let before = jwks.gate().complete;
+        let ended = match jwks.begin(kid, self.db.now()) {
+            Begin::TooEarly => None,
+            Begin::Join(ended) => Some(ended),
             Begin::Now => {
                 // In a task of its own: whoever leaves takes nothing from those that wait.
                 let (kit, ended) = (Arc::clone(self), jwks.ended.subscribe());
                 tokio::spawn(async move { kit.run_fetch().await });
-                ended
+                Some(ended)
             }
         };
-        let done = ended.changed().await.is_ok();
-        if let Some(kid) = kid.filter(|kid| self.keys.current().find(kid).is_none()) {
-            jwks.not_found(kid, self.db.now());
+        if let Some(mut ended) = ended {
+            let _ = ended.changed().await;
         }
-        done
+        if let Some(kid) = kid.filter(|kid| self.keys.current().find(kid).is_none()) {
+            jwks.not_found(kid, before, self.db.now());
+        }
     }
 
     async fn run_fetch(&self) {
