@@ -88,7 +88,9 @@ impl Delivery for ByService {
             Notice::SignInCode { first_factor: true, .. } => "welcome-back",
             Notice::SignInCode { .. } => "second-step",
             Notice::FactorAdded { .. } | Notice::FactorRemoved { .. } => "account-changed",
-            Notice::SuspiciousAttempts { .. } | Notice::NewDevice { .. } => "account-alert",
+            Notice::SuspiciousAttempts { .. } | Notice::CodesUsedUp { .. } | Notice::NewDevice { .. } => {
+                "account-alert"
+            }
             // There may be more kinds in a later version: better told plainly than not at all.
             _ => "notice",
         };

@@ -315,6 +315,7 @@ mod tests {
         for (notice, want) in [
             (
                 Notice::SuspiciousAttempts { to: to.clone(), factor: factor.clone() },
+                Notice::CodesUsedUp { to: to.clone(), factor: factor.clone() },
                 "Wrong codes for your account at Shop",
             ),
             (
