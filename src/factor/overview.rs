@@ -4,6 +4,7 @@ use super::{Enrolled, Factors};
 use crate::{
     base::{
         contact::Contact,
+        distinct,
         ident::{FactorId, LoginId},
         time::Timestamp,
     },
@@ -43,10 +44,13 @@ impl Factors {
         requirements: &Requirements,
         now: Timestamp,
     ) -> Option<Overview> {
-        let contacts = self.contacts(enrolled.user, login)?;
         let bound = self.bound(enrolled);
         let requirements = requirements.clone().among(self.usable()).for_user_with(&bound);
         let open = requirements.next_set(&claim.c, now).map(|next| next.factors).unwrap_or_default();
+        // Where links alone begin a sign-in, the code of their channel is listed once it is asked for.
+        let asked = |factor: &FactorId| factor.is_built_in() && open.contains(factor);
+        let listed = distinct(self.available().into_iter().chain(self.usable().into_iter().filter(asked)));
+        let contacts = self.contacts_for(enrolled.user, login, listed.clone())?;
         let allowed = |factor: &FactorId| may_set_up(claim.v, &open, &bound, factor).is_ok();
         let explanation = requirements.explain(&claim.c, now);
         let seen = Sight {
@@ -58,8 +62,8 @@ impl Factors {
         };
         Some(Overview {
             next: explanation.next.as_ref().map(|next| next.factors.clone()).unwrap_or_default(),
-            set_up: self.set_up(enrolled),
-            allowed: self.available().into_iter().filter(allowed).collect(),
+            set_up: listed.iter().filter(|factor| bound.contains(factor)).cloned().collect(),
+            allowed: listed.into_iter().filter(allowed).collect(),
             emails: seen.of(contacts.emails),
             phones: seen.of(contacts.phones),
             grace: requirements.grace().cloned(),
