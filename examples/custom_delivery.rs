@@ -95,7 +95,8 @@ impl Delivery for ByService {
             _ => "notice",
         };
         let code = notice.code().map_or("none", |code| code.expose());
-        let line = format!("{template} for {} of {}, code {code}", to.as_str(), envelope.tenant);
+        let link = notice.link().map_or("none", |link| link.expose());
+        let line = format!("{template} for {} of {}, code {code}, link {link}", to.as_str(), envelope.tenant);
         self.0
             .accept(&envelope.id, line)
             .map_err(|why| DeliveryError::temporary(why).with_reason("service busy"))

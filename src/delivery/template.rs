@@ -315,8 +315,11 @@ mod tests {
         for (notice, want) in [
             (
                 Notice::SuspiciousAttempts { to: to.clone(), factor: factor.clone() },
-                Notice::CodesUsedUp { to: to.clone(), factor: factor.clone() },
                 "Wrong codes for your account at Shop",
+            ),
+            (
+                Notice::CodesUsedUp { to: to.clone(), factor: factor.clone() },
+                "Too many wrong codes for your account at Shop",
             ),
             (
                 Notice::FactorAdded { to: to.clone(), factor: factor.clone() },

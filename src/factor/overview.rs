@@ -1,5 +1,7 @@
 //! What a session's user is told of their factors: pure. `/mfa/info` answers with it.
 
+use std::fmt;
+
 use super::{Enrolled, Factors};
 use crate::{
     base::{
@@ -14,7 +16,7 @@ use crate::{
 };
 
 /// What comes next, what is there, what may be set up, and where to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Overview {
     /// Any of these brings the user further; what every refusal says as well.
@@ -31,6 +33,22 @@ pub struct Overview {
     pub grace: Option<Grace>,
     /// Why, item by item.
     pub explanation: Explanation,
+}
+
+/// How many contacts, not which (row G02).
+impl fmt::Debug for Overview {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let contacts = self.emails.iter().chain(&self.phones);
+        let contacts: Vec<_> = contacts.map(|(factor, listed)| (factor, listed.len())).collect();
+        f.debug_struct("Overview")
+            .field("next", &self.next)
+            .field("set_up", &self.set_up)
+            .field("allowed", &self.allowed)
+            .field("contacts", &contacts)
+            .field("grace", &self.grace)
+            .field("explanation", &self.explanation)
+            .finish()
+    }
 }
 
 impl Factors {
