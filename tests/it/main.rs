@@ -33,6 +33,7 @@ mod forge;
 mod guesses;
 mod hooks;
 mod keys;
+mod later;
 mod layer;
 mod leaving;
 mod legacy;
