@@ -135,7 +135,7 @@ const TELLERS: [(&str, &str); 12] = [
     // The handle, which only the layer makes; where it is taken from; and what it says.
     ("session/mod.rs", "payload"),
     ("session/mod.rs", "completed_factors"),
-    ("layer/service.rs", "from_extensions"),
+    ("layer/verified.rs", "from_extensions"),
     ("extract.rs", "into_inner"),
     // What an app wants to write.
     ("base/payload.rs", "new"),

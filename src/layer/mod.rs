@@ -8,7 +8,7 @@ pub use self::{
 };
 
 use self::layer::Mount;
-pub(crate) use self::service::Verified;
+pub(crate) use self::verified::Verified;
 
 pub(crate) mod body;
 pub(crate) mod contain;
@@ -18,3 +18,4 @@ mod future;
 mod layer;
 pub(crate) mod refuse;
 mod service;
+mod verified;
