@@ -88,12 +88,15 @@ impl Delivery for ByService {
             Notice::SignInCode { first_factor: true, .. } => "welcome-back",
             Notice::SignInCode { .. } => "second-step",
             Notice::FactorAdded { .. } | Notice::FactorRemoved { .. } => "account-changed",
-            Notice::SuspiciousAttempts { .. } | Notice::NewDevice { .. } => "account-alert",
+            Notice::SuspiciousAttempts { .. } | Notice::CodesUsedUp { .. } | Notice::NewDevice { .. } => {
+                "account-alert"
+            }
             // There may be more kinds in a later version: better told plainly than not at all.
             _ => "notice",
         };
         let code = notice.code().map_or("none", |code| code.expose());
-        let line = format!("{template} for {} of {}, code {code}", to.as_str(), envelope.tenant);
+        let link = notice.link().map_or("none", |link| link.expose());
+        let line = format!("{template} for {} of {}, code {code}, link {link}", to.as_str(), envelope.tenant);
         self.0
             .accept(&envelope.id, line)
             .map_err(|why| DeliveryError::temporary(why).with_reason("service busy"))

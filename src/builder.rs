@@ -238,7 +238,8 @@ impl MfaBuilder {
         self
     }
 
-    /// Whether the `…/exists` routes tell who is registered. Default: no; they answer `false`.
+    /// Whether the `…/exists` routes tell who is registered. Default: no; they answer `false`. Whoever may ask
+    /// learns whose customers you have; to make that slow, it needs [`MfaBuilder::peer`].
     pub fn reveal_accounts(mut self, reveal: bool) -> Self {
         self.config.reveal_accounts = reveal;
         self
@@ -331,6 +332,10 @@ impl MfaBuilder {
         let (mut validators, unmeetable) = validator::among(&self.validators, &factors.usable());
         problems.extend(unmeetable.iter().map(|problem| format!("nobody can meet a validator: {problem}")));
         ConfigError::all(problems)?;
+        #[cfg(feature = "phone")]
+        if self.config.passwordless.phones() {
+            crate::base::phone::load();
+        }
         let wrong = |e: crate::Error| ConfigError::one(e.to_string());
         let config = Arc::new(self.config);
         let seal = self.secrets.derive("seal");

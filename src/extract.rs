@@ -79,7 +79,7 @@ impl IntoResponse for SessionRejection {
             )),
             Self::NoSession => refuse::denied(&SessionDenied::Unauthorised),
         };
-        answer.into_response::<Body>().map(Body::new)
+        Box::new(answer).into_response::<Body>().map(Body::new)
     }
 }
 
@@ -88,7 +88,7 @@ impl<S: Send + Sync> FromRequestParts<S> for SessionExtractor {
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, SessionRejection> {
         let verified = parts.extensions.get::<Verified>().ok_or(SessionRejection::NoLayer)?;
-        verified.session.clone().map(Self).ok_or(SessionRejection::NoSession)
+        verified.session().cloned().map(Self).ok_or(SessionRejection::NoSession)
     }
 }
 
@@ -97,7 +97,7 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for SessionExtractor {
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Option<Self>, SessionRejection> {
         let verified = parts.extensions.get::<Verified>().ok_or(SessionRejection::NoLayer)?;
-        Ok(verified.session.clone().map(Self))
+        Ok(verified.session().cloned().map(Self))
     }
 }
 
@@ -105,7 +105,7 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for SessionExtractor {
 /// or its token stale, else 500, logged. What the user could mend is the app's to say: see [`Error::kind`].
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        refuse::error(&self).into_response::<Body>().map(Body::new)
+        Box::new(refuse::error(&self)).into_response::<Body>().map(Body::new)
     }
 }
 
@@ -138,7 +138,7 @@ impl std::error::Error for StepUpRejection {}
 
 impl IntoResponse for StepUpRejection {
     fn into_response(self) -> Response {
-        self.0.answer().into_response::<Body>().map(Body::new)
+        Box::new(self.0.answer()).into_response::<Body>().map(Body::new)
     }
 }
 

@@ -143,7 +143,7 @@ const TELLERS: [(&str, &str); 13] = [
     // The handle, which only the layer makes; where it is taken from; and what it says.
     ("session/mod.rs", "payload"),
     ("session/mod.rs", "completed_factors"),
-    ("layer/service.rs", "from_extensions"),
+    ("layer/verified.rs", "from_extensions"),
     // The session that it has just made.
     ("layer/sign_in.rs", "sign_in"),
     ("extract.rs", "into_inner"),

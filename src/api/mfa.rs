@@ -47,7 +47,7 @@ async fn answer(call: &Call<'_>) -> Result<Reply, Refusal> {
 
 /// What the session has to tell the client leaves with the answer.
 pub(super) fn with_change(reply: Reply, session: &Session) -> Reply {
-    match session.clone().finish() {
+    match session.clone().finish().1 {
         Some(change) => reply.change(*change),
         None => reply,
     }

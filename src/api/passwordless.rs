@@ -129,6 +129,8 @@ fn flow_type(form: Form) -> &'static str {
 fn destination<'a>(call: &'a Call<'_>) -> Result<(bool, Asked<'a>), BadInput> {
     let flag = call.body.try_linking()?;
     match (call.body.text("email")?, call.body.text("phoneNumber")?) {
+        (Some(email), None) if email.matches('@').count() > 1 => Err(BadInput("send one email")),
+        (None, Some(phone)) if phone.matches('+').count() > 1 => Err(BadInput("send one phoneNumber")),
         (Some(email), None) => Ok((flag, Asked::Email(email))),
         (None, Some(phone)) => Ok((flag, Asked::Phone(phone))),
         _ => Err(BadInput("send exactly one of email and phoneNumber")),

@@ -104,7 +104,7 @@ impl Reply {
 
     pub(super) fn into_response<R>(self) -> Response<MfaBody<R>> {
         let retry_after = self.answer.retry_after;
-        let mut response = self.answer.into_response();
+        let mut response = Box::new(self.answer).into_response();
         if let Some(seconds) = retry_after {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }

@@ -160,18 +160,17 @@ impl SessionHandle {
 
     /// Whether the session belongs to this tenant.
     pub(crate) fn is_of(&self, tenant: &TenantId) -> bool {
-        match self.0.split_once('_') {
-            Some((_, own)) => own == tenant.as_str(),
-            None => tenant.is_public(),
-        }
+        self.own_tenant().unwrap_or(TenantId::PUBLIC.as_str()) == tenant.as_str()
     }
 
     /// The tenant the session belongs to.
     pub fn tenant(&self) -> TenantId {
-        match self.0.split_once('_') {
-            Some((_, tenant)) => TenantId(Cow::Owned(tenant.to_owned())),
-            None => TenantId::PUBLIC,
-        }
+        self.own_tenant().map_or(TenantId::PUBLIC, |tenant| TenantId(owned(tenant)))
+    }
+
+    /// The tenant as the text names it: none if it is [`TenantId::PUBLIC`].
+    fn own_tenant(&self) -> Option<&str> {
+        self.0.get(UUID + 1..)
     }
 }
 
@@ -239,18 +238,21 @@ fn factor(text: &str) -> bool {
     text.len() <= 64 && !text.chars().any(char::is_control)
 }
 
+/// Length of a UUID's text form.
+const UUID: usize = 36;
+
 fn handle(text: &str) -> bool {
-    let (uuid, rest) = match text.split_once('_') {
-        Some((uuid, rest)) => (uuid, Some(rest)),
-        None => (text, None),
-    };
-    let shaped = uuid.len() == 36
-        && uuid.bytes().enumerate().all(|(at, b)| match at {
-            8 | 13 | 18 | 23 => b == b'-',
-            14 => b == b'4',
-            _ => matches!(b, b'0'..=b'9' | b'a'..=b'f'),
-        });
-    shaped && rest.is_none_or(|id| tenant(id) && id != "public")
+    let Some((uuid, rest)) = text.split_at_checked(UUID) else { return false };
+    uuid4(uuid) && (rest.is_empty() || rest.strip_prefix('_').is_some_and(|id| tenant(id) && id != "public"))
+}
+
+/// Whether a text of that length is a UUID of version 4.
+fn uuid4(text: &str) -> bool {
+    let hex = |part: &[u8]| part.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let mut parts = text.as_bytes().split(|b| *b == b'-');
+    let shaped =
+        [8, 4, 4, 4, 12].iter().all(|len| parts.next().is_some_and(|part| part.len() == *len && hex(part)));
+    shaped && text.as_bytes().get(14) == Some(&b'4')
 }
 
 #[cfg(test)]
@@ -281,6 +283,14 @@ mod tests {
             "00000000-0000-4000-8000-000000000000_public",
             "00000000-0000-4000-8000-000000000000_a_b",
             "00000000-0000-1000-8000-000000000000",
+            "00000000-0000-4000-8000-00000000000A",
+            "00000000-0000-4000-80000-00000000000",
+            "00000000-0000-4000-8000-00000000-000",
+            "00000000-00004-000-8000-000000000000",
+            "00000000-0000-4000-8000-00000000000g",
+            "00000000-0000-4000-8000-0000000000000",
+            "00000000-0000-4000-8000-000000000000-shop",
+            "00000000-0000-4000-8000-00000000000ä",
         ] {
             assert!(SessionHandle::parse(bad).is_err(), "{bad}");
         }

@@ -94,6 +94,12 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// The time now.
     fn now(&self) -> Timestamp;
 
+    /// The time now, for a caller who read the monotonic clock just now: a clock that goes by it needn't read
+    /// it once more. The default asks [`Clock::now`].
+    fn now_at(&self, _at: Instant) -> Timestamp {
+        self.now()
+    }
+
     /// Tells how far the store's clock is ahead of this one. The default ignores it.
     fn follow(&self, _offset_millis: i64) {}
 
@@ -186,7 +192,11 @@ impl fmt::Debug for SystemClock {
 
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
-        let guarded = self.guarded(monotonic(), wall);
+        self.now_at(monotonic())
+    }
+
+    fn now_at(&self, at: Instant) -> Timestamp {
+        let guarded = self.guarded(at, wall);
         Timestamp(guarded.saturating_add(self.offset.load(Ordering::Relaxed)))
     }
 

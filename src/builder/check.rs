@@ -78,6 +78,10 @@ impl MfaBuilder {
             !config.passwordless.is_on() || self.delivery.is_some(),
             "one-time codes need a delivery: add .delivery(..) or .without_passwordless()",
         );
+        ask(
+            !config.reveal_accounts || !config.limits || self.peer.is_told(),
+            "reveal_accounts needs to know who asks, so that nobody asks often: add .peer(..)",
+        );
         ask(self.peer.is_whole(), "trusted proxies need to know where a connection came from: add .peer(..)");
         let lives = &config.lifetimes;
         ask(lives.refresh_grace <= Duration::from_secs(300), "the refresh grace is 300 s at most");

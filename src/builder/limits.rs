@@ -16,7 +16,8 @@ impl MfaBuilder {
         self
     }
 
-    /// Lifts the quotas of sends and sign-ins, never the budgets of wrong codes: for load tests.
+    /// Lifts the quotas of sends and sign-ins, never the budgets of wrong codes: for load tests. With them goes all
+    /// that stands against SMS pumping but the list of countries, so never where messages cost money.
     pub fn insecure_without_quotas(mut self) -> Self {
         self.config.limits = false;
         self

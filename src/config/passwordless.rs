@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt, sync::Arc};
 #[cfg(feature = "phone")]
 use crate::base::{contact::Phone, error::ConfigError, phone};
 use crate::base::{
-    contact::{Contact, Email},
+    contact::{self, Contact, Email},
     ident::FactorId,
 };
 
@@ -150,7 +150,8 @@ impl Passwordless {
         if !self.email {
             return Err(Unfit::NotServed("codes by e-mail are not switched on: send a phoneNumber"));
         }
-        let email = Email::parse(text).map_err(|_| Unfit::Invalid("Email is invalid".into()))?;
+        let email = Email::parse(text).ok().filter(|email| !contact::is_fake(email));
+        let email = email.ok_or_else(|| Unfit::Invalid("Email is invalid".into()))?;
         self.check_email.as_ref().map_or(Ok(()), |check| check(&email)).map_err(Unfit::Invalid)?;
         Ok(email.into())
     }

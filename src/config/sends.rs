@@ -38,6 +38,8 @@ pub struct SendLimits {
     /// By SMS to one range of a thousand numbers, in an hour. 30.
     pub to_range: u32,
     /// From how many codes on, sent by SMS to one country within an hour, it is judged whether people use them. 100.
+    /// People need a moment to enter one: an app that begins an hour, or goes on after
+    /// [`Sends::resume`](crate::account::Sends::resume), with several a second sets it higher.
     pub judged_from: u32,
     /// The part of them that must be used, in percent: below that nothing more is sent to the country, and the
     /// audit sink hears of it ([`Audited::SendingStopped`](crate::hooks::Audited)). 10.

@@ -8,7 +8,6 @@ use crate::base::error::BoxError;
 ///
 /// Any error converts into a temporary one, so `?` just works; like `anyhow`'s, this type is therefore no
 /// `std::error::Error` itself.
-#[derive(Debug)]
 pub struct DeliveryError {
     permanent: bool,
     source: BoxError,
@@ -45,6 +44,16 @@ impl DeliveryError {
     /// What went wrong. It may hold the contact: not for logs that everyone reads.
     pub fn source(&self) -> &(dyn StdError + Send + Sync + 'static) {
         self.source.as_ref()
+    }
+}
+
+/// Without the source, which may hold the contact (row G02).
+impl fmt::Debug for DeliveryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeliveryError")
+            .field("permanent", &self.permanent)
+            .field("reason", &self.reason)
+            .finish_non_exhaustive()
     }
 }
 

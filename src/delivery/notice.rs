@@ -48,6 +48,14 @@ pub enum Notice {
         /// The factor whose codes were wrong.
         factor: FactorId,
     },
+    /// Someone who passed the first factor used up all guesses at the codes of another: for a while, or until an
+    /// administrator lifts it, none is accepted, not even a right one.
+    CodesUsedUp {
+        /// Where to.
+        to: Contact,
+        /// The factor whose codes are refused now.
+        factor: FactorId,
+    },
     /// The account can be signed in to in one more way.
     FactorAdded {
         /// Where to.
@@ -87,6 +95,7 @@ impl Notice {
             | Self::PasswordReset { to, .. }
             | Self::EmailVerification { to, .. }
             | Self::SuspiciousAttempts { to, .. }
+            | Self::CodesUsedUp { to, .. }
             | Self::FactorAdded { to, .. }
             | Self::FactorRemoved { to, .. }
             | Self::PasswordChanged { to }
@@ -109,6 +118,7 @@ impl Notice {
             Self::SignInCode { link, .. } => link.as_ref(),
             Self::PasswordReset { link, .. } | Self::EmailVerification { link, .. } => Some(link),
             Self::SuspiciousAttempts { .. }
+            | Self::CodesUsedUp { .. }
             | Self::FactorAdded { .. }
             | Self::FactorRemoved { .. }
             | Self::PasswordChanged { .. }
@@ -122,6 +132,7 @@ impl Notice {
         match self {
             Self::SignInCode { factor, .. }
             | Self::SuspiciousAttempts { factor, .. }
+            | Self::CodesUsedUp { factor, .. }
             | Self::FactorAdded { factor, .. }
             | Self::FactorRemoved { factor, .. } => Some(factor),
             Self::PasswordReset { .. }
@@ -148,6 +159,7 @@ impl Notice {
             Self::PasswordReset { .. } => "PasswordReset",
             Self::EmailVerification { .. } => "EmailVerification",
             Self::SuspiciousAttempts { .. } => "SuspiciousAttempts",
+            Self::CodesUsedUp { .. } => "CodesUsedUp",
             Self::FactorAdded { .. } => "FactorAdded",
             Self::FactorRemoved { .. } => "FactorRemoved",
             Self::PasswordChanged { .. } => "PasswordChanged",

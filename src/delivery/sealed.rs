@@ -28,6 +28,7 @@ impl Notice {
                     members.insert("validFor".to_owned(), millis(*valid_for));
                 }
                 Self::SuspiciousAttempts { factor, .. }
+                | Self::CodesUsedUp { factor, .. }
                 | Self::FactorAdded { factor, .. }
                 | Self::FactorRemoved { factor, .. } => {
                     members.insert("factor".to_owned(), json!(factor));
@@ -73,6 +74,7 @@ fn read(members: &Map<String, Value>) -> Option<Notice> {
             Notice::EmailVerification { to, link: secret("link")?, valid_for: valid_for()? }
         }
         "SuspiciousAttempts" => Notice::SuspiciousAttempts { to, factor: factor()? },
+        "CodesUsedUp" => Notice::CodesUsedUp { to, factor: factor()? },
         "FactorAdded" => Notice::FactorAdded { to, factor: factor()? },
         "FactorRemoved" => Notice::FactorRemoved { to, factor: factor()? },
         "PasswordChanged" => Notice::PasswordChanged { to },
@@ -121,6 +123,7 @@ mod tests {
             Notice::PasswordReset { to: to.clone(), link: secret("https://shop.example/r"), valid_for },
             Notice::EmailVerification { to: to.clone(), link: secret("https://shop.example/v"), valid_for },
             Notice::SuspiciousAttempts { to: to.clone(), factor: FactorId::TOTP },
+            Notice::CodesUsedUp { to: to.clone(), factor: FactorId::TOTP },
             Notice::FactorAdded { to: to.clone(), factor: FactorId::OTP_PHONE },
             Notice::FactorRemoved { to: to.clone(), factor: FactorId::PASSWORD },
             Notice::NewDevice { to },

@@ -82,15 +82,19 @@ impl HttpSms {
     /// Twilio knows no idempotency key: if the answer to a request is lost, the next try sends the same text again.
     ///
     /// # Errors
-    /// If the account isn't one.
+    /// If the account isn't one, or the token is empty.
     pub fn twilio(
         client: impl HttpClient,
         account: &str,
         token: Secret<String>,
         from: SmsSender,
     ) -> Result<Self, ConfigError> {
-        if account.is_empty() || !account.bytes().all(|b| b.is_ascii_alphanumeric()) {
+        let sid = account.strip_prefix("AC").unwrap_or_default();
+        if sid.len() != 32 || !sid.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(ConfigError::one("a Twilio account looks like AC and 32 hexadecimal digits"));
+        }
+        if token.expose().is_empty() {
+            return Err(ConfigError::one("a Twilio account's token is empty: is it set?"));
         }
         let url = twilio_url(TWILIO, account)?;
         let provider = Provider::Twilio { account: account.to_owned(), token, from, callback: None };

@@ -318,6 +318,10 @@ mod tests {
                 "Wrong codes for your account at Shop",
             ),
             (
+                Notice::CodesUsedUp { to: to.clone(), factor: factor.clone() },
+                "Too many wrong codes for your account at Shop",
+            ),
+            (
                 Notice::FactorAdded { to: to.clone(), factor: factor.clone() },
                 "A way to sign in was added to your account at Shop",
             ),

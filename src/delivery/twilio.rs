@@ -49,7 +49,8 @@ impl TwilioStatus {
         sorted.sort();
         let signed = sorted.iter().fold(url.to_owned(), |all, (name, value)| all + name + value);
         let mac = hash::base64(&hash::hmac_sha1(token.expose().as_bytes(), signed.as_bytes()));
-        if !hash::same(mac.as_bytes(), signature.as_bytes()) {
+        // A token that isn't set is everybody's.
+        if token.expose().is_empty() || !hash::same(mac.as_bytes(), signature.as_bytes()) {
             return None;
         }
         let one = |wanted: &str| {

@@ -67,6 +67,22 @@ pub(super) fn english(app: &str, notice: &Notice) -> Words {
             sms_before: format!("{app}: wrong codes for your account. Not you? Change your password."),
             ..Words::default()
         },
+        Notice::CodesUsedUp { factor, .. } => Words {
+            subject: format!("Too many wrong codes for your account at {app}"),
+            lead: format!(
+                "Somebody got past the first step of signing in to your account at {app}, and then entered so \
+                 many wrong codes that for now none is accepted. It was about {}.",
+                spoken_of(factor)
+            ),
+            end:
+                "If that wasn't you, somebody knows your password: please change it. If it was you, wait for \
+                  15 minutes; should codes be refused even then, get in touch with us."
+                    .to_owned(),
+            sms_before: format!(
+                "{app}: too many wrong codes for your account. Not you? Change your password."
+            ),
+            ..Words::default()
+        },
         Notice::FactorAdded { factor, .. } => Words {
             subject: format!("A way to sign in was added to your account at {app}"),
             lead: format!("Your account at {app} can now be signed in to with {}.", spoken_of(factor)),

@@ -41,9 +41,19 @@ impl Factors {
     /// What is suggested to a user whose session was made by `login`. `None` if that login method is the
     /// user's no more: then the session is over.
     pub fn contacts(&self, user: &User, login: &LoginId) -> Option<Contacts> {
+        self.contacts_for(user, login, self.available())
+    }
+
+    /// What is suggested for these factors.
+    pub(super) fn contacts_for(
+        &self,
+        user: &User,
+        login: &LoginId,
+        factors: Vec<FactorId>,
+    ) -> Option<Contacts> {
         let session = user.login(login)?;
         let mut contacts = Contacts::default();
-        for factor in self.available() {
+        for factor in factors {
             if [FactorId::OTP_PHONE, FactorId::LINK_PHONE].contains(&factor) {
                 let phones = phones(user, session, &factor);
                 contacts.phones.push((factor, phones));

@@ -1,9 +1,12 @@
 //! What a session's user is told of their factors: pure. `/mfa/info` answers with it.
 
+use std::fmt;
+
 use super::{Enrolled, Factors};
 use crate::{
     base::{
         contact::Contact,
+        distinct,
         ident::{FactorId, LoginId},
         time::Timestamp,
     },
@@ -13,7 +16,7 @@ use crate::{
 };
 
 /// What comes next, what is there, what may be set up, and where to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Overview {
     /// Any of these brings the user further; what every refusal says as well.
@@ -32,6 +35,22 @@ pub struct Overview {
     pub explanation: Explanation,
 }
 
+/// How many contacts, not which (row G02).
+impl fmt::Debug for Overview {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let contacts = self.emails.iter().chain(&self.phones);
+        let contacts: Vec<_> = contacts.map(|(factor, listed)| (factor, listed.len())).collect();
+        f.debug_struct("Overview")
+            .field("next", &self.next)
+            .field("set_up", &self.set_up)
+            .field("allowed", &self.allowed)
+            .field("contacts", &contacts)
+            .field("grace", &self.grace)
+            .field("explanation", &self.explanation)
+            .finish()
+    }
+}
+
 impl Factors {
     /// What a user is told whose session was made by `login` and says `claim`, judged just now by
     /// `requirements`. `None` if that login method is the user's no more: then the session is over.
@@ -43,10 +62,13 @@ impl Factors {
         requirements: &Requirements,
         now: Timestamp,
     ) -> Option<Overview> {
-        let contacts = self.contacts(enrolled.user, login)?;
         let bound = self.bound(enrolled);
         let requirements = requirements.clone().among(self.usable()).for_user_with(&bound);
         let open = requirements.next_set(&claim.c, now).map(|next| next.factors).unwrap_or_default();
+        // Where links alone begin a sign-in, the code of their channel is listed once it is asked for.
+        let asked = |factor: &FactorId| factor.is_built_in() && open.contains(factor);
+        let listed = distinct(self.available().into_iter().chain(self.usable().into_iter().filter(asked)));
+        let contacts = self.contacts_for(enrolled.user, login, listed.clone())?;
         let allowed = |factor: &FactorId| may_set_up(claim.v, &open, &bound, factor).is_ok();
         let explanation = requirements.explain(&claim.c, now);
         let seen = Sight {
@@ -58,8 +80,8 @@ impl Factors {
         };
         Some(Overview {
             next: explanation.next.as_ref().map(|next| next.factors.clone()).unwrap_or_default(),
-            set_up: self.set_up(enrolled),
-            allowed: self.available().into_iter().filter(allowed).collect(),
+            set_up: listed.iter().filter(|factor| bound.contains(factor)).cloned().collect(),
+            allowed: listed.into_iter().filter(allowed).collect(),
             emails: seen.of(contacts.emails),
             phones: seen.of(contacts.phones),
             grace: requirements.grace().cloned(),

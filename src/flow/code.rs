@@ -142,16 +142,25 @@ impl Desk {
                 let key = keys::code(&caller.tenant, flow.as_str());
                 let Some(mut code) = tx.get::<Code>(&key).await? else { return tx.abandon(Ok(false)) };
                 let place = keys::destination(&caller.tenant, code.purpose, &code.contact);
-                let generation = tx.get::<Destination>(&place).await?.unwrap_or_default().generation;
+                let login = NewLogin::passwordless(&code.contact).key(&caller.tenant);
+                tx.prefetch([login.clone(), place.clone()]).await?;
+                let generation = Destination::as_met_by(tx.get(&place).await?, &code);
                 let origin = origin(caller, claims, generation);
                 if !otp::may_resend(&code, &origin, self.otp.settings(), tx.now()) {
                     return tx.abandon(Ok(false));
                 }
-                match self.take_send(&mut tx, caller, &code.contact, code.decoy).await? {
+                let stranger = claims.is_none() && tx.get::<Owner>(&login).await?.is_none();
+                let for_show = stranger && !self.kit.config.passwordless.signs_up();
+                match self.take_send(&mut tx, caller, &code.contact, for_show).await? {
                     Send::TooMany(RetryAfter(wait)) => return tx.abandon(Err(wait)),
                     Send::Silent | Send::Unkept | Send::Undeliverable => return tx.abandon(Ok(true)),
                     Send::Yes => {}
                 }
+                // A flow that was begun too early is for show until now; what wasn't sent then stays worth nothing.
+                if code.decoy {
+                    code.issues.clear();
+                }
+                code.decoy = for_show;
                 let fresh = self.otp.resend(&mut code, tx.now())?;
                 self.stage_notice(&mut tx, &code, &fresh)?;
                 tx.put(key, &code, Some(code.kept_until())).await?;
@@ -221,8 +230,11 @@ impl Desk {
             Some(session) => self.complete(caller, session, proof).await?,
             None => self.sign_in(caller, proof).await?,
         };
+        // Of those who enter the same one at once only who used it up counts (row O28).
         #[cfg(feature = "phone")]
-        self.note_used(&code.contact).await;
+        if matches!(outcome, Outcome::Done(_) | Outcome::NotLinked(_)) {
+            self.note_used(&code.contact).await;
+        }
         Ok(Checked::Completed(outcome))
     }
 
@@ -263,7 +275,7 @@ impl Desk {
                     return tx.abandon(restart());
                 };
                 let place = keys::destination(&caller.tenant, code.purpose, &code.contact);
-                let generation = tx.get::<Destination>(&place).await?.unwrap_or_default().generation;
+                let generation = Destination::as_met_by(tx.get(&place).await?, &code);
                 let attempt =
                     self.otp.decide(&code, &origin(caller, claims, generation), presented, tx.now());
                 if !attempt.is_charged() {

@@ -27,7 +27,9 @@ impl Desk {
         if !config.reveal_accounts {
             return Ok(false);
         }
-        if let Some(peer) = super::peer_key(request).filter(|_| config.limits) {
+        if config.limits {
+            // Those of whom the app knows no address are counted as one.
+            let peer = super::peer_key(request).unwrap_or_else(|| "unknown".to_owned());
             let key = keys::limit("exists-from", &peer);
             self.take_all(&peer, &[(key, vec![BY_PEER])]).await?;
         }

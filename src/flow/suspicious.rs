@@ -44,7 +44,11 @@ impl Desk {
                 let event = Event::new(Audited::SuspiciousAttempts, &caller.tenant).user(id);
                 audit::stage(&mut tx, event.factor(&code.factor).peer(caller.request.peer))?;
                 if let Some(person) = person {
-                    let notice = |to| Notice::SuspiciousAttempts { to, factor: code.factor.clone() };
+                    let factor = || code.factor.clone();
+                    let notice = |to| match guesses.is_resting(now) {
+                        true => Notice::CodesUsedUp { to, factor: factor() },
+                        false => Notice::SuspiciousAttempts { to, factor: factor() },
+                    };
                     self.courier.tell(&mut tx, &caller.tenant, &person.user, notice)?;
                 }
                 tx.commit(Some(guesses.is_resting(now)))

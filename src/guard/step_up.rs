@@ -155,7 +155,7 @@ pub(crate) fn check<'r>(
 ) -> Result<&'r Session, Lack> {
     let verified = extensions.get::<Verified>().ok_or(Lack::Layer)?;
     let lack = |denied| Lack::Session { denied, challenged: verified.challenged() };
-    let session = verified.session.as_ref().ok_or_else(|| lack(SessionDenied::Unauthorised))?;
+    let session = verified.session().ok_or_else(|| lack(SessionDenied::Unauthorised))?;
     contained(|| ask(session, validators)).map_err(Lack::Failed)?.map_err(lack)?;
     Ok(session)
 }

@@ -11,6 +11,8 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
+use super::refuse::Answer;
+
 pin_project! {
     /// A body of the crate's own, or the inner service's.
     pub struct MfaBody<B> {
@@ -22,14 +24,15 @@ pin_project! {
 pin_project! {
     #[project = KindProj]
     enum Kind<B> {
-        Ours { bytes: Option<Bytes> },
+        // The answer that it is of, already in a box: so a body is no larger than the inner one.
+        Ours { answer: Option<Box<Answer>> },
         Inner { #[pin] body: B },
     }
 }
 
 impl<B> MfaBody<B> {
-    pub(crate) fn ours(bytes: Bytes) -> Self {
-        Self { kind: Kind::Ours { bytes: Some(bytes).filter(|bytes| !bytes.is_empty()) } }
+    pub(crate) fn ours(answer: Box<Answer>) -> Self {
+        Self { kind: Kind::Ours { answer: Some(answer).filter(|answer| !answer.body.is_empty()) } }
     }
 
     pub(crate) fn inner(body: B) -> Self {
@@ -40,7 +43,7 @@ impl<B> MfaBody<B> {
 /// Empty: what layers around this one, such as CORS, answer with.
 impl<B> Default for MfaBody<B> {
     fn default() -> Self {
-        Self::ours(Bytes::new())
+        Self { kind: Kind::Ours { answer: None } }
     }
 }
 
@@ -59,21 +62,25 @@ impl<B: Body<Data = Bytes>> Body for MfaBody<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         match self.project().kind.project() {
-            KindProj::Ours { bytes } => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            KindProj::Ours { answer } => {
+                Poll::Ready(answer.take().map(|answer| Ok(Frame::data(answer.body))))
+            }
             KindProj::Inner { body } => body.poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
-            Kind::Ours { bytes } => bytes.is_none(),
+            Kind::Ours { answer } => answer.is_none(),
             Kind::Inner { body } => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            Kind::Ours { bytes } => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            Kind::Ours { answer } => {
+                SizeHint::with_exact(answer.as_ref().map_or(0, |answer| answer.body.len() as u64))
+            }
             Kind::Inner { body } => body.size_hint(),
         }
     }

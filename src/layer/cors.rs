@@ -71,6 +71,11 @@ impl Mfa {
     }
 }
 
+pub(super) fn is_preflight<B>(request: &Request<B>) -> bool {
+    request.method() == Method::OPTIONS
+        && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+}
+
 /// Warns, in debug builds, that the layers are in the wrong order (row X11): CORS answers preflights itself,
 /// so one that comes this far says that refusals leave without its headers.
 pub(crate) fn check_order<B>(kit: &Kit, request: &Request<B>) {
@@ -79,9 +84,7 @@ pub(crate) fn check_order<B>(kit: &Kit, request: &Request<B>) {
         let app = &kit.config.app;
         let asks = request.headers().get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
         let theirs = |origin: &str| app.websites.iter().any(|website| website.as_str() == origin);
-        if super::service::is_preflight(request)
-            && asks.is_some_and(|origin| theirs(origin) && origin != app.api.as_str())
-        {
+        if is_preflight(request) && asks.is_some_and(|origin| theirs(origin) && origin != app.api.as_str()) {
             tracing::warn!(
                 "a preflight got past CORS: mount mfa.cors() outermost, or pages can't read refusals"
             );

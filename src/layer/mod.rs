@@ -10,7 +10,7 @@ pub use self::{
 };
 
 use self::layer::Mount;
-pub(crate) use self::service::Verified;
+pub(crate) use self::verified::Verified;
 
 pub(crate) mod arrival;
 pub(crate) mod body;
@@ -22,4 +22,5 @@ mod layer;
 pub(crate) mod refuse;
 mod service;
 pub(crate) mod sign_in;
+mod verified;
 mod verifier;

@@ -205,23 +205,25 @@ impl Answer {
         }
     }
 
-    pub(crate) fn into_response<R>(self) -> Response<MfaBody<R>> {
-        let mut response = Response::new(MfaBody::ours(self.body));
-        *response.status_mut() = self.status;
+    pub(crate) fn into_response<R>(mut self: Box<Self>) -> Response<MfaBody<R>> {
+        let (status, retry_after, challenge) = (self.status, self.retry_after, self.challenge.take());
+        let (change, denied) = (self.change.take(), self.denied.take());
+        let mut response = Response::new(MfaBody::ours(self));
+        *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        transport::no_store(headers);
-        if let Some(seconds) = self.retry_after {
+        transport::no_store_yet(headers);
+        if let Some(seconds) = retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if let Some(challenge) = self.challenge {
+        if let Some(challenge) = challenge {
             headers.insert(WWW_AUTHENTICATE, challenge);
         }
-        if let Some((change, kit)) = self.change.as_deref() {
+        if let Some((change, kit)) = change.as_deref() {
             // Tokens are made of letters that can stand in a header.
             let _ = change.write(headers, &kit.config.cookies, kit.db.now());
         }
-        if let Some(denied) = self.denied {
+        if let Some(denied) = denied {
             response.extensions_mut().insert(denied);
         }
         response

@@ -4,24 +4,29 @@ use std::{
     fmt,
     sync::{Arc, atomic::Ordering},
     task::{Context, Poll},
+    time::Instant,
 };
 
 use bytes::Bytes;
-use http::{
-    HeaderMap, Method, Request, Response, StatusCode,
-    header::{ACCESS_CONTROL_REQUEST_METHOD, UPGRADE},
-};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Body;
 use tower::Service;
 
 use super::{
-    MfaBody, MfaFuture, Mount,
+    MfaBody, MfaFuture, Mount, Verified,
     contain::{contained, contained_async},
+    cors,
+    future::Asking,
     refuse::{self, Answer},
+    verified::Told,
 };
 use crate::{
-    base::{error::Error, time::Timestamp},
+    base::{
+        error::Error,
+        time::{self, Timestamp},
+    },
     claim::validator,
+    policy::RequestFacts,
     session::{
         Kit, Opened, Session, SessionDenied,
         cookies::TransferMethod,
@@ -53,29 +58,6 @@ impl<S> fmt::Debug for MfaService<S> {
     }
 }
 
-/// What the layer leaves in a request's extensions: that it ran, for which handle, and what it found.
-/// Private, so that nothing else can put one there, and overwritten by each layer (row M07).
-#[derive(Clone)]
-pub(crate) struct Verified {
-    kit: Arc<Kit>,
-    pub(crate) session: Option<Session>,
-    /// What this request asked the store already, so that an inner mount needn't.
-    row_read: bool,
-    feed_tried: bool,
-    /// Whether a mount of the same handle around this one writes the tokens.
-    nested: bool,
-    /// Whether this mount, or one around it, is for API clients.
-    challenges: bool,
-}
-
-impl Session {
-    /// The session that [`MfaLayer`](crate::MfaLayer) verified for a request: what services without axum
-    /// read. `None` without a session, and also where no layer ran.
-    pub fn from_extensions(extensions: &http::Extensions) -> Option<Self> {
-        extensions.get::<Verified>().and_then(|verified| verified.session.clone())
-    }
-}
-
 /// What came of a judgement: what goes on with the request, or the answer in its place.
 type Found = Result<Verified, Box<Answer>>;
 
@@ -97,41 +79,37 @@ where
         self.inner.poll_ready(cx)
     }
 
+    // Not inlined: what it makes is large, and would be moved about in whoever calls it.
+    #[inline(never)]
     fn call(&mut self, mut request: Request<B>) -> MfaFuture<S, B> {
         let kit = &self.mount.kit;
-        if is_preflight(&request) {
-            super::cors::check_order(kit, &request);
+        if cors::is_preflight(&request) {
+            cors::check_order(kit, &request);
             // No session goes in: the extractor of a real OPTIONS handler fails closed (row X10).
             request.extensions_mut().remove::<Verified>();
-            return MfaFuture::running(self.inner.call(request), None);
+            return MfaFuture::running(&mut self.inner, request, Told::Nothing);
         }
         let head = Head {
             kit,
             mount: &self.mount,
             method: request.method(),
             headers: request.headers(),
-            outer: outer(kit, &request),
+            outer: Verified::of_outer(kit, request.extensions()),
         };
-        match contained(|| head.judge(false)).unwrap_or_else(|e| Step::Found(Err(refuse::failed(&e).into())))
-        {
-            Step::Found(Ok(verified)) => {
-                request.extensions_mut().insert(verified.clone());
-                MfaFuture::running(self.inner.call(request), Some(verified))
+        match contained(|| head.judge(false)) {
+            Ok(Step::Found(Ok(verified))) => {
+                let told = verified.told();
+                request.extensions_mut().insert(verified);
+                MfaFuture::running(&mut self.inner, request, told)
             }
-            Step::Found(Err(answer)) => MfaFuture::refused(answer),
-            Step::Ask(question) => {
+            Ok(Step::Found(Err(answer))) => MfaFuture::refused(answer),
+            Err(error) => MfaFuture::refused(refuse::failed(&error).into()),
+            Ok(Step::Ask(question)) => {
                 let facts = match contained(|| self.mount.facts(&request)) {
                     Ok(facts) => facts,
                     Err(error) => return MfaFuture::refused(refuse::failed(&error).into()),
                 };
-                // What is needed to judge again, without holding the request across an await.
-                let (mount, outer) = (Arc::clone(&self.mount), head.outer.cloned());
-                let (method, headers) = (request.method().clone(), request.headers().clone());
-                let asking = Box::pin(async move {
-                    let (kit, mount, outer) = (&mount.kit, &*mount, outer.as_ref());
-                    let head = Head { kit, mount, method: &method, headers: &headers, outer };
-                    contained_async(head.ask(question, &facts)).await
-                });
+                let asking = asking(Arc::clone(&self.mount), &head, question, facts);
                 // The service that was polled goes into the future; a clone stays, to be polled anew
                 // (row M08).
                 let clone = self.inner.clone();
@@ -142,26 +120,16 @@ where
     }
 }
 
-impl Verified {
-    /// Whether a refusal is told by a challenge: to a header token, on a mount for API clients.
-    pub(crate) fn challenged(&self) -> bool {
-        let by_header = |session: &Session| session.opened().method == TransferMethod::Header;
-        self.challenges && self.session.as_ref().is_some_and(by_header)
-    }
-
-    /// Who writes what the session has to tell the client: the outermost mount alone (row M15).
-    pub(super) fn writer(self) -> Option<(Arc<Kit>, Option<Session>)> {
-        (!self.nested).then_some((self.kit, self.session))
-    }
-}
-
-/// What a mount of the same handle found; another handle's finding is never trusted (rows M07, M15).
-fn outer<'r, B>(kit: &Arc<Kit>, request: &'r Request<B>) -> Option<&'r Verified> {
-    request.extensions().get::<Verified>().filter(|outer| Arc::ptr_eq(&outer.kit, kit))
-}
-
-pub(super) fn is_preflight<B>(request: &Request<B>) -> bool {
-    request.method() == Method::OPTIONS && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+/// Reads what is missing and judges again, with copies of what is needed for it: the request isn't held across
+/// an await. A function of its own, so that the common way keeps a small frame.
+#[inline(never)]
+fn asking(mount: Arc<Mount>, head: &Head<'_>, question: Question, facts: RequestFacts) -> Asking {
+    let (method, headers, outer) = (head.method.clone(), head.headers.clone(), head.outer.cloned());
+    Box::pin(async move {
+        let (kit, mount, outer) = (&mount.kit, &*mount, outer.as_ref());
+        let head = Head { kit, mount, method: &method, headers: &headers, outer };
+        contained_async(head.ask(question, &facts)).await
+    })
 }
 
 /// A request's head, and who judges it.
@@ -203,16 +171,17 @@ impl Head<'_> {
             let (status, text) = (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "there are too many cookies");
             return Step::Found(Err(refuse::message(status, text).into()));
         };
-        let now = kit.db.now();
-        let judgement = match self.outer.and_then(|outer| Some((outer, outer.session.as_ref()?))) {
-            Some((outer, session)) => self.judge_again(&presented, outer, session, tried, now),
+        let at = time::monotonic();
+        let now = kit.db.now_at(at);
+        let judgement = match self.outer.and_then(|outer| Some((outer, outer.session()?))) {
+            Some((outer, session)) => self.judge_again(&presented, outer, session, tried, (at, now)),
             None => match self.open(&presented, now) {
                 Judgement::Pass(opened) if self.is_foreign_socket(&presented, &opened) => {
                     let text = "this origin may not open a connection";
                     return Step::Found(Err(refuse::message(StatusCode::BAD_REQUEST, text).into()));
                 }
                 Judgement::Pass(opened) => {
-                    let heard = kit.verdict(&opened.claims, now);
+                    let heard = kit.verdict(&opened.claims, at, now);
                     self.weigh(opened, heard, tried, now)
                 }
                 other => other,
@@ -249,7 +218,7 @@ impl Head<'_> {
         outer: &Verified,
         session: &Session,
         tried: bool,
-        now: Timestamp,
+        (at, now): (Instant, Timestamp),
     ) -> Judgement {
         let (kit, demand, opened) = (self.kit, self.demand(), session.opened());
         let mode = kit.config.csrf;
@@ -257,7 +226,7 @@ impl Head<'_> {
         if guarded && !csrf::proven(mode, &presented.hints(), opened.claims.anti_csrf.as_deref()) {
             return Judgement::Deny(SessionDenied::TryRefresh);
         }
-        let (verdict, freshness) = kit.verdict(&opened.claims, now);
+        let (verdict, freshness) = kit.verdict(&opened.claims, at, now);
         if !outer.row_read {
             return self.weigh(opened, (verdict, freshness), tried || outer.feed_tried, now);
         }
@@ -272,7 +241,7 @@ impl Head<'_> {
     }
 
     /// Judges an opened token by what the feed says. What is decided without a feed to rely on is counted.
-    #[inline]
+    #[inline(always)]
     fn weigh(
         &self,
         opened: Opened,
@@ -298,33 +267,38 @@ impl Head<'_> {
             let (websites, hints) = (&self.kit.config.app.websites, presented.hints());
             hints.origin.is_some() && csrf::origin_allowed(&hints, websites, false)
         };
-        opened.method == TransferMethod::Cookie && self.headers.contains_key(UPGRADE) && !from_us()
+        opened.method == TransferMethod::Cookie && presented.upgrade && !from_us()
     }
 
+    #[inline]
     fn settle(&self, judgement: Judgement, row_read: bool, feed_tried: bool) -> Found {
-        let session = match judgement {
+        let found = match judgement {
             // The handle that the outer mount gave out goes on: what it has to tell is told once.
-            Judgement::Pass(opened) => Some(match self.outer.and_then(|outer| outer.session.clone()) {
-                Some(session) => session,
+            Judgement::Pass(opened) => Ok(match self.outer.and_then(Verified::session) {
+                Some(session) => session.clone(),
                 None => Session::new(self.kit, opened),
             }),
-            Judgement::Anonymous => None,
+            Judgement::Anonymous => Err(Arc::clone(self.kit)),
             Judgement::Deny(denied) => return Err(self.denied(&denied).into()),
-            Judgement::Lacks(opened, failed) => {
-                self.kit.mention_refusal(&opened.claims);
-                return Err(self.denied(&SessionDenied::InvalidClaims(failed)).into());
-            }
-            Judgement::Unavailable | Judgement::Ask(_) => {
-                return Err(refuse::failed(&Error::unavailable("the session can't be judged now")).into());
-            }
+            other => return Err(self.refused(other)),
         };
         Ok(Verified {
-            kit: Arc::clone(self.kit),
-            session,
+            found,
             row_read: row_read || self.outer.is_some_and(|outer| outer.row_read),
             feed_tried: feed_tried || self.outer.is_some_and(|outer| outer.feed_tried),
             nested: self.outer.is_some(),
             challenges: self.challenges(),
         })
+    }
+
+    /// The answer to what neither passed nor is denied in fixed words.
+    fn refused(&self, judgement: Judgement) -> Box<Answer> {
+        match judgement {
+            Judgement::Lacks(opened, failed) => {
+                self.kit.mention_refusal(&opened.claims);
+                self.denied(&SessionDenied::InvalidClaims(failed)).into()
+            }
+            _ => refuse::failed(&Error::unavailable("the session can't be judged now")).into(),
+        }
     }
 }

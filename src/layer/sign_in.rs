@@ -134,8 +134,7 @@ impl Tokens {
 
     /// What becomes of the client's tokens is decided now.
     fn carried(self) -> Carried {
-        let kit = Arc::clone(self.session.kit());
-        Carried(Arc::new((kit, self.session.finish())))
+        Carried(Arc::new(self.session.finish()))
     }
 }
 

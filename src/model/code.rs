@@ -235,14 +235,23 @@ impl Code {
 
 /// A contact's flows of one purpose in one tenant: raising the generation voids all of them at once,
 /// when one is consumed (row O08) and when the contact changes hands (row O17).
+///
+/// No flow lives as long as the record is kept: one that finds none was not voided.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Destination {
     pub(crate) generation: u64,
 }
 
 impl Destination {
-    pub(crate) fn void_all(&mut self) {
-        self.generation = self.generation.saturating_add(1);
+    /// No generation comes twice, though the record is forgotten in between: hence the time.
+    pub(crate) fn void_all(&mut self, now: Timestamp) {
+        let time = u64::try_from(now.as_millis()).unwrap_or_default();
+        self.generation = self.generation.saturating_add(1).max(time);
+    }
+
+    /// Today's generation, as a flow has to compare it with its own.
+    pub(crate) fn as_met_by(found: Option<Self>, code: &Code) -> u64 {
+        found.map_or(code.generation, |found| found.generation)
     }
 }
 
@@ -257,7 +266,7 @@ pub(crate) async fn void_to(tx: &mut Tx, tenant: &TenantId, login: &LoginMethod)
         for purpose in [Purpose::FirstFactor, Purpose::SecondFactor] {
             let key = keys::destination(tenant, purpose, &contact);
             let mut destination: Destination = tx.get(&key).await?.unwrap_or_default();
-            destination.void_all();
+            destination.void_all(tx.now());
             tx.put(key, &destination, Some(tx.now() + DESTINATION_LIFE)).await?;
         }
     }
@@ -311,9 +320,15 @@ mod tests {
     fn sec_o08_a_sibling_voids() {
         let mac = Mac("one".to_owned());
         let mut destination = Destination { generation: 3 };
-        destination.void_all();
+        destination.void_all(Timestamp::EPOCH);
         assert!(!code().consume(&mac, destination.generation));
         assert!(!code().is_open(destination.generation));
+        // Forgotten since: those after it go on, and the next one voids them all the same.
+        assert_eq!(Destination::as_met_by(None, &code()), 3);
+        let mut forgotten = Destination::default();
+        forgotten.void_all(Timestamp::from_millis(3));
+        forgotten.void_all(Timestamp::from_millis(3));
+        assert_eq!(Destination::as_met_by(Some(forgotten), &code()), 4);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde::{Serialize, de::DeserializeOwned};
@@ -89,6 +89,11 @@ impl Db {
 
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// The same, for whoever read the monotonic clock just now.
+    pub(crate) fn now_at(&self, at: Instant) -> Timestamp {
+        self.clock.now_at(at)
     }
 
     pub(crate) fn clock(&self) -> &dyn Clock {

@@ -67,11 +67,13 @@ impl Spend {
                 let destination = keys::destination(&charged.tenant, charged.purpose, &charged.contact);
                 tx.prefetch([challenge.clone(), destination.clone(), budget.clone()]).await?;
                 let Some(mut code) = tx.get::<Code>(&challenge).await? else { return Ok(false) };
-                let mut siblings: Destination = tx.get(&destination).await?.unwrap_or_default();
-                if !code.is_bound_as(charged) || !code.consume(matched, siblings.generation) {
+                let found: Option<Destination> = tx.get(&destination).await?;
+                let generation = Destination::as_met_by(found, &code);
+                if !code.is_bound_as(charged) || !code.consume(matched, generation) {
                     return Ok(false);
                 }
-                siblings.void_all();
+                let mut siblings = found.unwrap_or_default();
+                siblings.void_all(tx.now());
                 tx.put(challenge, &code, Some(code.kept_until())).await?;
                 tx.put(destination, &siblings, Some(tx.now() + DESTINATION_LIFE)).await?;
                 if let Some(mut guesses) = tx.get::<Budget>(budget).await? {

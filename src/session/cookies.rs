@@ -1,12 +1,12 @@
 //! The session cookies: names, attributes, and what a configuration may say about them.
 
-use std::fmt;
+use std::{fmt, sync::LazyLock};
 
 use cookie::{
     Cookie,
     time::{Duration as Span, OffsetDateTime},
 };
-use memchr::memchr;
+use memchr::{memchr, memmem::Finder};
 
 use super::{
     csrf::AntiCsrf,
@@ -109,6 +109,10 @@ pub(crate) struct CookieConfig {
 const NAMES: [&str; 2] = ["sAccessToken", "sRefreshToken"];
 const HOST_NAMES: [&str; 2] = ["__Host-sAccessToken", "__Host-sRefreshToken"];
 
+/// What finds them in a field.
+static FINDERS: LazyLock<[Finder<'static>; 2]> = LazyLock::new(|| NAMES.map(Finder::new));
+static HOST_FINDERS: LazyLock<[Finder<'static>; 2]> = LazyLock::new(|| HOST_NAMES.map(Finder::new));
+
 /// Which of the two cookies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Jar {
@@ -149,6 +153,10 @@ impl CookieConfig {
 
     pub(crate) fn name(&self, jar: Jar) -> &'static str {
         jar.of::<&str>(if self.host_prefix { &HOST_NAMES } else { &NAMES })
+    }
+
+    pub(crate) fn finder(&self, jar: Jar) -> &'static Finder<'static> {
+        jar.of(if self.host_prefix { &HOST_FINDERS } else { &FINDERS })
     }
 
     /// The `Path` in force.
@@ -311,24 +319,37 @@ pub(crate) fn pairs(field: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     })
 }
 
-/// The pairs of a `Cookie` field, each with its value if it goes by this name: names compare as bytes, without
-/// the blanks around them (row C03).
-#[inline]
-pub(crate) fn by_name<'a>(name: &'a str, field: &'a [u8]) -> impl Iterator<Item = Option<&'a [u8]>> {
-    let mut rest = Some(field);
-    std::iter::from_fn(move || {
-        let (pair, tail) = cut(rest?, b';');
-        rest = tail;
-        let after = trim_start(pair).strip_prefix(name.as_bytes());
-        Some(after.and_then(|after| trim_start(after).strip_prefix(b"=")).map(trim))
-    })
+/// The values that a `Cookie` field has under one name.
+pub(crate) fn by_name<'a>(name: &Finder<'_>, field: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+    let mut from = 0;
+    std::iter::from_fn(move || next_by_name(name, field, &mut from))
+}
+
+/// The first of them from there on, and where to go on: names compare as bytes, without the blanks around them
+/// (row C03). The search is for the name, so that other cookies cost little, however many they are.
+#[inline(always)]
+pub(crate) fn next_by_name<'a>(name: &Finder<'_>, field: &'a [u8], from: &mut usize) -> Option<&'a [u8]> {
+    loop {
+        let at = *from + name.find(field.get(*from..)?)?;
+        let (before, found) = field.split_at_checked(at)?;
+        let after = found.get(name.needle().len()..)?;
+        *from = field.len() - after.len();
+        // Only at a pair's beginning, and in front of its sign of equality, is it a name.
+        if let None | Some(b';') = trim_end(before).last()
+            && let Some(value) = after.strip_prefix(b"=").or_else(|| trim_start(after).strip_prefix(b"="))
+        {
+            let (value, tail) = cut(value, b';');
+            *from = tail.map_or(field.len(), |tail| field.len() - tail.len());
+            return Some(trim(value));
+        }
+    }
 }
 
 /// What comes before the first such byte, and what comes after it, if there is one.
 pub(crate) fn cut(bytes: &[u8], at: u8) -> (&[u8], Option<&[u8]>) {
-    match memchr(at, bytes).and_then(|at| Some((bytes.get(..at)?, bytes.get(at + 1..)?))) {
-        Some((head, tail)) => (head, Some(tail)),
-        None => (bytes, None),
+    match memchr(at, bytes).and_then(|at| bytes.split_at_checked(at)) {
+        Some((head, [_, tail @ ..])) => (head, Some(tail)),
+        _ => (bytes, None),
     }
 }
 

@@ -133,7 +133,7 @@ impl Feed {
     }
 
     /// What is known against a token with these numbers, and how far silence can be relied on.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn judge(
         &self,
         token: &Numbered<'_>,
@@ -185,16 +185,17 @@ impl Known {
     #[inline]
     fn verdict(&self, token: &Numbered<'_>, now: Timestamp) -> Verdict {
         let numbers = token.numbers;
-        let marks = [
-            (Some(&self.app), numbers.app),
-            (self.tenants.get(token.tenant), numbers.tenant),
-            (self.users.get(token.user), numbers.user),
-            (self.sessions.get(token.session), numbers.session),
-        ];
-        let (mut revoked, mut anew) = (false, false);
-        for (marks, number) in marks {
-            revoked |= marks.is_some_and(|marks| number < marks.revoked);
-            anew |= marks.is_some_and(|marks| number < marks.anew);
+        let (mut revoked, mut anew) = (numbers.app < self.app.revoked, numbers.app < self.app.anew);
+        if !self.ends.is_empty() {
+            let marks = [
+                (self.tenants.get(token.tenant), numbers.tenant),
+                (self.users.get(token.user), numbers.user),
+                (self.sessions.get(token.session), numbers.session),
+            ];
+            for (marks, number) in marks {
+                revoked |= marks.is_some_and(|marks| number < marks.revoked);
+                anew |= marks.is_some_and(|marks| number < marks.anew);
+            }
         }
         if revoked {
             Verdict::Revoked

@@ -13,7 +13,7 @@ use crate::{
         error::{Error, ErrorKind},
         ident::{FactorId, LoginId, SessionHandle, TenantId, UserId},
         payload::Payload,
-        time::Timestamp,
+        time::{self, Timestamp},
     },
     claim::{Aal, CompletedFactors, MfaClaim, SessionClaim, Stamped, amr, free_key},
 };
@@ -242,7 +242,7 @@ impl Session {
             if self.expires_at() <= now {
                 return;
             }
-            let over = match self.kit.verdict(&claims, now).0 {
+            let over = match self.kit.verdict(&claims, time::monotonic(), now).0 {
                 Verdict::Revoked => true,
                 Verdict::Current => false,
                 _ => rounds.is_multiple_of(60) && self.kit.is_over(&claims.handle).await,
@@ -290,11 +290,11 @@ impl Session {
         };
     }
 
-    /// What the response must carry; from now on nothing can be added. The memory of a session that nobody
-    /// kept serves another request.
+    /// What the response must carry, and whose it is; from now on nothing can be added. The memory of a session
+    /// that nobody kept serves another request.
     #[inline]
-    pub(crate) fn finish(self) -> Option<Box<transport::TokenChange>> {
-        let mut state = self.state;
+    pub(crate) fn finish(self) -> (Arc<Kit>, Option<Box<transport::TokenChange>>) {
+        let Self { kit, mut state } = self;
         let change = match Arc::get_mut(&mut state) {
             Some(alone) => {
                 let alone = alone.get_mut().unwrap_or_else(PoisonError::into_inner);
@@ -308,8 +308,8 @@ impl Session {
             }
         };
         match change {
-            Change::Tokens(change) => Some(change),
-            Change::Nothing | Change::Sent => None,
+            Change::Tokens(change) => (kit, Some(change)),
+            Change::Nothing | Change::Sent => (kit, None),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Reads the change feed, folds it in, and counts what comes of that.
 
-use std::sync::atomic::Ordering;
+use std::{sync::atomic::Ordering, time::Instant};
 
 use super::{
     claims::AccessClaims,
@@ -18,10 +18,10 @@ use crate::{
 impl Kit {
     /// What the feed says of an opened token, and whether its silence can be relied on.
     #[inline]
-    pub(crate) fn verdict(&self, claims: &AccessClaims, now: Timestamp) -> (Verdict, Freshness) {
+    pub(crate) fn verdict(&self, claims: &AccessClaims, at: Instant, now: Timestamp) -> (Verdict, Freshness) {
         let (numbers, session) = (&claims.epochs, &claims.handle);
         let token = Numbered { numbers, user: &claims.user, tenant: &claims.tenant, session };
-        self.feed.judge(&token, time::monotonic(), now)
+        self.feed.judge(&token, at, now)
     }
 
     /// Reads the feed, unless another caller did while this one waited.

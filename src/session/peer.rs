@@ -35,6 +35,11 @@ impl Peer {
         self.tell.is_some() || self.proxies.is_none()
     }
 
+    /// Whether the app says where a connection came from.
+    pub(crate) fn is_told(&self) -> bool {
+        self.tell.is_some()
+    }
+
     /// What policies may know of a request.
     pub(crate) fn facts(&self, extensions: &Extensions, headers: &HeaderMap) -> RequestFacts {
         let agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());

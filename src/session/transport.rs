@@ -6,18 +6,20 @@
 
 use std::str;
 
+use memchr::{memchr_iter, memmem::Finder};
+
 use super::{
-    cookies::{CookieConfig, Jar, TransferMethod, by_name, cut, trim},
+    cookies::{CookieConfig, Jar, TransferMethod, by_name, cut, next_by_name, trim},
     token,
 };
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, ORIGIN},
+    header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, ORIGIN, UPGRADE},
 };
 
 pub(crate) use self::write::{
-    FRONT, ST_ACCESS, ST_REFRESH, TokenChange, Tokens, no_store, private, private_if_plain, strip_foreign,
-    vary,
+    FRONT, ST_ACCESS, ST_REFRESH, TokenChange, Tokens, no_store, no_store_yet, private, private_if_plain,
+    strip_foreign, vary,
 };
 
 mod write;
@@ -33,6 +35,8 @@ pub(crate) struct Presented<'a> {
     pub(crate) access: Access<'a>,
     /// The bearer token as it came, whatever it is. `None` where the server takes no header tokens.
     bearer: Option<&'a [u8]>,
+    /// Whether it asks for another protocol, as a WebSocket's does.
+    pub(crate) upgrade: bool,
     headers: &'a HeaderMap,
     config: &'a CookieConfig,
 }
@@ -99,20 +103,26 @@ const MOST_BYTES: usize = 16 * 1024;
 
 impl<'a> Presented<'a> {
     /// Reads a request's headers as far as the access token is concerned.
+    #[inline(always)]
     pub(crate) fn read(headers: &'a HeaderMap, config: &'a CookieConfig) -> Result<Self, TooLarge> {
-        let (bearer, ambiguous) = authorization(headers);
-        let bearer = bearer.filter(|_| config.methods.allow(TransferMethod::Header));
+        let fields = Fields::of(headers);
+        let by_header = config.methods.allow(TransferMethod::Header) && !fields.ambiguous;
+        let bearer = fields.authorization.filter(|_| by_header).and_then(bearer_token);
         let access = match bearer.filter(|bearer| token::shaped(bearer)) {
-            _ if ambiguous => Access::Ambiguous,
+            _ if fields.ambiguous => Access::Ambiguous,
             // It decides alone: what else came isn't looked at (row J23).
             Some(text) => Access::Token { text, method: TransferMethod::Header },
-            None => Self::by_cookie(headers, config)?,
+            None => Self::by_cookie(&fields, headers, config)?,
         };
-        Ok(Self { access, bearer, headers, config })
+        Ok(Self { access, bearer, upgrade: fields.upgrade, headers, config })
     }
 
-    fn by_cookie(headers: &'a HeaderMap, config: &'a CookieConfig) -> Result<Access<'a>, TooLarge> {
-        let cookie = Cookies::named(Jar::Access, headers, config)?;
+    fn by_cookie(
+        fields: &Fields<'a>,
+        headers: &'a HeaderMap,
+        config: &'a CookieConfig,
+    ) -> Result<Access<'a>, TooLarge> {
+        let cookie = Cookies::named(Jar::Access, fields, headers, config)?;
         Ok(match cookie.first.filter(|_| config.methods.allow(TransferMethod::Cookie)) {
             Some(_) if cookie.differ => Access::Duplicate,
             Some(text) if token::shaped(text) => Access::Token { text, method: TransferMethod::Cookie },
@@ -123,7 +133,7 @@ impl<'a> Presented<'a> {
     /// Every value that came under a cookie's name (row C04).
     fn cookies(&self, jar: Jar) -> Vec<&'a [u8]> {
         let fields = self.headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
-        fields.flat_map(|field| by_name(self.config.name(jar), field)).flatten().collect()
+        fields.flat_map(|field| by_name(self.config.finder(jar), field)).collect()
     }
 
     /// Reads the rest of what the request says: only where it matters.
@@ -182,66 +192,100 @@ impl<'a> Hints<'a> {
     }
 }
 
+/// The fields that a request is judged by, found in one pass: cheaper than a search for each.
+#[derive(Default)]
+struct Fields<'a> {
+    authorization: Option<&'a HeaderValue>,
+    /// Whether there are several of them.
+    ambiguous: bool,
+    cookie: Option<&'a HeaderValue>,
+    /// Whether HTTP/2 split the list (RFC 9113, section 8.2.3): all of its fields are one.
+    split: bool,
+    upgrade: bool,
+}
+
+impl<'a> Fields<'a> {
+    #[inline]
+    fn of(headers: &'a HeaderMap) -> Self {
+        let mut fields = Self::default();
+        for (name, value) in headers {
+            if *name == COOKIE {
+                fields.split |= fields.cookie.replace(value).is_some();
+            } else if *name == AUTHORIZATION {
+                fields.ambiguous |= fields.authorization.replace(value).is_some();
+            } else if *name == UPGRADE {
+                fields.upgrade = true;
+            }
+        }
+        fields
+    }
+}
+
 /// The cookies of one name among all that came.
 #[derive(Default)]
 struct Cookies<'a> {
     first: Option<&'a [u8]>,
     differ: bool,
-    count: usize,
     bytes: usize,
+    /// Bytes outside of their values.
+    outside: usize,
 }
 
 impl<'a> Cookies<'a> {
-    fn named(jar: Jar, headers: &'a HeaderMap, config: &'a CookieConfig) -> Result<Self, TooLarge> {
-        let mut cookies = Self::default();
-        if !has_repeats(headers) {
-            headers.get(COOKIE).map_or(Ok(()), |field| cookies.scan(jar, field.as_bytes(), config))?;
-            return Ok(cookies);
+    fn named(
+        jar: Jar,
+        fields: &Fields<'a>,
+        headers: &'a HeaderMap,
+        config: &'a CookieConfig,
+    ) -> Result<Self, TooLarge> {
+        let (mut cookies, name) = (Self::default(), config.finder(jar));
+        match fields.cookie {
+            Some(_) if fields.split => cookies.scan_all(name, headers)?,
+            Some(field) => cookies.scan(name, field.as_bytes())?,
+            None => {}
         }
-        // HTTP/2 may split the field (RFC 9113, section 8.2.3): all of them are one list.
-        for field in headers.get_all(COOKIE) {
-            cookies.scan(jar, field.as_bytes(), config)?;
+        // There are no more than that: most lists are too short to be worth counting.
+        if cookies.outside > MOST_COOKIES && count(headers) > MOST_COOKIES {
+            return Err(TooLarge);
         }
         Ok(cookies)
     }
 
-    fn scan(&mut self, jar: Jar, field: &'a [u8], config: &'a CookieConfig) -> Result<(), TooLarge> {
+    fn scan_all(&mut self, name: &Finder<'_>, headers: &'a HeaderMap) -> Result<(), TooLarge> {
+        headers.get_all(COOKIE).iter().try_for_each(|field| self.scan(name, field.as_bytes()))
+    }
+
+    #[inline(always)]
+    fn scan(&mut self, name: &Finder<'_>, field: &'a [u8]) -> Result<(), TooLarge> {
         self.bytes += field.len() + 2;
         if self.bytes > MOST_BYTES {
             return Err(TooLarge);
         }
-        for value in by_name(config.name(jar), field) {
-            self.count += 1;
-            if self.count > MOST_COOKIES {
-                return Err(TooLarge);
-            }
-            if let Some(value) = value {
-                self.differ |= self.first.is_some_and(|other| other != value);
-                self.first = Some(value);
-            }
+        // One more than its bytes, for the pair that no semicolon ends.
+        self.outside += field.len() + 1;
+        let mut from = 0;
+        while let Some(value) = next_by_name(name, field, &mut from) {
+            self.outside -= value.len();
+            self.differ |= self.first.is_some_and(|other| other != value);
+            self.first = Some(value);
         }
         Ok(())
     }
 }
 
-/// Whether some name has several fields: most requests have none, and then one look a name is enough.
-#[inline]
-fn has_repeats(headers: &HeaderMap) -> bool {
-    headers.len() > headers.keys_len()
+/// How many cookies came, by the semicolons between them.
+fn count(headers: &HeaderMap) -> usize {
+    let fields = headers.get_all(COOKIE).iter();
+    fields.map(|field| memchr_iter(b';', field.as_bytes()).count() + 1).sum()
 }
 
-/// The bearer token, if there is one, and whether there are several fields.
+/// The bearer token of an `Authorization` field, if there is one.
 #[inline]
-fn authorization(headers: &HeaderMap) -> (Option<&[u8]>, bool) {
-    let Some(first) = headers.get(AUTHORIZATION) else { return (None, false) };
-    if has_repeats(headers) && headers.get_all(AUTHORIZATION).iter().nth(1).is_some() {
-        return (None, true);
-    }
-    let bearer = first.as_bytes().split_at_checked("Bearer ".len()).and_then(|(scheme, token)| {
-        let token = trim_spaces(token);
-        (scheme.eq_ignore_ascii_case(b"Bearer ") && !token.is_empty()).then_some(token)
-    });
-    (bearer, false)
+fn bearer_token(field: &HeaderValue) -> Option<&[u8]> {
+    let (scheme, token) = field.as_bytes().split_at_checked("Bearer ".len())?;
+    // Nearly all clients write it like this; the longer comparison is for the others.
+    let bearer = scheme == b"Bearer " || scheme.eq_ignore_ascii_case(b"Bearer ");
+    Some(trim_spaces(token)).filter(|token| bearer && !token.is_empty())
 }
 
 fn trim_spaces(mut bytes: &[u8]) -> &[u8] {

@@ -146,7 +146,7 @@ pub(crate) fn open(demand: &Demand, evidence: &Evidence<'_>) -> Judgement {
 
 /// Judges an opened token: steps 4 and 5. `verdict` is what the feed says about it; `tried` says that
 /// reading the feed was tried just now, so that a mount decides instead of asking again.
-#[inline]
+#[inline(always)]
 pub(crate) fn judge(
     demand: &Demand,
     opened: Opened,
@@ -177,7 +177,12 @@ pub(crate) fn judge(
     if !asks && validator::satisfied(&demand.validators, payload, now) {
         return Judgement::Pass(opened);
     }
-    let claims = validator::refetches(&demand.validators, payload, now);
+    lacking(demand, opened, asks, now)
+}
+
+/// What a session that won't do as it is needs: its row, or a refusal that says what it lacks.
+fn lacking(demand: &Demand, opened: Opened, asks: bool, now: Timestamp) -> Judgement {
+    let claims = validator::refetches(&demand.validators, &opened.claims.payload, now);
     if asks || !claims.is_empty() {
         return Judgement::Ask(Question::Row(opened, claims));
     }

@@ -80,3 +80,26 @@ async fn sec_o25_told_on_purpose_ten_times_a_minute() {
     app.clock.advance(std::time::Duration::from_millis(60_001));
     ask(&app, "192.0.2.1", &table[0].0).await.ok();
 }
+
+#[tokio::test]
+async fn sec_o25_telling_needs_to_know_who_asks() {
+    let told = |limits: bool| {
+        let app = crate::spy::shop();
+        let store = tower_mfa::store::MemoryStore::new();
+        let secrets = tower_mfa::config::Secrets::random().unwrap();
+        let builder = tower_mfa::Mfa::builder(app, secrets, store)
+            .delivery(tower_mfa::delivery::Outbox::new())
+            .reveal_accounts(true);
+        if limits { builder } else { builder.insecure_without_quotas() }.build()
+    };
+    let refused = told(true).unwrap_err().to_string();
+    assert!(refused.contains("reveal_accounts") && refused.contains(".peer("), "{refused}");
+    told(false).unwrap();
+    // Those of whom the app knows no address share one count.
+    let app = app(|b| b.reveal_accounts(true)).await;
+    for n in 0..11 {
+        let request = app.browser(Mode::Header).request(Method::GET, &format!("/auth{EMAIL}{ALICE}"), None);
+        app.send(request).await.status(if n < 10 { "OK" } else { "GENERAL_ERROR" });
+    }
+    ask(&app, "192.0.2.1", &format!("{EMAIL}{ALICE}")).await.ok();
+}

@@ -16,7 +16,7 @@ use crate::{
     spy::ALICE,
     support::{
         Browser, Mode, START, TestApp,
-        nodes::{begun, in_memory},
+        nodes::{arrived, begun, in_memory},
     },
 };
 
@@ -151,6 +151,30 @@ async fn sec_o05_without_the_record_there_is_no_flow_and_no_fresh_count() {
         client.ask_again(&flow, false).await.status("RESTART_FLOW_ERROR");
         client.enter(&flow, &code, false).await.status("RESTART_FLOW_ERROR");
     }
+}
+
+/// Row O05, without luck: the record goes right before the charge, or the new code, is written.
+#[tokio::test]
+async fn sec_o05_a_record_that_goes_meanwhile_is_not_made_anew() {
+    let app = TestApp::new().await;
+    for guesses in [true, false] {
+        let (mut client, seen) = (app.browser(Mode::Header), app.sent_to(ALICE));
+        let flow = client.ask_code(ALICE, false).await.ok();
+        let code = app.code_after(ALICE, seen).await;
+        arrived(&[&app]).await;
+        let (key, _) = app.store.codes().await.into_iter().next().unwrap();
+        let mut gone = Batch::new();
+        gone.push(key, Op::Remove);
+        app.store.before_next_commit(gone);
+        let answer = match guesses {
+            true => client.enter(&flow, &code, false).await,
+            false => client.ask_again(&flow, false).await,
+        };
+        answer.status("RESTART_FLOW_ERROR");
+        assert!(app.store.codes().await.is_empty());
+        client.enter(&flow, &code, false).await.status("RESTART_FLOW_ERROR");
+    }
+    assert_eq!((app.mfa.counters().code_comparisons, arrived(&[&app]).await), (0, 2));
 }
 
 async fn take_away(node: &TestApp, key: &Key) {

@@ -342,7 +342,8 @@ async fn sec_o35_the_user_hears_of_wrong_codes() {
     let told = |app: &TestApp| {
         let told: Vec<String> =
             app.outbox.messages().iter().map(|sent| format!("{:?}", sent.notice)).collect();
-        told.into_iter().filter(|kind| kind.starts_with("SuspiciousAttempts")).count()
+        let wrong = ["SuspiciousAttempts", "CodesUsedUp"];
+        told.into_iter().filter(|told| wrong.iter().any(|kind| told.starts_with(kind))).count()
     };
     for round in 0..2 {
         let seen = app.sent_to(ALICE);

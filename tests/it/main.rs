@@ -36,6 +36,7 @@ mod hooks;
 #[cfg(all(feature = "third-party", feature = "http-client"))]
 mod issuers;
 mod keys;
+mod later;
 mod layer;
 mod leaving;
 mod legacy;

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{Found, Head, Step, Verified};
 use crate::{
-    base::error::Error,
+    base::{error::Error, time},
     claim::ClaimRef,
     layer::refuse,
     policy::RequestFacts,
@@ -76,7 +76,7 @@ impl Head<'_> {
         tried: bool,
     ) -> Found {
         let kit = self.kit;
-        let anew = kit.verdict(&opened.claims, kit.db.now()).0 == Verdict::JudgeAnew;
+        let anew = kit.verdict(&opened.claims, time::monotonic(), kit.db.now()).0 == Verdict::JudgeAnew;
         let work = {
             let Some(mfa) = &self.mount.mfa else { return self.settle(Judgement::Unavailable, false, tried) };
             let (desk, opened, facts) = (Arc::clone(&mfa.desk), opened.clone(), facts.clone());
@@ -84,7 +84,7 @@ impl Head<'_> {
         };
         let (opened, tokens, _) = kit.run(work).await.map_err(|error| refuse::error(&error))?;
         let judgement = verify::enforce(self.demand(), opened.clone(), kit.db.now());
-        let outer = self.outer.and_then(|outer| outer.session.as_ref());
+        let outer = self.outer.and_then(Verified::session);
         if let Some(session) = outer {
             // The outer mount sends the tokens, with a refusal too.
             if let Some(tokens) = tokens {
@@ -94,7 +94,7 @@ impl Head<'_> {
         }
         let mut found = self.settle(judgement, true, tried);
         match (&mut found, tokens) {
-            (Ok(Verified { session: Some(session), .. }), Some(tokens)) => {
+            (Ok(Verified { found: Ok(session), .. }), Some(tokens)) => {
                 session.set_change(tokens.into());
             }
             // The refusal carries what was found out, so that the client reads why.

@@ -164,6 +164,12 @@ pub(crate) fn no_store(headers: &mut HeaderMap) {
     vary(headers);
 }
 
+/// The same for an answer that has no fields of the kind yet, which needn't be looked for.
+pub(crate) fn no_store_yet(headers: &mut HeaderMap) {
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(VARY, VARIES);
+}
+
 /// A protected answer is nobody else's and nobody keeps it (row C11), unless the handler is stricter still.
 /// What isn't stored needn't say what it varies with (RFC 9111, section 4.1).
 pub(crate) fn private(headers: &mut HeaderMap) {
