@@ -10,8 +10,8 @@ use crate::{
     },
     claim::{ClaimRef, ClaimValidator, MfaSatisfied, SessionClaim, validator},
     config::{
-        AntiCsrf, AppInfo, Config, EmailVerification, FactorChanges, Lifetimes, Passwordless, SameSite,
-        Secrets, SigningAlg, TransferMethods, TrustedProxies,
+        AntiCsrf, AppInfo, Config, FactorChanges, Lifetimes, Passwordless, SameSite, Secrets, SigningAlg,
+        TransferMethods, TrustedProxies,
     },
     delivery::{AnyDelivery, Delivery, dispatch::Dispatch},
     engine::Mfa,

@@ -11,7 +11,7 @@ use crate::{
     flow::{Caller, Desk, Refusal},
     layer::arrival::Arrival,
     policy::RequestFacts,
-    session::{Kit, transport::Presented},
+    session::{Kit, Session, transport::Presented},
 };
 
 /// A request, read but not judged.
@@ -71,6 +71,11 @@ impl<'a> Call<'a> {
     /// used, and ends if another one begins.
     pub(super) async fn caller(&self, try_linking: bool) -> Result<Caller, Refusal> {
         self.arrival().caller(&self.tenant, try_linking).await
+    }
+
+    /// The session that came along.
+    pub(super) async fn session(&self) -> Result<Session, Refusal> {
+        self.arrival().session().await
     }
 
     /// Who asks where no session is read and none begins.

@@ -61,7 +61,7 @@ impl Desk {
                 let send = self.take_send(&mut tx, caller, to, for_show).await?;
                 match send {
                     Send::TooMany(RetryAfter(wait)) => return tx.abandon(Err(wait)),
-                    Send::Unkept => return tx.abandon(Ok(answer)),
+                    Send::Unkept | Send::Undeliverable => return tx.abandon(Ok(answer)),
                     Send::Yes | Send::Silent => {}
                 }
                 let for_show = for_show || send != Send::Yes;

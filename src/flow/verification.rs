@@ -58,7 +58,9 @@ impl Desk {
                 let owner = Owner { user: user.id.clone(), login: login.id.clone() };
                 match self.take_send(&mut tx, caller, &Contact::from(email.clone()), false).await? {
                     Send::TooMany(RetryAfter(wait)) => return tx.abandon(Err(wait)),
-                    Send::Silent | Send::Unkept => return tx.abandon(Ok(Asked::Sent)),
+                    Send::Silent | Send::Unkept | Send::Undeliverable => {
+                        return tx.abandon(Ok(Asked::Sent));
+                    }
                     Send::Yes => {}
                 }
                 self.stage_ticket(&mut tx, &row.tenant, Kind::EmailVerification, &owner, email, false)

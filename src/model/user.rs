@@ -20,13 +20,15 @@ use crate::{
 
 pub(crate) use self::{
     proof::{change_email, doubtful, may_have, prove, set_password, void_codes},
-    removal::{delete, leave, remove_login},
+    removal::{delete, remove_login},
+    tenants::{add_to_tenant, is_taken_in, leave},
 };
 
 #[cfg(feature = "third-party")]
 pub(crate) mod email;
 mod proof;
 mod removal;
+mod tenants;
 
 /// One person: one or more login methods.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -349,40 +351,6 @@ pub(crate) async fn make_primary(tx: &mut Tx, user: &mut User) -> Result<(), Err
         }
     }
     tx.put(keys::user(&user.id), user, None).await
-}
-
-/// Whether a name or a contact of the user is somebody else's in a tenant.
-pub(crate) async fn is_taken_in(tx: &mut Tx, user: &User, tenant: &TenantId) -> Result<bool, Error> {
-    for login in user.logins.iter().filter(|login| !login.tenants.contains(tenant)) {
-        let name = NewLogin::from(login);
-        let other = owner(tx, tenant, &name).await?.map(|owner| owner.user);
-        let primary = primary_of(tx, tenant, &name).await?;
-        if other.into_iter().chain(primary).any(|id| id != user.id) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-/// Stages that all of a user's login methods count in another tenant as well.
-///
-/// # Errors
-/// `Invalid` if one of the names is somebody else's there.
-pub(crate) async fn add_to_tenant(tx: &mut Tx, user: &mut User, tenant: &TenantId) -> Result<(), Error> {
-    if is_taken_in(tx, user, tenant).await? {
-        return Err(Error::invalid("a login name or contact of the user is taken in that tenant"));
-    }
-    for at in 0..user.logins.len() {
-        let Some(login) = user.logins.get_mut(at) else { continue };
-        if login.tenants.contains(tenant) {
-            continue;
-        }
-        login.tenants.push(tenant.clone());
-        let (key, owner) =
-            (NewLogin::from(&*login).key(tenant), Owner { user: user.id.clone(), login: login.id.clone() });
-        tx.insert(key, &owner, None).await?;
-    }
-    if user.primary { make_primary(tx, user).await } else { tx.put(keys::user(&user.id), user, None).await }
 }
 
 pub(crate) fn method(now: Timestamp, tenant: &TenantId, new: &NewLogin, id: LoginId) -> LoginMethod {

@@ -109,8 +109,8 @@ impl FixedFacts {
     /// If a text is no permission: this is for tests.
     #[allow(clippy::expect_used, reason = "documented: for tests of policies")]
     pub fn permissions<'a>(mut self, permissions: impl IntoIterator<Item = &'a str>) -> Self {
-        let read = |text| Permission::parse(text).expect("a permission");
-        self.lazy.permissions = permissions.into_iter().map(read).collect();
+        self.lazy.permissions =
+            permissions.into_iter().map(|text| Permission::parse(text).expect("a permission")).collect();
         self
     }
 

@@ -9,8 +9,8 @@ use crate::{
     model::{
         Tx,
         audit::{self, Audited, Cause, Event},
-        change::{self, Change, ChangeKind, Subject},
-        code, keys, metadata, session,
+        change::Change,
+        code, keys, session,
     },
     store::Key,
 };
@@ -76,7 +76,7 @@ pub(super) async fn unname(
     Ok(())
 }
 
-async fn unstage_name(
+pub(super) async fn unstage_name(
     tx: &mut Tx,
     user: &UserId,
     login: &LoginMethod,
@@ -94,28 +94,4 @@ async fn unstage_name(
         }
     }
     Ok(())
-}
-
-/// Stages that a user leaves a tenant, with all that is theirs only there: names, codes under way, roles, opt-ins,
-/// sessions (row N05). Their login methods stay, and may count in other tenants.
-pub(crate) async fn leave(tx: &mut Tx, user: &mut User, tenant: &TenantId) -> Result<Vec<Change>, Error> {
-    if !user.is_in(tenant) {
-        return Ok(Vec::new());
-    }
-    for login in user.logins.iter().filter(|login| login.tenants.contains(tenant)) {
-        unstage_name(tx, &user.id, login, &[], tenant).await?;
-    }
-    for login in &mut user.logins {
-        login.tenants.retain(|other| other != tenant);
-    }
-    tx.put(keys::user(&user.id), user, None).await?;
-    tx.remove(keys::role(tenant, &user.id));
-    let mut changes = session::end_in(tx, &user.id, tenant, Cause::UserGone).await?;
-    let (_, opted) = metadata::edit(tx, &user.id, |list| list.forget(tenant)).await?;
-    // Whatever is under way there, such as a sign-in, read the user as they were: it must look again.
-    changes.push(match opted {
-        Some(change) => change,
-        None => change::stage(tx, Subject::User(user.id.clone()), ChangeKind::JudgeAnew).await?,
-    });
-    Ok(changes)
 }
