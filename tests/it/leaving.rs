@@ -393,14 +393,20 @@ async fn sec_m13_a_handler_that_panics_takes_nothing_with_it() {
             .route("/fine", get(|_: SessionExtractor| async {}))
             .layer(MfaLayer::required(app.mfa.clone()))
             .layer(MfaLayer::optional(app.mfa.clone()));
-        let counters = app.mfa.counters();
+        // The feed is read by the clock, whatever else happens.
+        let counters = || {
+            let mut counters = app.mfa.counters();
+            counters.feed_reads = 0;
+            counters
+        };
+        let before = counters();
         for n in 0..50 {
             let (mount, request) = (router.clone(), alice.request(Method::GET, &format!("/panic/{n}"), None));
             let connection = tokio::spawn(async move { send(&mount, request).await });
             assert!(connection.await.unwrap_err().is_panic());
             send(&router, alice.request(Method::GET, "/fine", None)).await.is(200);
         }
-        assert_eq!(app.mfa.counters(), counters);
+        assert_eq!(counters(), before);
         // What was committed stays, though nobody was told.
         alice.refresh().await.is(200);
         assert_eq!(alice.payload("round"), json!(49));
