@@ -10,7 +10,7 @@ use crate::{
     base::{
         contact::Contact,
         error::Error,
-        ident::{FactorId, TenantId, UserId},
+        ident::{FactorId, TenantId},
         random,
         time::Timestamp,
     },
@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// How long a budget of guesses is kept after the last one.
-pub(super) const BUDGET_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
+const BUDGET_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
 
 /// Whether a send may happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,9 +211,16 @@ pub(super) fn after(now: Timestamp, window: Duration) -> Timestamp {
 /// Whose guesses count together.
 pub(super) fn budget(code: &Code) -> Key {
     match &code.user {
-        Some(user) => guesses_of(user, &code.factor),
+        Some(user) => keys::guesses(user, &code.factor),
         None => guesses_at(&code.contact),
     }
+}
+
+/// Until when a budget is remembered. A user's blocked one has no end: no time lifts a block (row O34). A contact's has,
+/// for nobody may be there who could have it lifted.
+pub(super) fn kept_until(guesses: &Budget, code: &Code, now: Timestamp) -> Option<Timestamp> {
+    let held = guesses.is_blocked() && code.user.is_some();
+    (!held).then(|| now + BUDGET_LIFE)
 }
 
 /// Takes a guess from its budget, before it is compared. In a flow made for show as well: there is nothing to guess,
@@ -228,7 +235,8 @@ pub(super) async fn charge(
     if let Err(exhausted) = guesses.reserve(tx.now()) {
         return Ok(Err(exhausted));
     }
-    tx.put(key, &guesses, Some(tx.now() + BUDGET_LIFE)).await?;
+    let until = kept_until(&guesses, code, tx.now());
+    tx.put(key, &guesses, until).await?;
     let what = match () {
         () if guesses.is_blocked() => Some(Audited::FactorBlocked),
         () if guesses.is_resting(tx.now()) && code.user.is_some() => Some(Audited::LockedOut),
@@ -239,11 +247,6 @@ pub(super) async fn charge(
         audit::stage(tx, code.user.iter().fold(event, |event, user| event.user(user)))?;
     }
     Ok(Ok(()))
-}
-
-/// A user's, of one kind of factor, over all sessions, flows, devices and tenants.
-fn guesses_of(user: &UserId, factor: &FactorId) -> Key {
-    keys::limit("guess", &format!("user {user} {factor}"))
 }
 
 /// Where no user is known, a destination's. The unauthenticated can't touch a user's (row O34); whether anybody
@@ -259,7 +262,7 @@ fn budgets(user: &User, factor: &FactorId) -> Vec<Key> {
     let phones = user.logins.iter().filter_map(|login| login.phone.clone()).map(Contact::from);
     let contacts = emails.chain(phones).filter(|contact| super::code::kind(contact) == kind);
     let keys: BTreeSet<Key> = contacts.map(|contact| guesses_at(&contact)).collect();
-    [guesses_of(&user.id, &kind)].into_iter().chain(keys).collect()
+    [keys::guesses(&user.id, &kind)].into_iter().chain(keys).collect()
 }
 
 /// Lifts the block of a factor, and nothing else. Whether there was one.

@@ -1,6 +1,6 @@
 //! Wrong codes of somebody who passed the first factor: the user, the app and operators hear of it (row O35).
 
-use super::{Caller, Desk};
+use super::{Caller, Desk, quota::kept_until};
 use crate::{
     base::error::Error,
     delivery::Notice,
@@ -39,8 +39,8 @@ impl Desk {
                 if !guesses.tell() {
                     return tx.commit(None);
                 }
-                let (now, life) = (tx.now(), super::quota::BUDGET_LIFE);
-                tx.put(budget.clone(), &guesses, Some(now + life)).await?;
+                let now = tx.now();
+                tx.put(budget.clone(), &guesses, kept_until(&guesses, code, now)).await?;
                 let event = Event::new(Audited::SuspiciousAttempts, &caller.tenant).user(id);
                 audit::stage(&mut tx, event.factor(&code.factor).peer(caller.request.peer))?;
                 if let Some(person) = person {

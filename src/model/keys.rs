@@ -34,7 +34,7 @@ use super::code::Purpose;
 use crate::{
     base::{
         contact::Contact,
-        ident::{LoginId, Role, SessionHandle, TenantId, UserId},
+        ident::{FactorId, LoginId, Role, SessionHandle, TenantId, UserId},
         time::Timestamp,
     },
     store::{Key, key::sortable},
@@ -167,6 +167,11 @@ pub(crate) fn change(lane: u8, number: u64) -> Key {
 
 pub(crate) fn keyset() -> Key {
     Key::new(["keyset"])
+}
+
+/// A user's guesses at one kind of factor, over all sessions, flows, devices and tenants.
+pub(crate) fn guesses(user: &UserId, factor: &FactorId) -> Key {
+    limit("guess", &format!("user {user} {factor}"))
 }
 
 pub(crate) fn limit(what: &str, subject: &str) -> Key {

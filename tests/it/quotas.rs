@@ -423,8 +423,11 @@ async fn sec_o34_a_rest_ends_by_itself_and_a_block_by_an_administrator() {
         assert_eq!(app.mfa.counters().code_comparisons, 1, "{round}");
     }
     // Whatever time passes, no code is accepted, and nobody is told to wait.
-    app.clock.advance(24 * HOUR);
-    alice.refresh().await;
+    app.clock.advance(95 * 24 * HOUR);
+    let audited = app.store.audited().await;
+    let app = app.restarted().await;
+    let mut alice = app.browser(Mode::Header);
+    alice.sign_in(ALICE).await.ok();
     let refused = right_code(&app, &mut alice, true).await;
     refused.status("RESTART_FLOW_ERROR");
     assert!(refused.headers.get("retry-after").is_none());
@@ -436,10 +439,19 @@ async fn sec_o34_a_rest_ends_by_itself_and_a_block_by_an_administrator() {
     assert!(app.mfa.factors().unblock(&user, &FactorId::OTP_EMAIL).await.unwrap());
     assert!(!app.mfa.factors().unblock(&user, &FactorId::OTP_EMAIL).await.unwrap());
     right_code(&app, &mut other, true).await.ok();
-    let audited = app.store.audited().await;
+    let audited = [audited, app.store.audited().await].concat();
     for (what, times) in [("factor-blocked", 1), ("factor-unblocked", 1), ("locked-out", 9)] {
         assert_eq!(audited.iter().filter(|seen| *seen == what).count(), times, "{what}");
     }
+    // Nothing of it is left behind by a user who goes.
+    let kept = async || {
+        let keys = app.store.dump().await.into_keys();
+        keys.filter(|key| key.as_str().starts_with("limit/guess/")).count()
+    };
+    ten_wrong(&app, &mut other, true).await;
+    assert_eq!(kept().await, 1);
+    app.mfa.users().delete(&user).await.unwrap();
+    assert_eq!(kept().await, 0);
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use super::{LoginMethod, NewLogin, PrimaryOf, User};
 use crate::{
     base::{
         error::{Error, ErrorKind},
-        ident::{LoginId, TenantId, UserId},
+        ident::{FactorId, LoginId, TenantId, UserId},
     },
     model::{
         Tx,
@@ -30,6 +30,7 @@ pub(crate) async fn delete(tx: &mut Tx, user: User) -> Result<Change, Error> {
     }
     tx.remove(keys::required(&user.id));
     tx.remove(keys::metadata(&user.id));
+    FactorId::BUILT_IN.iter().for_each(|factor| tx.remove(keys::guesses(&user.id, factor)));
     tx.delete(keys::user(&user.id)).await?;
     Ok(gone)
 }
