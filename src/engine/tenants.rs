@@ -11,6 +11,7 @@ use crate::{
     model::{
         Tx,
         audit::{self, Audited, Event},
+        change::Change,
         keys,
         tenant::{self, Tenant, TenantRule},
     },
@@ -149,21 +150,25 @@ impl Tenants<'_> {
         edit: impl Fn(&Desk, &mut Tenant) -> Result<(), Error> + Send + Sync + 'static,
     ) -> Result<(), Error> {
         let id = id.clone();
-        self.mfa
-            .change(|desk| async move {
-                let (id, desk, edit) = (&id, &desk, &edit);
-                let stage = |mut tx: Tx| async move {
-                    let change = tenant::edit(&mut tx, id, |tenant| edit(desk, tenant)).await?;
-                    if change.is_some() {
-                        audit::stage(&mut tx, Event::new(Audited::TenantChanged, id))?;
-                    }
-                    tx.commit(change)
-                };
-                let change = desk.kit.db.transact(id, stage).await?;
-                Ok(((), change.into_iter().collect()))
-            })
-            .await
+        self.mfa.change(|desk| async move { Ok(((), edited(&desk, &id, edit).await?)) }).await
     }
+}
+
+/// [`Tenants::edit`] within a mutation that may go on after it.
+async fn edited(
+    desk: &Desk,
+    id: &TenantId,
+    edit: impl Fn(&Desk, &mut Tenant) -> Result<(), Error> + Send + Sync,
+) -> Result<Vec<Change>, Error> {
+    let edit = &edit;
+    let stage = |mut tx: Tx| async move {
+        let change = tenant::edit(&mut tx, id, |tenant| edit(desk, tenant)).await?;
+        if change.is_some() {
+            audit::stage(&mut tx, Event::new(Audited::TenantChanged, id))?;
+        }
+        tx.commit(change)
+    };
+    Ok(desk.kit.db.transact(id, stage).await?.into_iter().collect())
 }
 
 /// Whether what would be demanded in a tenant of these settings can be done there.

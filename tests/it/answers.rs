@@ -54,6 +54,8 @@ fn requests(browser: &Browser, flow: &Value) -> Vec<(String, Request<axum::body:
         (Method::POST, "/auth/signinup/code/consume", linking(guess)),
         (Method::POST, "/auth/signin", linking(credentials(ALICE, "not the password 1"))),
         (Method::POST, "/auth/signup", linking(credentials(BOB, PASSWORD))),
+        (Method::POST, "/auth/user/password/reset/token", Some(an_address())),
+        (Method::POST, "/auth/user/password/reset", Some(a_reset())),
         (Method::GET, "/api/me", None),
         (Method::POST, "/api/me", None),
         (Method::GET, "/api/half", None),
@@ -61,6 +63,16 @@ fn requests(browser: &Browser, flow: &Value) -> Vec<(String, Request<axum::body:
     all.into_iter()
         .map(|(method, path, body)| (format!("{method} {path}"), browser.request(method, path, body)))
         .collect()
+}
+
+fn an_address() -> Value {
+    json!({ "formFields": [{ "id": "email", "value": ALICE }] })
+}
+
+/// With a ticket that nobody made.
+fn a_reset() -> Value {
+    let password = json!([{ "id": "password", "value": PASSWORD }]);
+    json!({ "method": "token", "token": "x", "formFields": password })
 }
 
 #[tokio::test]
@@ -157,10 +169,11 @@ async fn sec_c10_every_other_refusal_too() {
         check(app.send(with(request(None), &[("cookie", &cookies)])).await, 431, &path);
         let elsewhere = format!("/auth/nowhere{route}");
         if !["/signout", "/mfa/info"].contains(&route) && !route.contains("code/") {
-            let body = if route.contains("sign") && !route.contains("code") {
-                credentials(ALICE, PASSWORD)
-            } else {
-                json!({ "email": ALICE })
+            let body = match route {
+                "/signin" | "/signup" => credentials(ALICE, PASSWORD),
+                "/user/password/reset/token" => an_address(),
+                "/user/password/reset" => a_reset(),
+                _ => json!({ "email": ALICE }),
             };
             check(app.send(alice.request(method.clone(), &elsewhere, json(body))).await, 404, &elsewhere);
         }

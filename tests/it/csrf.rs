@@ -292,7 +292,8 @@ async fn sec_x06_a_refused_origin_rotates_nothing_and_is_told_in_short() {
     log.has("WARN", "https://shop.test.evil.test");
     if cfg!(feature = "tracing") {
         let told = log.lines("WARN", "xxxxxxxx");
-        assert!(told.len() == 8 && told.iter().all(|line| !line.contains(&"x".repeat(64))), "{told:?}");
+        let asked = ROUTES.iter().filter(|(method, _)| *method != "GET").count();
+        assert!(told.len() == asked && told.iter().all(|line| !line.contains(&"x".repeat(64))), "{told:?}");
     }
     // Reading is for everybody, and a page of ours is let in.
     app.send(with(bare("GET", "/auth/loginmethods"), &[("origin", "https://evil.test")])).await.is(200);

@@ -1,6 +1,6 @@
 //! A tenant is switched off and on, or goes for good.
 
-use super::Tenants;
+use super::{Tenants, edited};
 use crate::{
     base::{error::Error, ident::TenantId},
     flow::Desk,
@@ -56,14 +56,15 @@ impl Tenants<'_> {
         if tenant.is_public() {
             return Err(Error::invalid("every app has the tenant public: disable it instead"));
         }
-        self.edit(tenant, |_, tenant| {
-            (tenant.enabled, tenant.leaving) = (false, true);
-            Ok(())
-        })
-        .await?;
         let tenant = tenant.clone();
         self.mfa
             .change(|desk| async move {
+                let leaving = edited(&desk, &tenant, |_, tenant| {
+                    (tenant.enabled, tenant.leaving) = (false, true);
+                    Ok(())
+                });
+                // Here the sessions are over at once, however long the rest takes.
+                desk.kit.learn(&leaving.await?);
                 let mut changes = empty(&desk, &tenant).await?;
                 let tenant = &tenant;
                 let stage = |mut tx: Tx| async move {
