@@ -10,13 +10,12 @@ use crate::{
 };
 #[cfg(feature = "password")]
 use crate::{
-    base::{error::ErrorKind, ident::TenantId, secret::Secret},
+    base::{ident::TenantId, secret::Secret},
     factor::password::{Password, TooLong},
     flow::change::PasswordChange,
     model::{
         audit::{self, Audited, Event},
-        keys,
-        tenant::Tenant,
+        tenant,
         user::{self, NewLogin, User},
     },
 };
@@ -113,8 +112,7 @@ impl Users<'_> {
             .change(|desk| async move {
                 let (tenant, new) = (&tenant, &new);
                 let stage = |mut tx: crate::model::Tx| async move {
-                    let no_tenant = Error::new(ErrorKind::NotFound, "there is no such tenant");
-                    tx.get::<Tenant>(&keys::tenant(tenant)).await?.ok_or(no_tenant)?;
+                    tenant::joinable(&mut tx, tenant).await?;
                     if user::owner(&mut tx, tenant, new).await?.is_some() {
                         return Err(Error::invalid("the address is another user's"));
                     }

@@ -34,7 +34,7 @@ impl RolesOf<'_> {
     /// Gives a user a role in a tenant. Their live sessions are judged anew.
     ///
     /// # Errors
-    /// `Invalid` if the text is no role.
+    /// `Invalid` if the text is no role, `NotFound` without the tenant.
     pub async fn grant(&self, user: &UserId, tenant: &TenantId, role: &str) -> Result<(), Error> {
         let role = parse_role(role)?;
         self.edit(user, tenant, move |roles| {

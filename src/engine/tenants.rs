@@ -52,7 +52,7 @@ impl Tenants<'_> {
     /// nobody may, until that changes. One that is there stays as it is.
     ///
     /// # Errors
-    /// `Invalid` as [`Tenants::first_factors`]; if the store failed.
+    /// `Invalid` as [`Tenants::first_factors`], and while one of this id is being deleted; if the store failed.
     pub async fn create(&self, tenant: &TenantId, first: Option<Vec<FactorId>>) -> Result<(), Error> {
         // The app's own list was checked by `build()`.
         if first.is_some() {
@@ -63,9 +63,13 @@ impl Tenants<'_> {
             .change(|desk| async move {
                 let (id, first) = (&id, &first);
                 let stage = |mut tx: Tx| async move {
-                    if tx.get::<Tenant>(&keys::tenant(id)).await?.is_none() {
-                        tenant::insert(&mut tx, id, first.clone()).await?;
-                        audit::stage(&mut tx, Event::new(Audited::TenantCreated, id))?;
+                    match tx.get::<Tenant>(&keys::tenant(id)).await? {
+                        Some(tenant) if tenant.leaving => return Err(tenant::leaving()),
+                        Some(_) => {}
+                        None => {
+                            tenant::insert(&mut tx, id, first.clone()).await?;
+                            audit::stage(&mut tx, Event::new(Audited::TenantCreated, id))?;
+                        }
                     }
                     tx.commit(())
                 };

@@ -112,8 +112,8 @@ impl Desk {
                 let kept = self.keep_alone(&mut tx, opened, row).await?;
                 tx.commit(Some(kept))
             };
-            if let Some(((opened, tokens), change)) = self.kit.db.transact(&claims.user, stage).await? {
-                self.kit.learn([&change]);
+            if let Some(((opened, tokens), changes)) = self.kit.db.transact(&claims.user, stage).await? {
+                self.kit.learn(&changes);
                 self.courier.wake();
                 session.replace(opened, tokens.into());
                 return Ok(PasswordChange::Changed);

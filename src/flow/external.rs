@@ -11,6 +11,7 @@ use crate::{
     model::{
         keys,
         spend::Spend,
+        tenant,
         user::{self, LoginKind, NewLogin, Owner, User},
     },
     policy::{AnyAppUsers, Person, PolicyError},
@@ -62,6 +63,7 @@ impl Desk {
             .transact(id, |mut tx| async move {
                 let gone = Error::new(ErrorKind::NotFound, "there is no such user");
                 let mut user = user::load(&mut tx, id).await?.ok_or(gone)?;
+                tenant::joinable(&mut tx, tenant).await?;
                 user::add_to_tenant(&mut tx, &mut user, tenant).await?;
                 tx.commit(())
             })

@@ -26,11 +26,9 @@ impl Desk {
         tx: &mut Tx,
         opened: &Opened,
         mut row: SessionRecord,
-    ) -> Result<((Opened, Tokens), Change), Error> {
+    ) -> Result<((Opened, Tokens), Vec<Change>), Error> {
         let (kit, claims, now) = (&self.kit, &opened.claims, tx.now());
-        let keep = Some(&claims.handle);
-        let change = session::end_of_user(tx, &row.user, keep, Cause::FactorsChanged).await?;
-        row.epochs.user = change.n;
+        let changes = session::end_others(tx, &claims.handle, &mut row, Cause::FactorsChanged).await?;
         let from =
             Completing { handle: &claims.handle, user: &row.user, refresh_hash1: &claims.refresh_hash1 };
         let grace = kit.config.lifetimes.refresh_grace;
@@ -39,6 +37,6 @@ impl Desk {
         row.used_at = now;
         let issued = kit.issue(&row, &token, opened.method, now)?;
         session::put(tx, &claims.handle, &row).await?;
-        Ok((issued, change))
+        Ok((issued, changes))
     }
 }

@@ -201,8 +201,8 @@ impl Desk {
         let event = Event::new(Audited::EmailChanged, tenant).user(&user.id);
         audit::stage(&mut tx, event.session(&opened.claims.handle).peer(caller.request.peer))?;
         self.write_verified(&tx, &mut row, &user)?;
-        let (tokens, change) = self.keep_alone(&mut tx, opened, row).await?;
-        tx.commit(Some(Proved { tokens: Some(tokens), changes: vec![change] }))
+        let (tokens, changes) = self.keep_alone(&mut tx, opened, row).await?;
+        tx.commit(Some(Proved { tokens: Some(tokens), changes }))
     }
 
     /// Where addresses must be proved, nothing joins an account before its own address is: who registered somebody

@@ -16,6 +16,7 @@
 //! | `sessions-of/<user>` | the handles of a user's sessions | its user |
 //! | `agents-of/<user>` | by what kinds of browser the user signed in, as digests | its user |
 //! | `t/<tenant>/role/<user>` | roles of the user there | tenant and user |
+//! | `roles-of/<user>` | the tenants where the user has roles | its user |
 //! | `t/<tenant>/code/<challenge>` | a one-time code's challenge | a random device id |
 //! | `t/<tenant>/ticket/<digest>` | a ticket, by the digest of what the mail holds | 256 random bits |
 //! | `tickets-of/<user>` | generations of a user's tickets | its user |
@@ -97,6 +98,10 @@ pub(crate) fn sessions_of(user: &UserId) -> Key {
 
 pub(crate) fn agents(user: &UserId) -> Key {
     Key::new(["agents-of", user.as_str()])
+}
+
+pub(crate) fn roles_of(user: &UserId) -> Key {
+    Key::new(["roles-of", user.as_str()])
 }
 
 pub(crate) fn role(tenant: &TenantId, user: &UserId) -> Key {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Tx,
     change::{self, Change, ChangeKind, Subject},
-    keys,
+    keys, tenant,
 };
 use crate::base::{
     distinct,
@@ -54,7 +54,16 @@ pub(crate) async fn allow(
     change::stage(tx, Subject::App, ChangeKind::JudgeAnew).await.map(Some)
 }
 
+/// The tenants in which a user has roles, whether they sign in there or not.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct RolesOf {
+    tenants: Vec<TenantId>,
+}
+
 /// Stages a new set of roles and, if it differs, that the user's sessions are judged anew.
+///
+/// # Errors
+/// `NotFound` without the tenant: one that is made later under this id begins without roles (row N05).
 pub(crate) async fn set(
     tx: &mut Tx,
     tenant: &TenantId,
@@ -68,6 +77,21 @@ pub(crate) async fn set(
     if after == before {
         return Ok(None);
     }
+    tenant::joinable(tx, tenant).await?;
     tx.put(key, &after, None).await?;
+    let index = keys::roles_of(user);
+    let mut of: RolesOf = tx.get(&index).await?.unwrap_or_default();
+    if !of.tenants.contains(tenant) {
+        of.tenants.push(tenant.clone());
+        tx.put(index, &of, None).await?;
+    }
     change::stage(tx, Subject::User(user.clone()), ChangeKind::JudgeAnew).await.map(Some)
+}
+
+/// Stages that a user has no role anywhere: whoever gets their id has none of them.
+pub(crate) async fn remove_all(tx: &mut Tx, user: &UserId) -> Result<(), Error> {
+    let index = keys::roles_of(user);
+    let of: RolesOf = tx.get(&index).await?.unwrap_or_default();
+    of.tenants.iter().for_each(|tenant| tx.remove(keys::role(tenant, user)));
+    tx.delete(index).await
 }

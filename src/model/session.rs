@@ -203,6 +203,20 @@ pub(crate) async fn end_of_user(
     Ok(change)
 }
 
+/// Stages the end of every session of a user but one, whose row goes on. It is judged anew when it is used next:
+/// what was changed before, and not looked at yet, is not behind it (rows P07, P08).
+pub(crate) async fn end_others(
+    tx: &mut Tx,
+    handle: &SessionHandle,
+    row: &mut SessionRecord,
+    cause: Cause,
+) -> Result<Vec<Change>, Error> {
+    let ended = end_of_user(tx, &row.user, Some(handle), cause).await?;
+    row.epochs.user = ended.n;
+    let anew = change::stage(tx, Subject::User(row.user.clone()), ChangeKind::JudgeAnew).await?;
+    Ok(vec![ended, anew])
+}
+
 /// Stages the end of a user's sessions in one tenant.
 pub(crate) async fn end_in(
     tx: &mut Tx,

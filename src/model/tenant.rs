@@ -141,6 +141,10 @@ pub(crate) fn no_tenant() -> Error {
     Error::new(ErrorKind::NotFound, "there is no such tenant")
 }
 
+pub(crate) fn leaving() -> Error {
+    Error::invalid("the tenant is being deleted")
+}
+
 /// Stages new settings, unless `edit` objects, and, if they differ, that the tenant's sessions are judged anew;
 /// that they are over, if it was switched off.
 pub(crate) async fn edit(

@@ -182,8 +182,7 @@ impl Kit {
     pub(crate) fn has_foreign_keys(self: &Arc<Self>, jwks: &Jwks, now: Timestamp) -> bool {
         let age = jwks.age(now);
         if age == Age::Due && matches!(jwks.begin(None, now), Begin::Now) {
-            let kit = Arc::clone(self);
-            tokio::spawn(async move { kit.run_fetch().await });
+            self.spawn_fetch();
         }
         age != Age::None
     }
@@ -198,8 +197,8 @@ impl Kit {
             Begin::Join(ended) => Some(ended),
             Begin::Now => {
                 // In a task of its own: whoever leaves takes nothing from those that wait.
-                let (kit, ended) = (Arc::clone(self), jwks.ended.subscribe());
-                tokio::spawn(async move { kit.run_fetch().await });
+                let ended = jwks.ended.subscribe();
+                self.spawn_fetch();
                 Some(ended)
             }
         };
@@ -211,23 +210,42 @@ impl Kit {
         }
     }
 
-    async fn run_fetch(&self) {
-        let Some(jwks) = &self.foreign else { return };
-        // A client that panics has fetched nothing, and holds nobody up.
-        let work = std::panic::AssertUnwindSafe(jwks.fetch());
-        let fetched = futures_util::FutureExt::catch_unwind(work).await;
-        match fetched.unwrap_or_else(|_| Err(Error::internal("the HTTP client panicked"))) {
+    fn spawn_fetch(self: &Arc<Self>) {
+        let fetch = Fetch { kit: Arc::clone(self), fetched: None };
+        tokio::spawn(fetch.run());
+    }
+}
+
+/// A fetch that is under way, and over when this is dropped: a client that panics, or a runtime that stops, has fetched
+/// nothing and holds nobody up.
+struct Fetch {
+    kit: Arc<Kit>,
+    fetched: Option<Timestamp>,
+}
+
+impl Fetch {
+    async fn run(mut self) {
+        let kit = Arc::clone(&self.kit);
+        let Some(jwks) = &kit.foreign else { return };
+        match jwks.fetch().await {
             Ok(keys) => {
-                self.keys.replace(Keyring::foreign(keys, &self.keys.current()));
-                jwks.end(Some(self.db.now()));
+                kit.keys.replace(Keyring::foreign(keys, &kit.keys.current()));
+                self.fetched = Some(kit.db.now());
             }
             Err(error) => {
                 #[cfg(feature = "tracing")]
                 tracing::warn!(%error, "the issuer's keys could not be fetched: the known ones stay");
                 #[cfg(not(feature = "tracing"))]
                 let _ = error;
-                jwks.end(None);
             }
+        }
+    }
+}
+
+impl Drop for Fetch {
+    fn drop(&mut self) {
+        if let Some(jwks) = &self.kit.foreign {
+            jwks.end(self.fetched);
         }
     }
 }

@@ -78,18 +78,16 @@ impl Kit {
     /// token that carries it.
     pub(crate) async fn revoke_others(&self, opened: &Opened) -> Result<(Opened, Tokens), Error> {
         let claims = &opened.claims;
-        let (renewed, change) = self
+        let (renewed, changes) = self
             .db
             .transact(&claims.user, |mut tx| async move {
                 let mut row = self.held(&mut tx, claims).await?.row;
-                let keep = Some(&claims.handle);
-                let change = session::end_of_user(&mut tx, &claims.user, keep, Cause::Asked).await?;
-                row.epochs.user = change.n;
+                let changes = session::end_others(&mut tx, &claims.handle, &mut row, Cause::Asked).await?;
                 let staged = self.stage_renewed(tx, opened, &row).await?;
-                Ok(staged.map(|renewed| (renewed, change)))
+                Ok(staged.map(|renewed| (renewed, changes)))
             })
             .await?;
-        self.learn([&change]);
+        self.learn(&changes);
         Ok(renewed)
     }
 }

@@ -7,7 +7,8 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tower_mfa::{
     MfaLayer, SessionExtractor,
-    ident::{ErrorKind, SessionHandle},
+    claim::Roles,
+    ident::{ErrorKind, SessionHandle, TenantId},
 };
 
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
 };
 
 /// A page "where you are signed in", as an app writes it.
-fn page(app: &TestApp) -> Router {
+fn page(app: &TestApp, layer: MfaLayer) -> Router {
     let mfa = Arc::new(app.mfa.clone());
     let (list, one) = (Arc::clone(&mfa), Arc::clone(&mfa));
     let others = Arc::clone(&mfa);
@@ -48,7 +49,7 @@ fn page(app: &TestApp) -> Router {
                 said(others.sessions().revoke_others(&session).await.map(|()| json!({})))
             }),
         )
-        .layer(MfaLayer::required((*mfa).clone()))
+        .layer(layer)
 }
 
 async fn ask(router: &Router, browser: &mut Browser, path: &str) -> Answer {
@@ -74,7 +75,7 @@ async fn sec_s16_a_user_ends_their_own_sessions_and_no_others() {
     for email in [ALICE, BOB] {
         app.browser(Mode::Header).sign_up(email).await.ok();
     }
-    let router = page(&app);
+    let router = page(&app, MfaLayer::required(app.mfa.clone()));
     let mut alice = signed_in(&app, ALICE, "Chrome/120.0\u{9} (Linux)").await;
     let mut phone = signed_in(&app, ALICE, "Shop/3 (phone)").await;
     let mut bob = signed_in(&app, BOB, "Firefox").await;
@@ -107,7 +108,7 @@ async fn sec_s16_a_user_ends_their_own_sessions_and_no_others() {
 async fn sec_s16_ending_others_needs_a_factor_proven_lately() {
     let app = everyone().await;
     app.browser(Mode::Header).sign_up(ALICE).await.ok();
-    let router = page(&app);
+    let router = page(&app, MfaLayer::required(app.mfa.clone()));
     let mut alice = signed_in(&app, ALICE, "Chrome").await;
     let mut other = signed_in(&app, ALICE, "Firefox").await;
     app.clock.advance(Duration::from_secs(301));
@@ -120,4 +121,41 @@ async fn sec_s16_ending_others_needs_a_factor_proven_lately() {
     ask(&router, &mut alice, "/sessions/others").await.is(200);
     ask(&router, &mut other, "/sessions").await.is(401);
     ask(&router, &mut alice, "/sessions").await.is(200);
+}
+
+/// Half a sign-in is young, and ends nothing.
+#[tokio::test]
+async fn sec_s16_half_a_sign_in_ends_nothing() {
+    let app = everyone().await;
+    app.browser(Mode::Header).sign_up(ALICE).await.ok();
+    let phone = signed_in(&app, ALICE, "Shop/3 (phone)").await;
+    let mut thief = app.browser(Mode::Header);
+    thief.sign_in(ALICE).await.ok();
+    let router = page(&app, MfaLayer::required(app.mfa.clone()).without_mfa());
+    ask(&router, &mut thief, "/sessions/others").await.is(403);
+    ask(&router, &mut thief, &format!("/sessions/end/{}", handle(&phone))).await.is(403);
+    phone.clone().get("/api/me").await.is(200);
+}
+
+/// What was changed before shows at the next request, though the session that goes on has a new number.
+#[tokio::test]
+async fn sec_p07_ending_the_others_hides_no_change() {
+    let app = TestApp::with(|b| b.claim(Roles)).await;
+    let mut alice = app.browser(Mode::Header);
+    alice.sign_up(ALICE).await.ok();
+    let id = app.user(ALICE).await;
+    let roles = |browser: &Browser| browser.payload("st-role")["v"].clone();
+    app.mfa.roles().grant(&id, &TenantId::PUBLIC, "admin").await.unwrap();
+    alice.get("/api/me").await.is(200);
+    assert_eq!(roles(&alice), json!(["admin"]));
+    // Between what the layer judged and what the handler does, the role goes.
+    let mfa = app.mfa.clone();
+    let handler = |session: SessionExtractor| async move {
+        mfa.roles().revoke(&session.user_id(), &TenantId::PUBLIC, "admin").await.unwrap();
+        mfa.sessions().revoke_others(&session).await.unwrap();
+    };
+    let router = Router::new().route("/", get(handler)).layer(MfaLayer::required(app.mfa.clone()));
+    ask(&router, &mut alice, "/").await.is(200);
+    alice.get("/api/me").await.is(200);
+    assert_eq!(roles(&alice), json!([]));
 }

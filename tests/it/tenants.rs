@@ -249,6 +249,29 @@ async fn sec_n05_who_leaves_a_tenant_has_nothing_there() {
     app.mfa.users().remove_from_tenant(&user, &tenant("north")).await.unwrap();
 }
 
+/// Roles are their user's and their tenant's: whoever gets the id of either begins without.
+#[tokio::test]
+async fn sec_n05_a_role_outlives_neither_its_user_nor_its_tenant() {
+    let app = with_tenants(&["north"]).await;
+    let (north, roles) = (tenant("north"), app.mfa.roles());
+    let (_, user) = signed_up(&app, "public", ALICE).await;
+    // Where a user has a role they need not be.
+    roles.grant(&user, &north, "admin").await.unwrap();
+    app.mfa.users().remove_from_tenant(&user, &north).await.unwrap();
+    assert!(roles.of(&user, &north).await.unwrap().is_empty());
+    roles.grant(&user, &north, "admin").await.unwrap();
+    roles.grant(&user, &PUBLIC, "editor").await.unwrap();
+    app.mfa.users().delete(&user).await.unwrap();
+    for tenant in [&north, &PUBLIC] {
+        assert!(roles.of(&user, tenant).await.unwrap().is_empty());
+    }
+    let left = app.store.dump().await.into_keys().filter(|key| key.as_str().starts_with("roles-of/"));
+    assert_eq!(left.count(), 0);
+    app.mfa.tenants().delete(&north).await.unwrap();
+    let refused = roles.grant(&user, &north, "admin").await;
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
 #[tokio::test]
 async fn sec_n05_a_tenant_made_again_is_another_one() {
     let app = with_tenants(&["north"]).await;
@@ -307,6 +330,10 @@ async fn sec_n05_a_deletion_that_failed_goes_on() {
     let refused = app.mfa.users().create(&north, &late).await;
     assert_eq!(refused.unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(app.mfa.tenants().enable(&north).await.unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(app.mfa.tenants().create(&north, None).await.unwrap_err().kind(), ErrorKind::Invalid);
+    let hash = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHRzYWx0$".to_owned() + &"A".repeat(43);
+    let refused = app.mfa.users().import_password_hash(&north, &late, hash, true).await;
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::NotFound);
     app.mfa.tenants().delete(&north).await.unwrap();
     assert_eq!(names().await, 0);
     assert_eq!(app.mfa.tenants().delete(&north).await.unwrap_err().kind(), ErrorKind::NotFound);

@@ -358,6 +358,29 @@ async fn an_issuer_that_is_down_is_bridged_but_not_for_ever() {
     assert_eq!(status(&router, &alice).await, 200);
 }
 
+/// A runtime that stops takes its fetch with it, and the next one begins another.
+#[tokio::test]
+async fn sec_j30_a_fetch_that_is_dropped_holds_nobody_up() {
+    let issuer = Issuer::new().await;
+    let alice = issuer.full(Mode::Header, ALICE).await;
+    issuer.set(KeySet::Never);
+    let router = resource(MfaLayer::verify_only(issuer.verifier()));
+    let (asked, shared) = (router.clone(), alice.clone());
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let early = tokio::time::timeout(Duration::from_millis(200), status(&asked, &shared)).await;
+            assert!(early.is_err(), "nothing is known yet");
+        });
+    })
+    .join()
+    .unwrap();
+    issuer.set(KeySet::Served);
+    issuer.clock().advance(Duration::from_secs(6));
+    let late = tokio::time::timeout(Duration::from_secs(20), status(&router, &alice)).await;
+    assert_eq!(late.unwrap(), 200);
+}
+
 #[tokio::test]
 async fn sec_j30_a_document_that_cant_be_taken_changes_nothing() {
     let issuer = Issuer::new().await;

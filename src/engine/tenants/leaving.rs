@@ -38,7 +38,7 @@ impl Tenants<'_> {
     pub async fn enable(&self, tenant: &TenantId) -> Result<(), Error> {
         self.edit(tenant, |_, tenant| {
             tenant.enabled = !tenant.leaving;
-            if tenant.enabled { Ok(()) } else { Err(Error::invalid("the tenant is being deleted")) }
+            if tenant.enabled { Ok(()) } else { Err(tenant::leaving()) }
         })
         .await
     }

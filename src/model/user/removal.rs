@@ -10,7 +10,7 @@ use crate::{
         Tx,
         audit::{self, Audited, Cause, Event},
         change::Change,
-        code, keys, session,
+        code, keys, role, session,
     },
     store::Key,
 };
@@ -22,10 +22,8 @@ pub(crate) async fn delete(tx: &mut Tx, user: User) -> Result<Change, Error> {
     tx.remove(keys::sessions_of(&user.id));
     tx.remove(keys::agents(&user.id));
     tx.remove(keys::tickets_of(&user.id));
+    role::remove_all(tx, &user.id).await?;
     for login in &user.logins {
-        for tenant in &login.tenants {
-            tx.remove(keys::role(tenant, &user.id));
-        }
         unstage_login(tx, &user.id, login, &[]).await?;
     }
     tx.remove(keys::required(&user.id));

@@ -48,6 +48,7 @@ pub(crate) async fn add_to_tenant(tx: &mut Tx, user: &mut User, tenant: &TenantI
 /// Stages that a user leaves a tenant, with all that is theirs only there: names, codes under way, roles, opt-ins,
 /// sessions (row N05). Their login methods stay, and may count in other tenants.
 pub(crate) async fn leave(tx: &mut Tx, user: &mut User, tenant: &TenantId) -> Result<Vec<Change>, Error> {
+    tx.remove(keys::role(tenant, &user.id));
     if !user.is_in(tenant) {
         return Ok(Vec::new());
     }
@@ -58,7 +59,6 @@ pub(crate) async fn leave(tx: &mut Tx, user: &mut User, tenant: &TenantId) -> Re
         login.tenants.retain(|other| other != tenant);
     }
     tx.put(keys::user(&user.id), user, None).await?;
-    tx.remove(keys::role(tenant, &user.id));
     let mut changes = session::end_in(tx, &user.id, tenant, Cause::UserGone).await?;
     let (_, opted) = metadata::edit(tx, &user.id, |list| list.forget(tenant)).await?;
     // Whatever is under way there, such as a sign-in, read the user as they were: it must look again.
