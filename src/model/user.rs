@@ -19,6 +19,7 @@ use crate::{
 };
 
 pub(crate) use self::{
+    holders::holders,
     proof::{change_email, doubtful, may_have, prove, set_password, void_codes},
     removal::{delete, remove_login},
     tenants::{add_to_tenant, is_taken_in, leave},
@@ -26,6 +27,7 @@ pub(crate) use self::{
 
 #[cfg(feature = "third-party")]
 pub(crate) mod email;
+mod holders;
 mod proof;
 mod removal;
 mod tenants;
@@ -312,6 +314,7 @@ pub(crate) async fn absorb(tx: &mut Tx, user: &mut User, other: User) -> Result<
         let owner = Owner { user: user.id.clone(), login: login.id.clone() };
         for tenant in &login.tenants {
             tx.put(NewLogin::from(&login).key(tenant), &owner, None).await?;
+            holders::enter(tx, tenant, &user.id, &login).await?;
         }
         tx.put(keys::login_of(&login.id), &owner, None).await?;
         user.logins.push(login);
@@ -376,6 +379,7 @@ async fn stage_login(
     let owner = Owner { user: user.id.clone(), login: login.id.clone() };
     tx.insert(new.key(tenant), &owner, None).await?;
     tx.insert(keys::login_of(&login.id), &owner, None).await?;
+    holders::enter(tx, tenant, &user.id, login).await?;
     if let Some(hash) = &new.password {
         tx.insert(keys::password(&login.id), &PasswordHash { hash: hash.clone() }, None).await?;
     }

@@ -32,6 +32,7 @@ mod faults;
 mod feed;
 mod forge;
 mod guesses;
+mod holders;
 mod hooks;
 #[cfg(all(feature = "third-party", feature = "http-client"))]
 mod issuers;

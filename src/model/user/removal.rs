@@ -1,6 +1,6 @@
 //! What goes with a user, or with one of their login methods.
 
-use super::{LoginMethod, NewLogin, PrimaryOf, User};
+use super::{LoginMethod, NewLogin, PrimaryOf, User, holders};
 use crate::{
     base::{
         error::{Error, ErrorKind},
@@ -63,7 +63,7 @@ async fn unstage_login(
     Ok(())
 }
 
-/// Stages that a login method's names lead nowhere and that codes to it are void. A contact that one of the methods
+/// Stages that a login method's names lead nowhere, that it has no contact any more, and that codes to it are void. A contact that one of the methods
 /// `kept` has stays claimed.
 pub(super) async fn unname(
     tx: &mut Tx,
@@ -87,6 +87,7 @@ pub(super) async fn unstage_name(
     let names = NewLogin::from(login);
     code::void_to(tx, tenant, login).await?;
     tx.remove(names.key(tenant));
+    holders::strike(tx, tenant, login).await?;
     let still = kept.iter().filter(|other| other.tenants.contains(tenant));
     let still: Vec<Key> = still.flat_map(|other| NewLogin::from(other).primary_keys(tenant)).collect();
     for key in names.primary_keys(tenant).into_iter().filter(|key| !still.contains(key)) {

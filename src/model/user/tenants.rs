@@ -1,6 +1,6 @@
 //! The tenants in which a user's login methods count: more of them, or fewer.
 
-use super::{NewLogin, Owner, User, make_primary, owner, primary_of, removal::unstage_name};
+use super::{NewLogin, Owner, User, holders, make_primary, owner, primary_of, removal::unstage_name};
 use crate::{
     base::{error::Error, ident::TenantId},
     model::{
@@ -38,9 +38,9 @@ pub(crate) async fn add_to_tenant(tx: &mut Tx, user: &mut User, tenant: &TenantI
             continue;
         }
         login.tenants.push(tenant.clone());
-        let (key, owner) =
-            (NewLogin::from(&*login).key(tenant), Owner { user: user.id.clone(), login: login.id.clone() });
-        tx.insert(key, &owner, None).await?;
+        let owner = Owner { user: user.id.clone(), login: login.id.clone() };
+        tx.insert(NewLogin::from(&*login).key(tenant), &owner, None).await?;
+        holders::enter(tx, tenant, &user.id, login).await?;
     }
     if user.primary { make_primary(tx, user).await } else { tx.put(keys::user(&user.id), user, None).await }
 }
