@@ -138,7 +138,8 @@ impl Users<'_> {
                 let factor = FactorId::OTP_EMAIL;
                 courier
                     .tell(&mut tx, &tenant, &user, |to| Notice::FactorAdded { to, factor: factor.clone() })?;
-                user::add_login(&mut tx, &tenant, &mut user, &new).await?;
+                let login = user::method(tx.now(), &tenant, &new, LoginId::random()?);
+                user::add_login(&mut tx, &tenant, &mut user, login, &new).await?;
                 audit::stage(&mut tx, Event::new(Audited::LoginAdded, &tenant).user(&user.id))?;
                 let change = session::end_of_user(&mut tx, &user.id, None, Cause::FactorsChanged).await?;
                 crate::base::failpoint!("factor.add.before_commit");

@@ -41,6 +41,8 @@ mod later;
 mod layer;
 mod leaving;
 mod legacy;
+#[cfg(all(feature = "third-party", feature = "http-client"))]
+mod linking;
 mod links;
 #[cfg(feature = "smtp")]
 mod mail;

@@ -17,16 +17,22 @@ use crate::{
 
 /// Stages that a user is gone, with all that is only the user's: sessions and codes, too (row S10).
 pub(crate) async fn delete(tx: &mut Tx, user: User) -> Result<Change, Error> {
+    let gone = forget(tx, &user, Audited::UserDeleted).await?;
+    for login in &user.logins {
+        unstage_login(tx, &user.id, login, &[]).await?;
+    }
+    Ok(gone)
+}
+
+/// Stages that nothing is left of a user but their login methods.
+pub(super) async fn forget(tx: &mut Tx, user: &User, what: Audited) -> Result<Change, Error> {
     let gone = session::end_of_user(tx, &user.id, None, Cause::UserGone).await?;
-    audit::stage(tx, Event::new(Audited::UserDeleted, &TenantId::PUBLIC).user(&user.id))?;
+    audit::stage(tx, Event::new(what, &TenantId::PUBLIC).user(&user.id))?;
     tx.remove(keys::sessions_of(&user.id));
     tx.remove(keys::agents(&user.id));
     tx.remove(keys::tickets_of(&user.id));
-    for login in &user.logins {
-        for tenant in &login.tenants {
-            tx.remove(keys::role(tenant, &user.id));
-        }
-        unstage_login(tx, &user.id, login, &[]).await?;
+    for tenant in user.logins.iter().flat_map(|login| &login.tenants) {
+        tx.remove(keys::role(tenant, &user.id));
     }
     tx.remove(keys::required(&user.id));
     tx.remove(keys::metadata(&user.id));
