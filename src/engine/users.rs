@@ -150,12 +150,13 @@ impl Users<'_> {
     }
 
     /// Takes a login method away from a user, with its credential and its codes under way: nobody signs in by it
-    /// any more, and the factors that it proved aren't set up any more. Every session of the user ends, as
-    /// whenever what one signs in with changes (row S09). What the user opted into stays: see
+    /// any more, and the factors that it proved aren't set up any more. Every session of the user ends, those that it
+    /// began among them, as whenever what one signs in with changes (rows S09, L12). What the user opted into stays: see
     /// [`FactorsOf::opt_out`](crate::account::FactorsOf::opt_out).
     ///
     /// # Errors
-    /// `NotFound` without the user or if the login method isn't theirs, `Invalid` if it is their last one.
+    /// `NotFound` without the user or if the login method isn't theirs; `Invalid` if it is their last one, or the last one
+    /// that claims nothing unproved ([`User::is_proved`]): what nobody proved is no way back to an account.
     pub async fn remove_login(&self, user: &UserId, login: &LoginId) -> Result<User, Error> {
         let (login, courier) = (login.clone(), Arc::clone(&self.mfa.desk.courier));
         self.edit(user.clone(), move |mut tx, mut user| {
@@ -215,6 +216,50 @@ impl Users<'_> {
             Box::pin(async move {
                 let changes = user::leave(&mut tx, &mut user, &tenant).await?;
                 tx.commit((user, changes))
+            })
+        })
+        .await
+    }
+
+    /// Lets nobody sign in as a user any more, by whatever login method, on whatever way: a password is wrong, no code
+    /// and no link to set a password is sent, a third party or [`Mfa::sign_in`] is refused. Every session ends, codes and
+    /// links under way are void (row S10). Whoever tries learns no more than with an address that is nobody's, unless
+    /// they proved who they are. [`User::disabled`] says so; nothing else of the user changes.
+    ///
+    /// ```
+    /// # async fn lock(mfa: &tower_mfa::Mfa, user: &tower_mfa::ident::UserId) -> Result<(), tower_mfa::Error> {
+    /// assert!(mfa.users().disable(user).await?.disabled);
+    /// assert!(!mfa.users().enable(user).await?.disabled);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// `NotFound` without the user. One who is disabled already is no error.
+    pub async fn disable(&self, user: &UserId) -> Result<User, Error> {
+        self.edit(user.clone(), |mut tx, mut user| {
+            Box::pin(async move {
+                if user.disabled {
+                    return tx.abandon((user, Vec::new()));
+                }
+                let change = user::disable(&mut tx, &mut user).await?;
+                tx.commit((user, vec![change]))
+            })
+        })
+        .await
+    }
+
+    /// Lets a user sign in again. Sessions that ended stay so.
+    ///
+    /// # Errors
+    /// `NotFound` without the user. One who isn't disabled is no error.
+    pub async fn enable(&self, user: &UserId) -> Result<User, Error> {
+        self.edit(user.clone(), |mut tx, mut user| {
+            Box::pin(async move {
+                if !user.disabled {
+                    return tx.abandon((user, Vec::new()));
+                }
+                user::enable(&mut tx, &mut user).await?;
+                tx.commit((user, Vec::new()))
             })
         })
         .await
