@@ -9,6 +9,7 @@ use crate::{
         error::{Error, ErrorKind},
         ident::{FactorId, LoginId, TenantId, UserId},
     },
+    config::EmailVerification,
     delivery::{Notice, telling::factor_of},
     model::{
         Staged, Tx,
@@ -109,7 +110,8 @@ impl Users<'_> {
     /// the user ends, as whenever what one signs in with changes (row S09).
     ///
     /// # Errors
-    /// `Invalid` if the address is another user's, `NotFound` without the user.
+    /// `Invalid` if the address is another user's, or one that the user has is another primary user's; `NotFound` without
+    /// the user.
     pub async fn add_email(&self, user: &UserId, tenant: &TenantId, email: &Email) -> Result<User, Error> {
         self.add_contact(user, tenant, &email.clone().into()).await
     }
@@ -131,9 +133,10 @@ impl Users<'_> {
             Box::pin(async move {
                 tenant::joinable(&mut tx, &tenant).await?;
                 let taken = user::owner(&mut tx, &tenant, &new).await?.is_some()
-                    || user::primary_of(&mut tx, &tenant, &new).await?.is_some_and(|other| other != user.id);
+                    || user::primary_of(&mut tx, &tenant, &new).await?.is_some_and(|other| other != user.id)
+                    || user::claimed_by_other(&mut tx, &user.id, &user.logins).await?.is_some();
                 if taken {
-                    return Err(Error::invalid("the contact is another user's"));
+                    return Err(Error::invalid("the contact, or one of the user's own, is another user's"));
                 }
                 let factor = FactorId::OTP_EMAIL;
                 courier
@@ -155,10 +158,12 @@ impl Users<'_> {
     /// [`FactorsOf::opt_out`](crate::account::FactorsOf::opt_out).
     ///
     /// # Errors
-    /// `NotFound` without the user or if the login method isn't theirs; `Invalid` if it is their last one, or the last one
-    /// that claims nothing unproved ([`User::is_proved`]): what nobody proved is no way back to an account.
+    /// `NotFound` without the user or if the login method isn't theirs; `Invalid` if it is their last one, or, in an app
+    /// that has addresses proved ([`EmailVerification`]), the last one that claims nothing unproved
+    /// ([`User::is_proved`]): what nobody proved is no way back to an account.
     pub async fn remove_login(&self, user: &UserId, login: &LoginId) -> Result<User, Error> {
         let (login, courier) = (login.clone(), Arc::clone(&self.mfa.desk.courier));
+        let proofs = self.mfa.desk.kit.config.email_verification != EmailVerification::Off;
         self.edit(user.clone(), move |mut tx, mut user| {
             let (login, courier) = (login.clone(), Arc::clone(&courier));
             Box::pin(async move {
@@ -170,7 +175,7 @@ impl Users<'_> {
                         factor: factor.clone(),
                     })?;
                 }
-                user::remove_login(&mut tx, &mut user, &login).await?;
+                user::remove_login(&mut tx, &mut user, &login, proofs).await?;
                 let event = Event::new(Audited::LoginRemoved, &TenantId::PUBLIC).user(&user.id);
                 audit::stage(&mut tx, event)?;
                 let change = session::end_of_user(&mut tx, &user.id, None, Cause::FactorsChanged).await?;

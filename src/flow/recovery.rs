@@ -54,7 +54,7 @@ impl Desk {
         user::void_codes(tx, user).await?;
         for id in user::doubtful(user, proved, first) {
             let factor = user.login(&id).and_then(factor_of);
-            user::remove_login(tx, user, &id).await?;
+            user::remove_login(tx, user, &id, true).await?;
             let event = Event::new(Audited::LoginRemoved, tenant).user(&user.id);
             let Some(factor) = factor else {
                 audit::stage(tx, event)?;

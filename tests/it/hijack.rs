@@ -289,7 +289,6 @@ async fn sec_l05_sixteen_at_once_never_mix_up_two_addresses() {
         assert_eq!(confirmed.len(), 1, "round {round}");
         let now = load(&nodes[0], &user).await;
         assert_eq!(now.logins[0].email, Some(email(&confirmed[0])), "round {round}");
-        nodes[0].store.check_users().await;
     }
 }
 
@@ -324,8 +323,12 @@ async fn sec_l07_somebody_elses_address_is_refused() {
     assert!(now.logins.iter().all(|login| login.email == Some(email(NEXT)) && login.verified));
     assert_eq!(load(&app, &other).await.logins[0].email, Some(email(NEXT)));
     // What is another primary user's stays theirs.
-    let claimed = "claimed@shop.example";
-    app.mfa.users().add_email(&other, &PUBLIC, &email(claimed)).await.unwrap();
+    let (claimed, users) = ("claimed@shop.example", app.mfa.users());
+    let third = users.create(&PUBLIC, &email("third@shop.example")).await.unwrap();
+    users.add_email(&third.id, &PUBLIC, &email(claimed)).await.unwrap();
+    // Nor does whoever only says that an address is theirs become a primary user of it.
+    let refused = users.add_email(&other, &PUBLIC, &email("fourth@shop.example")).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Invalid);
     let seen = app.sent_to(claimed);
     assert_eq!(change_email(&app, &mut alice, &password, claimed).await, "Asked");
     assert_eq!(app.sent_to(claimed), seen);
@@ -369,6 +372,19 @@ async fn sec_l12_a_login_method_goes_with_its_sessions_and_the_last_proved_one_s
         app.store.check_users().await;
         app.browser(mode).sign_in(ALICE).await.ok();
     }
+}
+
+/// Where no address is ever proved, a number that was lost can be taken away all the same.
+#[tokio::test]
+async fn sec_l12_proofs_count_where_there_are_any() {
+    let app = TestApp::with(|b| b.passwordless(Passwordless::phone(Countries::all()))).await;
+    let mut alice = signed_up(&app, Mode::Header, ALICE).await;
+    alice.pass_code(NUMBER).await;
+    let user = app.user(ALICE).await;
+    let logins = load(&app, &user).await.logins;
+    assert_eq!(app.mfa.users().remove_login(&user, &logins[1].id).await.unwrap().logins.len(), 1);
+    alice.get("/api/half").await.is(401);
+    assert!(app.mfa.users().remove_login(&user, &logins[0].id).await.is_err());
 }
 
 /// By libxcrypt, cost 4.

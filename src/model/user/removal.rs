@@ -45,8 +45,14 @@ pub(super) async fn forget(tx: &mut Tx, user: &User, what: Audited) -> Result<Ch
 /// proved of those that have the same address.
 ///
 /// # Errors
-/// `NotFound` if it isn't the user's, `Invalid` if it is the last one, or the last one that was proved (row L12).
-pub(crate) async fn remove_login(tx: &mut Tx, user: &mut User, id: &LoginId) -> Result<(), Error> {
+/// `NotFound` if it isn't the user's, `Invalid` if it is the last one, or, where `proofs` count, the last one that was
+/// proved (row L12).
+pub(crate) async fn remove_login(
+    tx: &mut Tx,
+    user: &mut User,
+    id: &LoginId,
+    proofs: bool,
+) -> Result<(), Error> {
     let at = user.logins.iter().position(|login| login.id == *id).ok_or_else(gone)?;
     if user.logins.len() == 1 {
         return Err(Error::invalid("a user keeps one login method: delete the user instead"));
@@ -56,7 +62,7 @@ pub(crate) async fn remove_login(tx: &mut Tx, user: &mut User, id: &LoginId) -> 
     for kept in &mut user.logins {
         kept.verified |= login.verified && kept.email.is_some() && kept.email == login.email;
     }
-    if was_proved && !user.logins.iter().any(|kept| user.is_proved(kept)) {
+    if proofs && was_proved && !user.logins.iter().any(|kept| user.is_proved(kept)) {
         return Err(Error::invalid("a user keeps one login method that was proved"));
     }
     unstage_login(tx, &user.id, &login, &user.logins).await?;
