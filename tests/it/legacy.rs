@@ -97,7 +97,10 @@ mod social {
         // A password for the same address is somebody else's account: there is no session in which it was joined.
         let mut other = app.browser(Mode::Header);
         other.sign_up(ALICE).await.ok();
-        other.ask_code(NUMBER, true).await.ok();
+        let refused = other.ask_code(NUMBER, true).await;
+        // The address is Alice's, who is primary by now.
+        refused.status("SIGN_IN_UP_NOT_ALLOWED");
+        assert!(refused.body["reason"].as_str().unwrap().ends_with("(ERR_CODE_019)"), "{}", refused.text);
         assert_eq!(
             app.mfa
                 .users()

@@ -360,7 +360,7 @@ async fn sec_l09_only_the_session_that_began_it_links_what_it_proves() {
 #[tokio::test]
 async fn sec_l09_without_a_session_or_in_anothers_nothing_unproved_is_linked() {
     let says = Says::new();
-    says.set("mallory", json!({ "email": MALLORY, "email_verified": false }));
+    says.set("mallory", json!({ "email": "other@shop.example", "email_verified": false }));
     let app = app(Always, &says).await;
     let [mut alice, mut bob] = [(); 2].map(|()| app.browser(Mode::Header));
     let users = [id(&alice.by_code(ALICE).await), id(&bob.by_code(BOB).await)];
