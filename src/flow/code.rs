@@ -14,7 +14,7 @@ use crate::{
     base::{
         contact::Contact,
         error::Error,
-        ident::{FactorId, TenantId, UserId},
+        ident::{FactorId, LoginId, TenantId, UserId},
         secret::Secret,
     },
     delivery::Notice,
@@ -29,7 +29,7 @@ use crate::{
         keys,
         limit::{Exhausted, RetryAfter},
         spend::Spend,
-        user::{NewLogin, Owner},
+        user::{self, NewLogin, Owner},
     },
     session::AccessClaims,
     store::Key,
@@ -83,9 +83,7 @@ impl Desk {
             .transact((contact.as_str(), factor.as_str()), |mut tx| async move {
                 // Read whatever the answer, so that nothing tells (row O24).
                 tx.prefetch([login.clone(), place.clone()]).await?;
-                let owner: Option<Owner> = tx.get(login).await?;
-                let stranger = claims.is_none() && owner.is_none();
-                let for_show = stranger && !self.kit.config.passwordless.signs_up();
+                let for_show = claims.is_none() && !self.may_be_sent(&mut tx, login).await?;
                 let send = self.take_send(&mut tx, caller, contact, for_show).await?;
                 if let Send::TooMany(RetryAfter(wait)) = send {
                     return tx.abandon(Err(wait));
@@ -122,6 +120,18 @@ impl Desk {
         begun.map_err(Refusal::TooMany)
     }
 
+    /// Whether a code to sign in with goes to this name: whose it is may sign in, and if it is nobody's, somebody may
+    /// sign up. Reads the same whoever it is (row O24).
+    async fn may_be_sent(&self, tx: &mut Tx, name: &Key) -> Result<bool, Error> {
+        let owner: Option<Owner> = tx.get(name).await?;
+        let nobody = LoginId::random()?.alone();
+        let user = user::load(tx, owner.as_ref().map_or(&nobody, |owner| &owner.user)).await?;
+        Ok(match user {
+            Some(user) => !user.disabled,
+            None => self.kit.config.passwordless.signs_up(),
+        })
+    }
+
     /// Sends a new code of a flow. `false`: start again.
     pub(crate) async fn resend_code(&self, caller: &Caller, flow: &FlowId) -> Result<bool, Refusal> {
         let claims = caller.session.as_ref().map(|session| session.claims());
@@ -149,8 +159,7 @@ impl Desk {
                 if !otp::may_resend(&code, &origin, self.otp.settings(), tx.now()) {
                     return tx.abandon(Ok(false));
                 }
-                let stranger = claims.is_none() && tx.get::<Owner>(&login).await?.is_none();
-                let for_show = stranger && !self.kit.config.passwordless.signs_up();
+                let for_show = claims.is_none() && !self.may_be_sent(&mut tx, &login).await?;
                 match self.take_send(&mut tx, caller, &code.contact, for_show).await? {
                     Send::TooMany(RetryAfter(wait)) => return tx.abandon(Err(wait)),
                     Send::Silent | Send::Unkept | Send::Undeliverable => return tx.abandon(Ok(true)),
@@ -330,17 +339,20 @@ impl Desk {
         if mine.is_none() {
             self.admit_unproved(at, Some(&new))?;
         }
-        if mine.is_none() && self.is_blocked(at, &caller.tenant).await? {
+        if mine.is_none() && !self.admits_contact(caller, at, &new).await? {
+            return Err(Refusal::NotLinked(NotLinked::Declined));
+        }
+        if mine.is_none() && self.is_blocked(at).await? {
             return Err(Refusal::NotLinked(NotLinked::SessionUserBlocked));
         }
         Ok(())
     }
 
-    async fn is_blocked(&self, at: &Standpoint, tenant: &TenantId) -> Result<bool, Error> {
+    async fn is_blocked(&self, at: &Standpoint) -> Result<bool, Error> {
         self.kit
             .db
             .look(|mut tx| async move {
-                let blocked = self.blocked_by(&mut tx, &at.user, tenant).await?;
+                let blocked = self.blocked_by(&mut tx, &at.user).await?;
                 tx.abandon(blocked.is_some())
             })
             .await

@@ -1,14 +1,14 @@
 //! A factor was proved within a session: one batch with the credential spent, the login linked, `c` and
 //! `v`, a new refresh token, and the audit (design, part 5, "The completion of a second factor").
 
-use std::net::IpAddr;
-
+use self::linking::Linking;
 use super::{
     Caller, Desk, Refusal,
     admit::{self, Admission, NotAdmitted, Second},
     complete::{Completed, Outcome, ROUNDS, Resolved, Round},
     evaluate::{Subject, Verdicts, apply, renew_roles, session_facts},
-    quota,
+    link::NotLinked,
+    others, quota,
 };
 use crate::{
     base::{
@@ -26,9 +26,9 @@ use crate::{
         epoch::Standing,
         keys, metadata,
         session::{self, SessionRecord},
-        user::{self, LoginKind, NewLogin, Owner, User},
+        user::{self, Active, LoginKind, NewLogin, Owner},
     },
-    policy::{Link, Person, Requirements, SetUpRefused},
+    policy::{Person, Requirements, SetUpRefused},
     session::{
         AccessClaims, Session,
         refresh::{self, Completing, Elevation},
@@ -39,15 +39,15 @@ mod linking;
 
 /// A completion that may be: what was read and asked, which its transaction holds against what is there then.
 struct Attempt<'a> {
+    caller: &'a Caller,
     session: &'a Session,
     claims: &'a AccessClaims,
     proof: &'a Proof,
     at: &'a Standpoint,
     resolved: &'a Resolved,
-    linking: Link,
+    linking: &'a Linking,
     /// Of the session as it will be.
     verdicts: Verdicts,
-    peer: Option<IpAddr>,
     /// Whether the factor is asked of the user from now on: the app's answer.
     opts_in: bool,
 }
@@ -56,7 +56,7 @@ struct Attempt<'a> {
 pub(crate) struct Standpoint {
     pub(crate) row: SessionRecord,
     pub(crate) standing: Standing,
-    pub(crate) user: User,
+    pub(crate) user: Active,
     /// The same as policies, destinations and notices see them.
     pub(crate) person: Person,
     /// Evaluated just now.
@@ -103,12 +103,12 @@ impl Desk {
                     ));
                 }
                 let gone = Error::new(ErrorKind::SessionEnded, "the session's user is gone");
-                let user = user::load(&mut tx, &row.user).await?.ok_or(gone)?;
+                let user = user::active(&mut tx, &row.user).await?.ok_or(gone)?;
                 tx.abandon((row, standing, user))
             })
             .await?;
         let mut claim = self.claim_of(&row).await?;
-        let person = self.person(user.clone()).await?;
+        let person = self.person(user.to_user()).await?;
         let requirements = self.asked(caller, claims, &[], &row, &person, &claim).await?.requirements;
         let now = self.kit.db.now();
         claim.evaluate(&requirements, now);
@@ -205,7 +205,7 @@ impl Desk {
             if admission == Admission::Enrol {
                 self.admit_unproved(&at, resolved.new.as_ref())?;
             }
-            let linking = self.linking(caller, &at.user, &resolved).await?;
+            let linking = self.linking(caller, &at, &resolved).await?;
             let mut after = at.claim.clone();
             after.mark(proof.factor.clone(), proof.at.min(self.kit.db.now()));
             let will_be = would_be(&at.person, owner.as_ref(), &resolved, &claims, self.kit.db.now())?;
@@ -227,15 +227,18 @@ impl Desk {
                 proof: &proof,
                 at: &at,
                 resolved: &resolved,
-                linking,
+                linking: &linking,
+                caller,
                 verdicts,
-                peer: caller.request.peer,
                 opts_in,
             };
             let stage = |tx| self.stage_second(tx, &attempt);
             let round = self.kit.db.transact(&claims.handle, stage).await?;
             if let Round::Done(outcome, changes) = round {
                 self.kit.learn(&changes);
+                if let Outcome::NotLinked(NotLinked::SessionUserUnverified) = &outcome {
+                    return Err(self.unproved()?);
+                }
                 if let Outcome::Done(done) = &outcome {
                     crate::base::failpoint!("elevate.after_commit_before_response");
                     let happened = [Happened::FactorCompleted(completed(&done.user))];
@@ -248,7 +251,7 @@ impl Desk {
     }
 
     async fn stage_second(&self, mut tx: Tx, attempt: &Attempt<'_>) -> Result<Staged<Round>, Error> {
-        let Attempt { session, claims, proof, at, resolved, linking, .. } = *attempt;
+        let Attempt { caller, session, claims, proof, at, resolved, linking, .. } = *attempt;
         let (kit, now, tenant) = (&self.kit, tx.now(), &claims.tenant);
         let alive = kit.alive(&mut tx, &claims.handle).await?;
         let mut row = alive.row;
@@ -258,11 +261,14 @@ impl Desk {
         if alive.standing.numbers(0) != at.standing.numbers(0) {
             return tx.abandon(Round::Moved);
         }
-        let Some(mut user) = user::load(&mut tx, &row.user).await?.filter(|user| *user == at.user) else {
+        let Some(mut user) = user::active(&mut tx, &row.user).await?.filter(|user| *user == at.user) else {
             return tx.abandon(Round::Moved);
         };
         // The policy was asked about this payload, and the link about this owner.
         if row.payload != at.row.payload || owner_now(&mut tx, tenant, resolved).await? != resolved.owner {
+            return tx.abandon(Round::Moved);
+        }
+        if !others::are_same(&mut tx, caller, linking.others.as_ref()).await? {
             return tx.abandon(Round::Moved);
         }
         // For the session as its row is now, and for whose it is now (rows O12, O15).
@@ -275,10 +281,15 @@ impl Desk {
         }
         let linked = match self.stage_link(&mut tx, &mut user, claims, resolved, linking).await? {
             Ok(linked) => linked,
+            // They can prove it, and use the code then.
+            Err(NotLinked::SessionUserUnverified) => {
+                return tx
+                    .abandon(Round::Done(Outcome::NotLinked(NotLinked::SessionUserUnverified), Vec::new()));
+            }
             Err(not_linked) => {
                 // A right code that can't be linked is spent all the same; nothing else changes.
                 let event = Event::new(Audited::DestinationRefused, tenant).user(&user.id);
-                audit::stage(&mut tx, event.session(&claims.handle).peer(attempt.peer))?;
+                audit::stage(&mut tx, event.session(&claims.handle).peer(caller.request.peer))?;
                 return tx.commit(Round::Done(Outcome::NotLinked(not_linked), Vec::new()));
             }
         };
@@ -328,11 +339,11 @@ impl Desk {
         }
         let what = if created { Audited::FactorLinked } else { Audited::FactorCompleted };
         let event = Event::new(what, tenant).user(&user.id).session(&claims.handle).factor(&proof.factor);
-        audit::stage(&mut tx, event.peer(attempt.peer))?;
+        audit::stage(&mut tx, event.peer(caller.request.peer))?;
         crate::base::failpoint!("otp.consume.before_commit" if proof.spend.is_code());
         crate::base::failpoint!("factor.add.before_commit" if created);
         crate::base::failpoint!("elevate.before_commit");
-        let done = Completed { user, created, met: claim.v, opened, tokens };
+        let done = Completed { user: user.to_user(), created, met: claim.v, opened, tokens };
         tx.commit(Round::Done(Outcome::Done(Box::new(done)), changes))
     }
 }

@@ -26,6 +26,7 @@ use crate::{
         keys,
         limit::Quota,
         provider::{self, TenantProviders},
+        session,
         spend::Spend,
         tenant::Tenant,
         user::{self, NewLogin, Owner, ThirdPartyId, User},
@@ -165,7 +166,7 @@ impl Desk {
         let id = ThirdPartyId { provider: provider.id.clone(), subject: profile.subject.clone() };
         let new = NewLogin::third_party(id, profile.email.clone(), profile.verified);
         if let Some(owner) = self.kit.db.get::<Owner>(&new.key(&caller.tenant)).await?
-            && let Err(refused) = self.follow_address(caller, &owner, &profile).await?
+            && let Some(refused) = self.follow_address(caller, &owner, &profile).await?
         {
             let event = Event::new(Audited::DestinationRefused, &caller.tenant).user(&owner.user);
             audit::note(&self.kit.db, event.factor(&factor).peer(caller.request.peer)).await?;
@@ -186,23 +187,26 @@ impl Desk {
     }
 
     /// Takes over the address that the provider says its user has now, or its being verified, if they are allowed
-    /// to have it.
+    /// to have it. The first time that it is verified it takes away what a first proof does (row L02).
     async fn follow_address(
         &self,
         caller: &Caller,
         owner: &Owner,
         profile: &Profile,
-    ) -> Result<Result<(), AddressRefused>, Error> {
+    ) -> Result<Option<AddressRefused>, Refusal> {
+        let opened = caller.session.as_ref().map(|session| session.opened());
+        let opened = opened.as_ref();
         let stage = |mut tx: Tx| async move {
-            let (Some(mut user), Some(email)) = (user::load(&mut tx, &owner.user).await?, &profile.email)
+            let (Some(mut user), Some(email)) = (user::active(&mut tx, &owner.user).await?, &profile.email)
             else {
-                return tx.abandon(Ok(()));
+                return tx.abandon(Ok(Vec::new()));
             };
-            let Some(login) = user.login(&owner.login) else { return tx.abandon(Ok(())) };
+            let Some(login) = user.login(&owner.login) else { return tx.abandon(Ok(Vec::new())) };
             let same = login.email.as_ref() == Some(email);
             if same && (login.verified || !profile.verified) {
-                return tx.abandon(Ok(()));
+                return tx.abandon(Ok(Vec::new()));
             }
+            let first = profile.verified && !user.is_proved(login);
             let (tenants, verified) = (login.tenants.clone(), profile.verified);
             let (mut other_primary, mut anybody) = (false, false);
             for tenant in &tenants {
@@ -212,12 +216,35 @@ impl Desk {
             if !same && let Err(refused) = may_change(user.primary, verified, other_primary, anybody) {
                 return tx.abandon(Err(refused));
             }
-            user::email::set(&mut tx, &mut user, &owner.login, email.clone(), verified).await?;
+            match same {
+                true => drop(user::prove(&mut tx, &mut user, &owner.login).await?),
+                false => user::set_email(&mut tx, &mut user, &owner.login, email, verified).await?,
+            }
+            let mut changes = Vec::new();
+            if first {
+                let mut held = match opened.filter(|opened| opened.claims.user == user.id) {
+                    Some(opened) => self.held_by(&mut tx, opened).await?.map(|row| (opened, row)),
+                    None => None,
+                };
+                let keep = held.as_mut().map(|(opened, row)| (&opened.claims.handle, row));
+                let tenant = &caller.tenant;
+                changes = self.stage_first_proof(&mut tx, tenant, &mut user, &owner.login, keep).await?;
+                if let Some((opened, row)) = &held {
+                    session::put(&mut tx, &opened.claims.handle, row).await?;
+                }
+            }
             let event = Event::new(Audited::EmailChanged, &caller.tenant).user(&user.id);
             audit::stage(&mut tx, event.factor(&FactorId::THIRD_PARTY).peer(caller.request.peer))?;
-            tx.commit(Ok(()))
+            tx.commit(Ok(changes))
         };
-        self.kit.db.transact(&owner.user, stage).await
+        let followed = self.kit.db.transact(&owner.user, stage).await?;
+        Ok(match followed {
+            Ok(changes) => {
+                self.kit.learn(&changes);
+                None
+            }
+            Err(refused) => Some(refused),
+        })
     }
 
     fn talk(&self) -> Result<&Talk, Refusal> {
@@ -245,12 +272,8 @@ async fn holders(
 ) -> Result<(bool, bool), Error> {
     let name = NewLogin::passwordless(&email.clone().into());
     let primary = user::primary_of(tx, tenant, &name).await?.is_some_and(|other| other != user.id);
-    let mut anybody = primary;
-    for kind in ["emailpassword", "passwordless-email"] {
-        let owner = tx.get::<Owner>(&keys::login(tenant, kind, email.as_str())).await?;
-        anybody = anybody || owner.is_some_and(|owner| owner.user != user.id);
-    }
-    Ok((primary, anybody))
+    let holders = user::holders(tx, tenant, &email.clone().into()).await?;
+    Ok((primary, primary || holders.iter().any(|other| other.id != user.id)))
 }
 
 /// Operators hear what was wrong; the user only that it was.
