@@ -276,6 +276,8 @@ impl Scene {
         let batches = self.app.store.written(from).into_iter().map(|keys| {
             let mut kinds: Vec<String> = keys.iter().map(kind).collect();
             kinds.sort();
+            // Two subjects' changes may be in one lane.
+            kinds.dedup();
             kinds
         });
         // Sending is the queue's own, at its own time.

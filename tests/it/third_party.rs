@@ -469,7 +469,7 @@ async fn a_new_address_is_taken_over_if_it_is_nobody_elses() {
     let taken = app.mfa.users().add_email(&bob, &PUBLIC, &Email::parse("alice@new.example").unwrap()).await;
     taken.unwrap();
     let audited = app.store.audited().await;
-    assert_eq!(audited.iter().filter(|what| *what == "address-changed").count(), 3);
+    assert_eq!(audited.iter().filter(|what| *what == "email-changed").count(), 3);
     assert_eq!(audited.iter().filter(|what| *what == "destination-refused").count(), 4);
 }
 
