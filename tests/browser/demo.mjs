@@ -332,8 +332,7 @@ const active = () => page.evaluate(() => document.activeElement.textContent);
 
 /** The page asks the shop, and is sent to the sign-in. */
 async function isOut(of) {
-  for (const path of ['/api/me', '/auth/session/refresh']) announce(401, path, true);
-  announce(401, '/api/orders');
+  for (const path of ['/api/me', '/api/orders', '/auth/session/refresh']) announce(401, path, true);
   await of.goto('/orders');
   await at('/signin', of);
   await settled(of);

@@ -5,17 +5,14 @@
 // circles shows up in the step where it does. Besides, a step fails on what `support.mjs` watches for.
 
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { randomBytes } from 'node:crypto';
-import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
-import { createInterface } from 'node:readline';
 import { after, before, describe } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
+import { startProvider } from './sdk/provider.mjs';
 import { website, wire } from './sdk/servers.mjs';
 import { assertCounted, breathe, browse, start, stop, watcher } from './support.mjs';
 
@@ -78,7 +75,7 @@ function story(mode) {
   after(async () => {
     await browser?.close();
     await stop(testbed);
-    provider?.child.kill();
+    provider?.close();
     await api?.close();
     await site?.close();
     await rm(work, { recursive: true, force: true });
@@ -473,29 +470,6 @@ function story(mode) {
   step('the testbed ends when told to', {}, async () => {
     assert.equal(await stop(testbed), 0);
   });
-}
-
-/** A provider of third-party sign-in on loopback; `account` changes what it says of its one user, Mara. */
-async function startProvider(website) {
-  const file = resolve(here, '../servers/provider.mjs');
-  const secret = randomBytes(24).toString('hex');
-  const settings = {
-    port: 0,
-    clients: [
-      { client_id: 'testbed', client_secret: secret, redirect_uris: [`${website}/auth/callback/loopback`] },
-    ],
-    accounts: { mara: {} },
-  };
-  const child = spawn(process.execPath, [file, JSON.stringify(settings)], { stdio: ['pipe', 'pipe', 'inherit'] });
-  const gone = once(child, 'exit').then(() => {
-    throw new Error('the provider did not start: npm --prefix ../servers ci');
-  });
-  gone.catch(() => {});
-  const [line] = await Promise.race([once(createInterface({ input: child.stdout }), 'line'), gone]);
-  const origin = `http://127.0.0.1:${JSON.parse(line).port}`;
-  const account = (claims) => fetch(`${origin}/accounts/mara`, { method: 'PUT', body: JSON.stringify(claims) });
-  const setting = JSON.stringify([{ id: 'loopback', issuer: origin, clientId: 'testbed', clientSecret: secret }]);
-  return { child, origin, setting, account };
 }
 
 const wrongFor = (code) => String((Number(code) + 1) % 1_000_000).padStart(6, '0');
