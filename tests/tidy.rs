@@ -784,6 +784,36 @@ fn the_readme_is_the_crate_docs_and_shows_what_compiles() {
     assert_eq!(marked("no marks"), None);
 }
 
+/// The tests that the README's table of recipes names, in its last column, and that aren't there.
+fn unshown(readme: &str, is_there: impl Fn(&str, &str) -> bool) -> Vec<String> {
+    let table = readme.split("\n## ").find(|section| section.starts_with("Recipes")).unwrap_or_default();
+    let rows = table.lines().filter(|line| line.starts_with("| ")).skip(1);
+    rows.flat_map(|row| {
+        let tests: Vec<&str> =
+            row.rsplit('|').nth(1).unwrap_or_default().split('`').skip(1).step_by(2).collect();
+        let missing = |name: &&str| name.split_once("::").is_none_or(|(file, test)| !is_there(file, test));
+        match tests.is_empty() {
+            true => vec![row.to_owned()],
+            false => tests.into_iter().filter(missing).map(str::to_owned).collect(),
+        }
+    })
+    .collect()
+}
+
+#[test]
+fn every_recipe_of_the_readme_has_a_test_over_http() {
+    let is_there = |file: &str, test: &str| {
+        let path = root().join(format!("tests/it/{file}.rs"));
+        fs::read_to_string(path).is_ok_and(|text| text.contains(&format!("async fn {test}()")))
+    };
+    let readme = read("README.md");
+    assert!(readme.contains("\n| MultiFactorAuth |"), "the table is there");
+    assert_eq!(unshown(&readme, is_there), Vec::<String>::new());
+    let planted =
+        "x\n## Recipes\n| recipe | by |\n|---|---|\n| A | `a::b`, `a::c` |\n| B | none |\n## Y\n| C | `d` |";
+    assert_eq!(unshown(planted, |_, test| test == "b"), ["a::c", "| B | none |"]);
+}
+
 /// Examples of a page that don't assert both that something is asked or possible, and that something isn't.
 fn one_sided(page: &str) -> Vec<String> {
     let examples = page.split("```").skip(1).step_by(2);

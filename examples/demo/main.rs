@@ -23,6 +23,7 @@ use tower_mfa::{
 mod goods;
 mod mail;
 mod pages;
+mod sessions;
 mod shop;
 
 /// The second factors: a code by any of them will do.
@@ -73,6 +74,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let router = Router::new()
         .merge(pages::router())
         .merge(shop::router(&mfa, mailbox))
+        .merge(sessions::router(&mfa))
         .layer(ApiLayer::new(mfa.clone()))
         .layer(middleware::from_fn_with_state(port, pages::guard));
 

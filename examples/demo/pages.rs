@@ -17,7 +17,7 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
 const DRAWING: &str = "image/svg+xml";
 
-const FILES: [(&str, &str, &str); 21] = [
+const FILES: [(&str, &str, &str); 23] = [
     ("/", HTML, include_str!("pages/index.html")),
     ("/signup", HTML, include_str!("pages/signup.html")),
     ("/signin", HTML, include_str!("pages/signin.html")),
@@ -29,6 +29,7 @@ const FILES: [(&str, &str, &str); 21] = [
     ("/orders", HTML, include_str!("pages/orders.html")),
     ("/admin", HTML, include_str!("pages/admin.html")),
     ("/settings", HTML, include_str!("pages/settings.html")),
+    ("/sessions", HTML, include_str!("pages/sessions.html")),
     ("/dev", HTML, include_str!("pages/dev.html")),
     ("/dev/outbox", HTML, include_str!("pages/outbox.html")),
     ("/style.css", STYLE, include_str!("pages/style.css")),
@@ -36,6 +37,7 @@ const FILES: [(&str, &str, &str); 21] = [
     ("/code.js", SCRIPT, include_str!("pages/code.js")),
     ("/link.js", SCRIPT, include_str!("pages/link.js")),
     ("/reset.js", SCRIPT, include_str!("pages/reset.js")),
+    ("/sessions.js", SCRIPT, include_str!("pages/sessions.js")),
     ("/http.js", SCRIPT, include_str!("pages/http.js")),
     ("/ui.js", SCRIPT, include_str!("pages/ui.js")),
     ("/logo.svg", DRAWING, include_str!("pages/logo.svg")),

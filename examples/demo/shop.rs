@@ -252,7 +252,7 @@ fn email(user: &User, session: &Session) -> String {
 }
 
 /// Why a handler doesn't do what it was asked for, in the words of the pages' contract.
-enum Failure {
+pub enum Failure {
     Wrong(&'static str),
     NoCode,
     Gone,

@@ -233,6 +233,7 @@ async fn dispatch(endpoint: Endpoint, call: &Call<'_>) -> Reply {
         Endpoint::AskReset => reset::ask(call).await,
         #[cfg(feature = "password")]
         Endpoint::Reset => reset::reset(call).await,
+        // None of these is served without its feature.
         #[cfg(not(feature = "password"))]
         Endpoint::SignIn | Endpoint::SignUp | Endpoint::AskReset | Endpoint::Reset => reply::no_tenant(),
         Endpoint::AskVerification => verification::ask(call).await,
@@ -251,5 +252,6 @@ async fn dispatch(endpoint: Endpoint, call: &Call<'_>) -> Reply {
         Endpoint::AuthorisationUrl | Endpoint::ThirdPartySignInUp => reply::no_tenant(),
         Endpoint::LoginMethods => tenant::login_methods(call).await,
         Endpoint::Jwks => keys::jwks(call),
+        Endpoint::OpenIdConfiguration => keys::openid_configuration(call),
     }
 }

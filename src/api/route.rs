@@ -34,13 +34,18 @@ pub(super) enum Endpoint {
     AppleCallback,
     LoginMethods,
     Jwks,
+    OpenIdConfiguration,
 }
 
 impl Endpoint {
     /// Whether the app has what it is about; a route that it doesn't have is the inner service's.
     pub(super) fn is_served(self, config: &Config) -> bool {
         match self {
-            Self::AskReset | Self::Reset => config.delivers,
+            Self::SignIn | Self::SignUp => cfg!(feature = "password"),
+            Self::AskReset | Self::Reset => cfg!(feature = "password") && config.delivers,
+            Self::AuthorisationUrl | Self::ThirdPartySignInUp | Self::AppleCallback => {
+                cfg!(feature = "third-party")
+            }
             Self::AskVerification | Self::Verify | Self::IsVerified => {
                 config.email_verification != EmailVerification::Off
             }
@@ -50,7 +55,7 @@ impl Endpoint {
 }
 
 /// One line a route.
-const ROUTES: [(Method, &str, Endpoint); 23] = [
+const ROUTES: [(Method, &str, Endpoint); 26] = [
     (Method::POST, "/session/refresh", Endpoint::Refresh),
     (Method::POST, "/signout", Endpoint::SignOut),
     (Method::PUT, "/mfa/info", Endpoint::MfaInfo),
@@ -67,13 +72,16 @@ const ROUTES: [(Method, &str, Endpoint); 23] = [
     (Method::GET, "/emailpassword/email/exists", Endpoint::PasswordExists),
     (Method::GET, "/passwordless/email/exists", Endpoint::CodeExists),
     (Method::GET, "/passwordless/phonenumber/exists", Endpoint::PhoneExists),
+    (Method::GET, "/passwordless/phoneNumber/exists", Endpoint::PhoneExists),
     (Method::GET, "/signup/email/exists", Endpoint::OldExists),
     (Method::GET, "/signup/phonenumber/exists", Endpoint::PhoneExists),
+    (Method::GET, "/signup/phoneNumber/exists", Endpoint::PhoneExists),
     (Method::GET, "/authorisationurl", Endpoint::AuthorisationUrl),
     (Method::POST, "/signinup", Endpoint::ThirdPartySignInUp),
     (Method::POST, "/callback/apple", Endpoint::AppleCallback),
     (Method::GET, "/loginmethods", Endpoint::LoginMethods),
     (Method::GET, "/jwt/jwks.json", Endpoint::Jwks),
+    (Method::GET, "/.well-known/openid-configuration", Endpoint::OpenIdConfiguration),
 ];
 
 /// Where a request goes.

@@ -42,11 +42,16 @@ pub(super) async fn login_methods(call: &Call<'_>) -> Reply {
     }))
 }
 
+/// The recipes that sign in by code: the one of today, and the one that older SDKs combined with third parties.
+const BY_CODE: [&str; 2] = ["passwordless", "thirdpartypasswordless"];
+
 /// Whether a contact signs somebody in. `false` for everybody, unless the app said otherwise (row O25).
 pub(super) async fn exists(endpoint: Endpoint, call: &Call<'_>) -> Reply {
     let by_code = match endpoint {
         Endpoint::CodeExists => true,
-        Endpoint::OldExists => call.parts.headers.get("rid").is_some_and(|rid| rid == "passwordless"),
+        Endpoint::OldExists => {
+            call.parts.headers.get("rid").is_some_and(|rid| BY_CODE.iter().any(|one| rid == one))
+        }
         _ => false,
     };
     let login = match (endpoint, call.query("email"), call.query("phoneNumber")) {

@@ -311,6 +311,102 @@ step('sign-out ends it', async () => {
   assert.deepEqual(left, []);
 });
 
+/** The branch's admin, who gives a code each time. */
+async function signInWithCode(of) {
+  // What is left of a session that was ended elsewhere.
+  announce(401, '/api/me', true);
+  await visit('/signin?branch=public&next=/orders', of);
+  await shop.fill(email, password, of);
+  const code = await codeAfter(async () => {
+    await of.getByRole('button', { name: 'Sign in', exact: true }).click();
+    await at('/code', of);
+    await settled(of);
+  });
+  await enter(code, of);
+  await at('/orders', of);
+  await settled(of);
+}
+
+const lines = () => page.locator('#sessions > li');
+const active = () => page.evaluate(() => document.activeElement.textContent);
+
+/** The page asks the shop, and is sent to the sign-in. */
+async function isOut(of) {
+  for (const path of ['/api/me', '/api/orders', '/auth/session/refresh']) announce(401, path, true);
+  await of.goto('/orders');
+  await at('/signin', of);
+  await settled(of);
+}
+
+let telephone;
+
+step('sec_s16 where one is signed in: another browser is signed out, by keyboard', async () => {
+  const agent = 'Mozilla/5.0 (iPhone; CPU iPhone OS 18_1 like Mac OS X) AppleWebKit/605.1.15 Version/18.1 Safari/604.1';
+  const elsewhere = await shop.another('telephone', { userAgent: agent });
+  telephone = elsewhere.pages()[0];
+  await signInWithCode(telephone);
+  await signInWithCode(page);
+  await visit('/settings');
+  await page.getByRole('link', { name: 'See them all' }).click();
+  await at('/sessions');
+  await settled();
+  assert.equal(await lines().count(), 2);
+  assert.match(await lines().first().innerText(), /Chrome on Linux\s+this browser\s+Harbour Store · signed in/);
+  assert.match(await lines().last().innerText(), /Safari on iOS\s+Harbour Store · signed in .*\s+last used /);
+  await shot('sessions');
+  await page.locator('main').focus();
+  for (let tabs = 0; tabs < 2; tabs += 1) await page.keyboard.press('Tab');
+  assert.equal(await active(), 'Sign out Safari on iOS');
+  await page.keyboard.press('Enter');
+  await message('Signed out: Safari on iOS.');
+  assert.equal(await lines().count(), 1);
+  assert.equal(await active(), 'Sign out Chrome on Linux, this browser');
+  assert.ok(await page.getByRole('button', { name: 'Sign out everywhere else' }).isHidden());
+  await isOut(telephone);
+});
+
+step('sec_s16 everywhere else; after a while not without a proof', async () => {
+  await signInWithCode(telephone);
+  await visit('/sessions');
+  announce(403, '/api/sessions');
+  const late = (reason) => ({
+    status: 403,
+    json: { message: 'invalid claim', claimValidationErrors: [{ id: 'st-mfa', reason }] },
+  });
+  // Five minutes are a long wait: the first two answers are those that an old session gets.
+  await page.route('**/api/sessions', (route) => route.fulfill(late('step_up_required')), { times: 1 });
+  const others = page.getByRole('button', { name: 'Sign out everywhere else' });
+  await others.click();
+  await page.getByText('You signed in more than five minutes ago.').waitFor();
+  assert.equal(await active(), 'Sign in again');
+  await shot('sessions-again');
+  assert.equal(await lines().count(), 2);
+  await page.route('**/api/sessions', (route) => route.fulfill(late({ factorId: 'otp-email' })), { times: 1 });
+  const code = await codeAfter(async () => {
+    await others.click();
+    await page.getByRole('heading', { name: "Confirm it's you" }).waitFor();
+    await settled();
+  });
+  await enter(code);
+  // What was meant is done.
+  await at('/sessions');
+  await message('Signed out everywhere else.');
+  assert.equal(await lines().count(), 1);
+  await isOut(telephone);
+  await visit('/orders');
+});
+
+step('sec_s16 everywhere, here as well', async () => {
+  await signInWithCode(telephone);
+  await visit('/sessions');
+  await page.getByRole('button', { name: 'Sign out everywhere', exact: true }).press('Enter');
+  await at('/signin');
+  await settled();
+  assert.deepEqual(await tokens(browser), []);
+  for (const tab of [page, telephone]) await isOut(tab);
+  await telephone.context().close();
+});
+
 step('a code that was guessed at too often is over', async () => {
   announce(403, '/api/admin');
   const guest = 'nils@example.com';

@@ -18,7 +18,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
 import { website, wire } from './sdk/servers.mjs';
-import { breathe, browse, start, stop, watcher } from './support.mjs';
+import { assertCounted, breathe, browse, start, stop, watcher } from './support.mjs';
 
 const here = dirname(fileURLToPath(import.meta.url));
 const binary = resolve(here, process.env.TESTBED ?? '../../target/debug/examples/testbed');
@@ -134,33 +134,8 @@ function story(mode) {
       }
       await work();
       for (const open of browser.pages()) await breathe(open);
-      assertCounted(requests);
+      assertCounted(api.answers, requests);
     });
-  }
-
-  function assertCounted(requests) {
-    const seen = {};
-    for (const { method, path, status } of api.answers) {
-      const what = `${method} ${path} ${status}`;
-      seen[what] = (seen[what] ?? 0) + 1;
-    }
-    const preflights = Object.keys(seen).filter((what) => what.startsWith('OPTIONS '));
-    const others = api.answers.filter(({ method }) => method !== 'OPTIONS');
-    assert.ok(api.answers.length <= 2 * others.length, 'at most one preflight each');
-    assert.deepEqual(
-      preflights.filter((what) => !what.endsWith(' 200')),
-      [],
-    );
-    for (const what of preflights) delete seen[what];
-    if (process.env.COUNTS === '1') console.log(JSON.stringify(seen));
-    const fits = {};
-    for (const [what, wanted] of Object.entries(requests)) {
-      const [least, most] = Array.isArray(wanted) ? wanted : [wanted, wanted];
-      const count = seen[what] ?? 0;
-      fits[what] = count >= least && count <= most ? count : wanted;
-    }
-    for (const [what, count] of Object.entries(fits)) if (count === 0) delete fits[what];
-    assert.deepEqual(seen, fits, 'requests that the step caused');
   }
 
   const answersTo = (what) => api.answers.filter(({ method, path }) => `${method} ${path}` === what);

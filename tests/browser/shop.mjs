@@ -55,8 +55,8 @@ export function openShop(story, opened) {
   });
 
   /** A browser that shares nothing with the others but what `profile` names. */
-  async function another(profile) {
-    const browser = await browse(join(work, profile), { baseURL: shop.base, viewport: desk });
+  async function another(profile, options = {}) {
+    const browser = await browse(join(work, profile), { baseURL: shop.base, viewport: desk, ...options });
     browsers.push(browser);
     browser.on('page', watch);
     for (const open of browser.pages()) watch(open);
@@ -109,14 +109,14 @@ export function openShop(story, opened) {
   const codeAfter = async (trigger) => (await newest(codes(), trigger)).locator('.digits').innerText();
   const linkAfter = async (trigger) => (await newest(links(), trigger)).locator('a.button').getAttribute('href');
 
-  async function enter(code) {
-    await shop.page.getByLabel('Code', { exact: true }).fill(code);
-    await shop.page.getByRole('button', { name: 'Confirm' }).click();
+  async function enter(code, of = shop.page) {
+    await of.getByLabel('Code', { exact: true }).fill(code);
+    await of.getByRole('button', { name: 'Confirm' }).click();
   }
 
-  async function fill(email, password) {
-    await shop.page.getByLabel('E-mail', { exact: true }).fill(email);
-    await shop.page.getByLabel('Password').fill(password);
+  async function fill(email, password, of = shop.page) {
+    await of.getByLabel('E-mail', { exact: true }).fill(email);
+    await of.getByLabel('Password').fill(password);
   }
 
   async function signOut() {

@@ -116,3 +116,32 @@ export function watcher({ origins, settle, left = () => false }) {
 
 /** Lets what a page has just begun come to be seen. */
 export const breathe = (page) => page.evaluate(() => new Promise((done) => setTimeout(done, 50)));
+
+/**
+ * Compares what passed on the wire with what may pass: how often (a number), or at least and at most how often. `POST
+ * /auth/signin 200` is a key. Each request may have one preflight.
+ */
+export function assertCounted(answers, requests) {
+  const seen = {};
+  for (const { method, path, status } of answers) {
+    const what = `${method} ${path} ${status}`;
+    seen[what] = (seen[what] ?? 0) + 1;
+  }
+  const preflights = Object.keys(seen).filter((what) => what.startsWith('OPTIONS '));
+  const others = answers.filter(({ method }) => method !== 'OPTIONS');
+  assert.ok(answers.length <= 2 * others.length, 'at most one preflight each');
+  assert.deepEqual(
+    preflights.filter((what) => !what.endsWith(' 200')),
+    [],
+  );
+  for (const what of preflights) delete seen[what];
+  if (process.env.COUNTS === '1') console.log(JSON.stringify(seen));
+  const fits = {};
+  for (const [what, wanted] of Object.entries(requests)) {
+    const [least, most] = Array.isArray(wanted) ? wanted : [wanted, wanted];
+    const count = seen[what] ?? 0;
+    fits[what] = count >= least && count <= most ? count : wanted;
+  }
+  for (const [what, count] of Object.entries(fits)) if (count === 0) delete fits[what];
+  assert.deepEqual(seen, fits, 'requests that the step caused');
+}

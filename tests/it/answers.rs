@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tower_mfa::{
     FactorId, Mfa, MfaPolicy, PolicyContext, Requirements,
     api::ApiLayer,
-    config::Secrets,
+    config::{EmailVerification, Secrets},
     delivery::Outbox,
     ident::{Email, Payload, TenantId},
     policy::{Everyone, PolicyError},
@@ -56,6 +56,9 @@ fn requests(browser: &Browser, flow: &Value) -> Vec<(String, Request<axum::body:
         (Method::POST, "/auth/signup", linking(credentials(BOB, PASSWORD))),
         (Method::POST, "/auth/user/password/reset/token", Some(an_address())),
         (Method::POST, "/auth/user/password/reset", Some(a_reset())),
+        (Method::POST, "/auth/user/email/verify/token", Some(json!({}))),
+        (Method::POST, "/auth/user/email/verify", Some(a_ticket())),
+        (Method::POST, "/auth/signinup", linking(a_third_party())),
         (Method::GET, "/api/me", None),
         (Method::POST, "/api/me", None),
         (Method::GET, "/api/half", None),
@@ -69,16 +72,33 @@ fn an_address() -> Value {
     json!({ "formFields": [{ "id": "email", "value": ALICE }] })
 }
 
-/// With a ticket that nobody made.
+/// One that nobody made.
+fn a_ticket() -> Value {
+    json!({ "method": "token", "token": "x" })
+}
+
 fn a_reset() -> Value {
-    let password = json!([{ "id": "password", "value": PASSWORD }]);
-    json!({ "method": "token", "token": "x", "formFields": password })
+    let mut reset = a_ticket();
+    reset["formFields"] = json!([{ "id": "password", "value": PASSWORD }]);
+    reset
+}
+
+/// Whom no tenant has.
+fn a_third_party() -> Value {
+    let back =
+        json!({ "redirectURIOnProviderDashboard": "https://shop.test/", "redirectURIQueryParams": {} });
+    json!({ "thirdPartyId": "nobody", "redirectURIInfo": back })
 }
 
 #[tokio::test]
 async fn sec_c10_whatever_the_credential_no_failing_answer_takes_a_cookie_away() {
     let gate = FactorId::parse("gate").unwrap();
-    let app = TestApp::with(|b| b.custom_factor(gate.clone()).policy(Everyone::new(gate))).await;
+    let app = TestApp::with(|b| {
+        b.custom_factor(gate.clone())
+            .policy(Everyone::new(gate))
+            .email_verification(EmailVerification::Optional)
+    })
+    .await;
     let mut failing = 0;
     for (n, state) in
         ["none", "garbage", "forged", "expired", "revoked", "deleted", "unproven", "two", "stale", "half"]
@@ -146,7 +166,9 @@ impl MfaPolicy for Panicking {
 #[tokio::test]
 async fn sec_c10_every_other_refusal_too() {
     let gate = FactorId::parse("gate").unwrap();
-    let app = TestApp::with(|b| b.custom_factor(gate.clone())).await;
+    let app =
+        TestApp::with(|b| b.custom_factor(gate.clone()).email_verification(EmailVerification::Optional))
+            .await;
     app.mfa.tenants().create(&TenantId::parse("closed").unwrap(), Some(Vec::new())).await.unwrap();
     let mut alice = signed_up(&app, Mode::Cookie, ALICE).await;
     let json = |body: Value| Some(body);
@@ -168,11 +190,14 @@ async fn sec_c10_every_other_refusal_too() {
         check(app.send(request(json(large.clone()))).await, 413, &path);
         check(app.send(with(request(None), &[("cookie", &cookies)])).await, 431, &path);
         let elsewhere = format!("/auth/nowhere{route}");
-        if !["/signout", "/mfa/info"].contains(&route) && !route.contains("code/") {
+        let of_the_session = ["/signout", "/mfa/info", "/user/email/verify/token"];
+        if !of_the_session.contains(&route) && !route.contains("code/") {
             let body = match route {
                 "/signin" | "/signup" => credentials(ALICE, PASSWORD),
                 "/user/password/reset/token" => an_address(),
                 "/user/password/reset" => a_reset(),
+                "/user/email/verify" => a_ticket(),
+                "/signinup" => a_third_party(),
                 _ => json!({ "email": ALICE }),
             };
             check(app.send(alice.request(method.clone(), &elsewhere, json(body))).await, 404, &elsewhere);

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tower_mfa::{FactorId, ident::TenantId, policy::Everyone};
 
 use crate::{
-    spy::{ALICE, ROUTES},
+    spy::{ALICE, ROUTES, every_route},
     support::{Mode, PASSWORD, TestApp, credentials},
 };
 
@@ -22,7 +22,7 @@ fn request(method: &str, path: &str, kind: Option<&str>, body: impl Into<Body>) 
 
 #[tokio::test]
 async fn bodies_that_are_no_json_object_are_400_on_every_route() {
-    let app = TestApp::new().await;
+    let app = every_route().await;
     let before = app.store.counts.commits.load(std::sync::atomic::Ordering::SeqCst);
     let deep = format!("{}1{}", "[".repeat(40), "]".repeat(40));
     for (method, route) in ROUTES.into_iter().filter(|(method, _)| *method != "GET") {
@@ -53,7 +53,7 @@ async fn bodies_that_are_no_json_object_are_400_on_every_route() {
 
 #[tokio::test]
 async fn sec_x05_other_content_types_are_415_and_sec_m10_large_bodies_413() {
-    let app = TestApp::new().await;
+    let app = every_route().await;
     for (method, route) in ROUTES.into_iter().filter(|(method, _)| *method != "GET") {
         let path = format!("/auth{route}");
         for kind in
@@ -92,7 +92,7 @@ async fn sec_n02_tenants_that_are_not_there_are_404() {
 
 #[tokio::test]
 async fn sec_x06_foreign_origins_are_400_on_every_route_that_changes_something() {
-    let app = TestApp::new().await;
+    let app = every_route().await;
     let foreign = [
         "https://evil.test",
         "https://shop.test.evil.test",

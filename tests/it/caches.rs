@@ -8,13 +8,13 @@ use serde_json::json;
 use tower_mfa::{MfaLayer, SessionExtractor, ident::Payload};
 
 use crate::{
-    spy::{ALICE, BOB, Log, ROUTES, signed_up, token_headers, with},
+    spy::{ALICE, BOB, Log, ROUTES, every_route, signed_up, token_headers, with},
     support::{Answer, Mode, PASSWORD, TestApp, credentials, send},
 };
 
 #[tokio::test]
 async fn sec_c11_no_auth_answer_is_kept_by_a_cache() {
-    let app = TestApp::new().await;
+    let app = every_route().await;
     let alice = signed_up(&app, Mode::Cookie, ALICE).await;
     let vary = |answer: &Answer| -> BTreeSet<String> {
         let fields = answer.headers.get_all(header::VARY).iter().map(|value| value.to_str().unwrap());

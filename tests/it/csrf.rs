@@ -13,8 +13,8 @@ use tower_mfa::{
 
 use crate::{
     spy::{
-        ALICE, BOB, Log, ROUTES, SITE, bare, posted, refresh_token, signed_up, token_headers, two_sites,
-        with, without,
+        ALICE, BOB, Log, ROUTES, SITE, bare, every_route, posted, refresh_token, signed_up, token_headers,
+        two_sites, with, without,
     },
     support::{Browser, Mode, PASSWORD, TestApp, credentials, send},
 };
@@ -217,7 +217,7 @@ async fn sec_x04_a_header_beside_the_cookie_exempts_nothing() {
 
 #[tokio::test]
 async fn sec_x05_a_body_is_json_and_says_so_or_there_is_none() {
-    let app = TestApp::new().await;
+    let app = every_route().await;
     for (method, route) in ROUTES.into_iter().filter(|(method, _)| *method != "GET") {
         let request = |kind: Option<&str>, body: &str| {
             let mut request = with(bare(method, &format!("/auth{route}")), &[("rid", "x")]);
@@ -256,7 +256,7 @@ async fn sec_x05_a_body_is_json_and_says_so_or_there_is_none() {
 
 #[tokio::test]
 async fn sec_x06_a_refused_origin_rotates_nothing_and_is_told_in_short() {
-    let app = TestApp::new().await;
+    let app = every_route().await;
     let (log, _guard) = Log::start();
     let mut alice = signed_up(&app, Mode::Cookie, ALICE).await;
     let long = format!("https://{}.evil.test", "x".repeat(500));

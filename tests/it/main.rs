@@ -92,3 +92,5 @@ mod verification;
 #[cfg(feature = "http-client")]
 mod verifier;
 mod volatility;
+#[cfg(all(feature = "third-party", feature = "http-client"))]
+mod wire;

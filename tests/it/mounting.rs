@@ -36,7 +36,7 @@ use tower_mfa::{
 
 use crate::{
     readiness::Strict,
-    spy::{ALICE, BOB, Log, ROUTES, bare, handle, posted, shop, signed_up, token_headers, with},
+    spy::{ALICE, BOB, Log, ROUTES, bare, every_route, handle, posted, shop, signed_up, token_headers, with},
     support::{Answer, Mode, TestApp, send},
 };
 
@@ -557,7 +557,7 @@ impl http_body::Body for Dripping {
 
 #[tokio::test(start_paused = true)]
 async fn sec_m10_a_body_is_bounded_in_length_and_in_time() {
-    let app = TestApp::new().await;
+    let app = every_route().await;
     let mut alice = app.browser(Mode::Header);
     alice.by_code(ALICE).await;
     for (method, route) in ROUTES.into_iter().filter(|(method, _)| *method != "GET") {
@@ -722,7 +722,7 @@ async fn sec_m15_one_rotation_of_tokens_however_often_it_is_mounted() {
 
 #[tokio::test]
 async fn sec_m17_cookies_in_several_fields_are_one_list() {
-    let app = TestApp::new().await;
+    let app = every_route().await;
     let alice = signed_up(&app, Mode::Cookie, ALICE).await;
     let router: Router =
         Router::new().route("/", get(user).post(user)).layer(MfaLayer::required(app.mfa.clone()));

@@ -1,16 +1,19 @@
 //! The claim `st-role` follows the roles: whichever way a session catches up with a change, its token says
 //! what is true then.
 
-use axum::{Router, routing::get};
+use axum::{Json, Router, routing::get};
 use http::Method;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tower_mfa::{
-    MfaLayer,
+    MfaLayer, SessionExtractor,
     claim::{Includes, Permissions, Roles},
     ident::{ErrorKind, Permission, Role, TenantId},
 };
 
-use crate::support::{Browser, Mode, TestApp, send};
+use crate::{
+    spy::told,
+    support::{Browser, Mode, TestApp, send},
+};
 
 const EMAIL: &str = "alice@shop.example";
 
@@ -102,6 +105,42 @@ async fn what_a_role_allows_is_a_claim() {
     assert!(app.mfa.roles().list().await.unwrap().is_empty());
     alice.get("/api/me").await.is(200);
     assert_eq!(said(&alice), json!([]));
+}
+
+/// What an app keeps about its users, behind routes of its own.
+#[tokio::test]
+async fn what_is_kept_about_a_user_is_the_apps_own() {
+    let app = TestApp::new().await;
+    let (read, write) = (app.mfa.clone(), app.mfa.clone());
+    let show = |session: SessionExtractor| async move {
+        Json(Value::Object(read.metadata().of(&session.user_id()).await.unwrap()))
+    };
+    let change = |session: SessionExtractor, Json(update): Json<Map<String, Value>>| async move {
+        Json(Value::Object(write.metadata().merge(&session.user_id(), update).await.unwrap()))
+    };
+    let router =
+        Router::new().route("/profile", get(show).put(change)).layer(MfaLayer::required(app.mfa.clone()));
+    let ask = async |client: &Browser, method: Method, body: Option<Value>| {
+        let answer = send(&router, client.request(method, "/profile", body)).await;
+        answer.is(200);
+        answer.body
+    };
+    let (mut alice, mut bob) = (app.browser(Mode::Header), app.browser(Mode::Cookie));
+    alice.sign_up(EMAIL).await.ok();
+    bob.sign_up("bob@shop.example").await.ok();
+    assert_eq!(ask(&alice, Method::GET, None).await, json!({}));
+    let first = json!({ "name": "Alice", "address": { "town": "Pécs" }, "old": 1 });
+    assert_eq!(ask(&alice, Method::PUT, Some(first.clone())).await, first);
+    // Members are replaced whole, and `null` takes one away.
+    let second = json!({ "address": { "street": "Fő utca" }, "old": null });
+    let kept = json!({ "name": "Alice", "address": { "street": "Fő utca" } });
+    assert_eq!(ask(&alice, Method::PUT, Some(second)).await, kept);
+    // It is the user's, in whatever session, and nobody else's; no token says it.
+    let mut phone = app.browser(Mode::Header);
+    phone.sign_in(EMAIL).await.ok();
+    assert_eq!(ask(&phone, Method::GET, None).await, kept);
+    assert_eq!(ask(&bob, Method::GET, None).await, json!({}));
+    assert!(!told(&phone).contains("Alice") && phone.payload("name").is_null());
 }
 
 /// Two that change what is kept about a user at once both find their change in it.

@@ -16,7 +16,7 @@ use http::{Method, Request};
 use serde_json::{Value, json};
 use tower_mfa::{
     FactorId, Mfa, MfaBuilder,
-    config::{AppInfo, Secrets},
+    config::{AppInfo, EmailVerification, Secrets},
     delivery::Outbox,
     ident::Timestamp,
     policy::Everyone,
@@ -31,8 +31,8 @@ pub const BOB: &str = "bob@shop.example";
 pub const NUMBER: &str = "+36301111142";
 pub const SITE: &str = "https://shop.test";
 
-/// The routes that the SDKs call, below the base path.
-pub const ROUTES: [(&str, &str); 17] = [
+/// The routes that the SDKs call, below the base path; [`every_route`] serves them all.
+pub const ROUTES: [(&str, &str); 25] = [
     ("POST", "/session/refresh"),
     ("POST", "/signout"),
     ("PUT", "/mfa/info"),
@@ -43,14 +43,27 @@ pub const ROUTES: [(&str, &str); 17] = [
     ("POST", "/signup"),
     ("POST", "/user/password/reset/token"),
     ("POST", "/user/password/reset"),
+    ("POST", "/user/email/verify/token"),
+    ("POST", "/user/email/verify"),
+    ("GET", "/user/email/verify"),
+    ("GET", "/authorisationurl"),
+    ("POST", "/signinup"),
     ("GET", "/emailpassword/email/exists"),
     ("GET", "/passwordless/email/exists"),
     ("GET", "/passwordless/phonenumber/exists"),
+    ("GET", "/passwordless/phoneNumber/exists"),
     ("GET", "/signup/email/exists"),
     ("GET", "/signup/phonenumber/exists"),
+    ("GET", "/signup/phoneNumber/exists"),
     ("GET", "/loginmethods"),
     ("GET", "/jwt/jwks.json"),
+    ("GET", "/.well-known/openid-configuration"),
 ];
+
+/// An app that serves all of [`ROUTES`].
+pub async fn every_route() -> TestApp {
+    TestApp::with(|b| b.email_verification(EmailVerification::Optional)).await
+}
 
 pub fn shop() -> AppInfo {
     AppInfo::new("Shop", "https://api.shop.test", SITE).unwrap()

@@ -4,6 +4,7 @@ import { code } from '/code.js';
 import { call, go, inBranch, nextUrl, Problem, rounds, stepUp, toCode, wantsCode, withNext } from '/http.js';
 import { linkSignIn, verify } from '/link.js';
 import { forgot, reset } from '/reset.js';
+import { sessions } from '/sessions.js';
 import { $, attempt, busy, facts, make, mark, money, onSubmit, say, when } from '/ui.js';
 
 const MEANT = 'meant-code';
@@ -24,6 +25,7 @@ const pages = {
   orders,
   admin,
   settings,
+  sessions: () => sessions({ branchName }),
   dev,
   outbox,
 };

@@ -21,27 +21,31 @@ async function listen(handler) {
   return { origin: `http://localhost:${server.address().port}`, close };
 }
 
-/** The page, with the SDK as npm installed it. */
-export async function website() {
+/**
+ * A page at every address that isn't a file of its, with the SDK as npm installed it. `settings()` is what the page
+ * finds as `settings`.
+ */
+export async function website({ html = 'index.html', script = 'page.js', settings = () => ({}) } = {}) {
   const { outputFiles } = await build({
-    entryPoints: [file('page.js')],
+    entryPoints: [file(script)],
     bundle: true,
     format: 'iife',
     target: 'es2022',
+    jsx: 'automatic',
     define: { global: 'globalThis', 'process.env.NODE_ENV': '"production"' },
     write: false,
     logLevel: 'warning',
   });
-  const page = ['text/html; charset=utf-8', await readFile(file('index.html'))];
-  const pages = {
-    '/': page,
-    '/auth/verify': page,
-    '/page.js': ['text/javascript; charset=utf-8', outputFiles[0].contents],
+  const page = await readFile(file(html));
+  const text = 'text/javascript; charset=utf-8';
+  const files = {
+    '/page.js': () => outputFiles[0].contents,
+    '/settings.js': () => `window.settings = ${JSON.stringify(settings())};`,
   };
   return listen((request, response) => {
-    const page = pages[new URL(request.url, 'http://localhost').pathname];
-    response.writeHead(page ? 200 : 404, { 'content-type': page?.[0] ?? 'text/plain' });
-    response.end(page?.[1]);
+    const script = files[new URL(request.url, 'http://localhost').pathname];
+    response.writeHead(200, { 'content-type': script ? text : 'text/html; charset=utf-8' });
+    response.end(script?.() ?? page);
   });
 }
 
