@@ -72,7 +72,7 @@ impl Mfa {
             own_clock: false,
             policy: AnyPolicy::new(UserOrTenant::new()),
             shadow: None,
-            linking: AnyLinkPolicy::new(SecondFactorsOnly),
+            linking: AnyLinkPolicy::new(SecondFactorsOnly::new()),
             own_users: None,
             delivery: None,
             claims: Vec::new(),
@@ -127,7 +127,7 @@ impl MfaBuilder {
         self
     }
 
-    /// Which login methods join a user. Default: [`SecondFactorsOnly`].
+    /// Which login methods join a user, or one another. Default: [`SecondFactorsOnly`].
     pub fn linking(mut self, policy: impl LinkPolicy) -> Self {
         self.linking = AnyLinkPolicy::new(policy);
         self

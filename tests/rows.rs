@@ -10,7 +10,7 @@ use std::{
 };
 
 /// The groups, and how many rows each has in the catalogue.
-const GROUPS: [(&str, usize); 11] = [
+const GROUPS: [(&str, usize); 12] = [
     ("J", 30),
     ("C", 15),
     ("R", 20),
@@ -20,13 +20,14 @@ const GROUPS: [(&str, usize); 11] = [
     ("M", 18),
     ("O", 38),
     ("V", 11),
+    ("L", 15),
     ("N", 7),
     ("W", 7),
 ];
 /// What a row can wait for.
 const KINDS: [&str; 6] = ["fp", "kill", "sim", "loom", "fuzz", "capability"];
 /// How many entries wait. The list can't grow unseen: whoever adds one says so here.
-const WAITING: usize = 40;
+const WAITING: usize = 42;
 
 /// A row's line.
 #[derive(Debug, Default, PartialEq)]

@@ -9,7 +9,7 @@ use super::{
 use crate::{base::ident::FactorId, flow::Refusal, session::Session};
 
 /// No login method is made here, so no code of §13 is ever sent.
-const NEVER: NotAllowed = NotAllowed { status: "GENERAL_ERROR", codes: [""; 4] };
+const NEVER: NotAllowed = NotAllowed { status: "GENERAL_ERROR", codes: [""; 6] };
 
 /// What comes next.
 pub(super) async fn info(call: &Call<'_>) -> Reply {

@@ -18,8 +18,10 @@ use crate::{
     hooks::Form,
 };
 
-const SIGN_IN: NotAllowed = NotAllowed { status: "SIGN_IN_NOT_ALLOWED", codes: ["009", "010", "011", "012"] };
-const SIGN_UP: NotAllowed = NotAllowed { status: "SIGN_UP_NOT_ALLOWED", codes: ["013", "014", "015", "016"] };
+const SIGN_IN: NotAllowed =
+    NotAllowed { status: "SIGN_IN_NOT_ALLOWED", codes: ["007", "008", "009", "010", "011", "012"] };
+const SIGN_UP: NotAllowed =
+    NotAllowed { status: "SIGN_UP_NOT_ALLOWED", codes: ["007", "008", "013", "014", "015", "016"] };
 
 /// Signs in.
 pub(super) async fn sign_in(call: &Call<'_>) -> Reply {

@@ -16,7 +16,8 @@ use crate::{
 };
 
 const NOT_ALLOWED: NotAllowed =
-    NotAllowed { status: "SIGN_IN_UP_NOT_ALLOWED", codes: ["002", "017", "018", "019"] };
+    // A code proves its contact: V can't be, and has no number.
+    NotAllowed { status: "SIGN_IN_UP_NOT_ALLOWED", codes: ["002", "003", "002", "017", "018", "019"] };
 
 /// `POST /signinup/code`.
 pub(super) async fn create(call: &Call<'_>) -> Reply {

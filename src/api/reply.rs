@@ -132,14 +132,16 @@ impl From<BadInput> for Reply {
 /// How a recipe tells that a login method can't be used (`spec/wire.md` §13).
 pub(super) struct NotAllowed {
     pub(super) status: &'static str,
-    /// The support codes for V, L, A and S.
-    pub(super) codes: [&'static str; 4],
+    /// The support codes for U, I, V, L, A and S.
+    pub(super) codes: [&'static str; 6],
 }
 
 impl NotAllowed {
     pub(super) fn reply(&self, not_linked: NotLinked) -> Reply {
-        let [v, l, a, s] = self.codes;
+        let [u, i, v, l, a, s] = self.codes;
         let (text, code) = match not_linked {
+            NotLinked::SignUp => ("You can't sign up this way. Please contact support.", u),
+            NotLinked::SignIn => ("You can't sign in this way. Please contact support.", i),
             NotLinked::Unverified => ("Verify your e-mail address first, then try again.", v),
             NotLinked::OtherPrimary => {
                 ("This sign-in method belongs to another account. Please contact support.", l)
@@ -150,7 +152,8 @@ impl NotAllowed {
             NotLinked::SessionUserBlocked => {
                 ("Your account can't take another sign-in method. Please contact support.", s)
             }
-            NotLinked::Declined => {
+            // Whose address must be proved first was told so with what the page needs to know.
+            NotLinked::Declined | NotLinked::SessionUserUnverified => {
                 return Reply::message(
                     StatusCode::BAD_REQUEST,
                     "this sign-in method may not join the account",

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// No login method is made here.
-const NEVER: NotAllowed = NotAllowed { status: "GENERAL_ERROR", codes: [""; 4] };
+const NEVER: NotAllowed = NotAllowed { status: "GENERAL_ERROR", codes: [""; 6] };
 
 /// Asks for a link. Nobody learns whether somebody signs in by that address.
 pub(super) async fn ask(call: &Call<'_>) -> Reply {

@@ -24,7 +24,7 @@ use crate::{
 };
 
 const SIGN_IN_UP: NotAllowed =
-    NotAllowed { status: "SIGN_IN_UP_NOT_ALLOWED", codes: ["020", "021", "022", "023"] };
+    NotAllowed { status: "SIGN_IN_UP_NOT_ALLOWED", codes: ["006", "004", "020", "021", "022", "023"] };
 /// The longest query of a redirect.
 const QUERY: usize = 8 * 1024;
 

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// No login method is made here.
-const NEVER: NotAllowed = NotAllowed { status: "GENERAL_ERROR", codes: [""; 4] };
+const NEVER: NotAllowed = NotAllowed { status: "GENERAL_ERROR", codes: [""; 6] };
 
 /// Asks for a link to the address of the session's login method.
 pub(super) async fn ask(call: &Call<'_>) -> Reply {

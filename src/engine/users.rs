@@ -1,6 +1,6 @@
 //! Users and their login methods.
 
-use std::{collections::BTreeSet, pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc};
 
 use super::Mfa;
 use crate::{
@@ -35,24 +35,18 @@ impl Users<'_> {
         self.mfa.db().get(&keys::user(user)).await
     }
 
-    /// The users who sign in by an e-mail address in a tenant: by password, by code, or by both.
+    /// The users who have an e-mail address in a tenant, by whatever login method: a password, codes, a third party.
+    /// Whether they proved it, each login method says ([`User::has_proved`]).
     ///
     /// # Errors
     /// If the store failed.
     pub async fn by_email(&self, tenant: &TenantId, email: &Email) -> Result<Vec<User>, Error> {
-        let mut ids = BTreeSet::new();
-        for kind in ["emailpassword", "passwordless-email"] {
-            if let Some(owner) =
-                self.mfa.db().get::<Owner>(&keys::login(tenant, kind, email.as_str())).await?
-            {
-                ids.insert(owner.user);
-            }
-        }
-        let mut users = Vec::new();
-        for id in ids {
-            users.extend(self.load(&id).await?);
-        }
-        Ok(users)
+        let (db, contact) = (self.mfa.db(), &Contact::from(email.clone()));
+        let look = |mut tx: Tx| async move {
+            let holders = user::holders(&mut tx, tenant, contact).await?;
+            tx.abandon(holders)
+        };
+        db.look(look).await
     }
 
     /// The user who signs in by codes to a number in a tenant, or completes them.
@@ -144,7 +138,8 @@ impl Users<'_> {
                 let factor = FactorId::OTP_EMAIL;
                 courier
                     .tell(&mut tx, &tenant, &user, |to| Notice::FactorAdded { to, factor: factor.clone() })?;
-                user::add_login(&mut tx, &tenant, &mut user, &new).await?;
+                let login = user::method(tx.now(), &tenant, &new, LoginId::random()?);
+                user::add_login(&mut tx, &tenant, &mut user, login, &new).await?;
                 audit::stage(&mut tx, Event::new(Audited::LoginAdded, &tenant).user(&user.id))?;
                 let change = session::end_of_user(&mut tx, &user.id, None, Cause::FactorsChanged).await?;
                 crate::base::failpoint!("factor.add.before_commit");

@@ -330,17 +330,20 @@ impl Desk {
         if mine.is_none() {
             self.admit_unproved(at, Some(&new))?;
         }
-        if mine.is_none() && self.is_blocked(at, &caller.tenant).await? {
+        if mine.is_none() && !self.admits_contact(caller, at, &new).await? {
+            return Err(Refusal::NotLinked(NotLinked::Declined));
+        }
+        if mine.is_none() && self.is_blocked(at).await? {
             return Err(Refusal::NotLinked(NotLinked::SessionUserBlocked));
         }
         Ok(())
     }
 
-    async fn is_blocked(&self, at: &Standpoint, tenant: &TenantId) -> Result<bool, Error> {
+    async fn is_blocked(&self, at: &Standpoint) -> Result<bool, Error> {
         self.kit
             .db
             .look(|mut tx| async move {
-                let blocked = self.blocked_by(&mut tx, &at.user, tenant).await?;
+                let blocked = self.blocked_by(&mut tx, &at.user).await?;
                 tx.abandon(blocked.is_some())
             })
             .await

@@ -34,6 +34,7 @@ pub(crate) mod facts;
 pub(crate) mod info;
 mod keep;
 pub(crate) mod link;
+mod others;
 #[cfg(feature = "password")]
 pub(crate) mod password;
 pub(crate) mod quota;

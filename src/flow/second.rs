@@ -1,14 +1,14 @@
 //! A factor was proved within a session: one batch with the credential spent, the login linked, `c` and
 //! `v`, a new refresh token, and the audit (design, part 5, "The completion of a second factor").
 
-use std::net::IpAddr;
-
+use self::linking::Linking;
 use super::{
     Caller, Desk, Refusal,
     admit::{self, Admission, NotAdmitted, Second},
     complete::{Completed, Outcome, ROUNDS, Resolved, Round},
     evaluate::{Subject, Verdicts, apply, renew_roles, session_facts},
-    quota,
+    link::NotLinked,
+    others, quota,
 };
 use crate::{
     base::{
@@ -28,7 +28,7 @@ use crate::{
         session::{self, SessionRecord},
         user::{self, LoginKind, NewLogin, Owner, User},
     },
-    policy::{Link, Person, Requirements, SetUpRefused},
+    policy::{Person, Requirements, SetUpRefused},
     session::{
         AccessClaims, Session,
         refresh::{self, Completing, Elevation},
@@ -39,15 +39,15 @@ mod linking;
 
 /// A completion that may be: what was read and asked, which its transaction holds against what is there then.
 struct Attempt<'a> {
+    caller: &'a Caller,
     session: &'a Session,
     claims: &'a AccessClaims,
     proof: &'a Proof,
     at: &'a Standpoint,
     resolved: &'a Resolved,
-    linking: Link,
+    linking: &'a Linking,
     /// Of the session as it will be.
     verdicts: Verdicts,
-    peer: Option<IpAddr>,
     /// Whether the factor is asked of the user from now on: the app's answer.
     opts_in: bool,
 }
@@ -205,7 +205,7 @@ impl Desk {
             if admission == Admission::Enrol {
                 self.admit_unproved(&at, resolved.new.as_ref())?;
             }
-            let linking = self.linking(caller, &at.user, &resolved).await?;
+            let linking = self.linking(caller, &at, &resolved).await?;
             let mut after = at.claim.clone();
             after.mark(proof.factor.clone(), proof.at.min(self.kit.db.now()));
             let will_be = would_be(&at.person, owner.as_ref(), &resolved, &claims, self.kit.db.now())?;
@@ -227,15 +227,18 @@ impl Desk {
                 proof: &proof,
                 at: &at,
                 resolved: &resolved,
-                linking,
+                linking: &linking,
+                caller,
                 verdicts,
-                peer: caller.request.peer,
                 opts_in,
             };
             let stage = |tx| self.stage_second(tx, &attempt);
             let round = self.kit.db.transact(&claims.handle, stage).await?;
             if let Round::Done(outcome, changes) = round {
                 self.kit.learn(&changes);
+                if let Outcome::NotLinked(NotLinked::SessionUserUnverified) = &outcome {
+                    return Err(self.unproved()?);
+                }
                 if let Outcome::Done(done) = &outcome {
                     crate::base::failpoint!("elevate.after_commit_before_response");
                     let happened = [Happened::FactorCompleted(completed(&done.user))];
@@ -248,7 +251,7 @@ impl Desk {
     }
 
     async fn stage_second(&self, mut tx: Tx, attempt: &Attempt<'_>) -> Result<Staged<Round>, Error> {
-        let Attempt { session, claims, proof, at, resolved, linking, .. } = *attempt;
+        let Attempt { caller, session, claims, proof, at, resolved, linking, .. } = *attempt;
         let (kit, now, tenant) = (&self.kit, tx.now(), &claims.tenant);
         let alive = kit.alive(&mut tx, &claims.handle).await?;
         let mut row = alive.row;
@@ -265,6 +268,9 @@ impl Desk {
         if row.payload != at.row.payload || owner_now(&mut tx, tenant, resolved).await? != resolved.owner {
             return tx.abandon(Round::Moved);
         }
+        if !others::are_same(&mut tx, caller, linking.others.as_ref()).await? {
+            return tx.abandon(Round::Moved);
+        }
         // For the session as its row is now, and for whose it is now (rows O12, O15).
         let holder = Some((claims.handle.clone(), row.user.clone()));
         if proof.bound.session != holder || proof.bound.tenant != row.tenant {
@@ -275,10 +281,15 @@ impl Desk {
         }
         let linked = match self.stage_link(&mut tx, &mut user, claims, resolved, linking).await? {
             Ok(linked) => linked,
+            // They can prove it, and use the code then.
+            Err(NotLinked::SessionUserUnverified) => {
+                return tx
+                    .abandon(Round::Done(Outcome::NotLinked(NotLinked::SessionUserUnverified), Vec::new()));
+            }
             Err(not_linked) => {
                 // A right code that can't be linked is spent all the same; nothing else changes.
                 let event = Event::new(Audited::DestinationRefused, tenant).user(&user.id);
-                audit::stage(&mut tx, event.session(&claims.handle).peer(attempt.peer))?;
+                audit::stage(&mut tx, event.session(&claims.handle).peer(caller.request.peer))?;
                 return tx.commit(Round::Done(Outcome::NotLinked(not_linked), Vec::new()));
             }
         };
@@ -328,7 +339,7 @@ impl Desk {
         }
         let what = if created { Audited::FactorLinked } else { Audited::FactorCompleted };
         let event = Event::new(what, tenant).user(&user.id).session(&claims.handle).factor(&proof.factor);
-        audit::stage(&mut tx, event.peer(attempt.peer))?;
+        audit::stage(&mut tx, event.peer(caller.request.peer))?;
         crate::base::failpoint!("otp.consume.before_commit" if proof.spend.is_code());
         crate::base::failpoint!("factor.add.before_commit" if created);
         crate::base::failpoint!("elevate.before_commit");

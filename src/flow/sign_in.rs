@@ -1,11 +1,13 @@
 //! A first factor was proved: one batch with the credential spent, the user made if need be, the session,
 //! the one left behind ended, and the audit.
 
+use self::joining::Joining;
 use super::{
     Caller, Desk, Refusal, admit,
     complete::{Completed, Outcome, ROUNDS, Resolved, Round},
     evaluate::{Subject, Verdicts, apply},
     facts::StoredFacts,
+    others::{self, Others},
 };
 use crate::{
     base::{
@@ -33,6 +35,8 @@ use crate::{
     },
 };
 
+mod joining;
+
 /// The one who signs in, as prepared outside of the transaction.
 struct Candidate {
     user: User,
@@ -41,6 +45,10 @@ struct Candidate {
     login: LoginId,
     /// Made in the batch, if nobody has the name by then.
     new: Option<NewLogin>,
+    /// Who else had its contact, where that matters.
+    others: Option<Others>,
+    /// Where it goes, if not to a user of its own. Then `user` is who they are together.
+    joining: Option<Joining>,
 }
 
 impl Desk {
@@ -80,7 +88,12 @@ impl Desk {
             if resolved.fresh && resolved.owner.is_some() {
                 return Ok(Outcome::Taken);
             }
+            let known = resolved.owner.as_ref().map(|owner| owner.user.clone());
             let Some(candidate) = self.candidate(caller, resolved).await? else { return Ok(Outcome::Lost) };
+            let candidate = match self.beside_others(caller, candidate).await? {
+                Ok(candidate) => candidate,
+                Err(refused) => return self.refuse(caller, &proof, known.as_ref(), refused).await,
+            };
             let before = self.standing(caller, &candidate).await?;
             // Read at completion, not only at the start, and after the numbers that stand for it (rows F22,
             // N06).
@@ -144,6 +157,8 @@ impl Desk {
     ) {
         let (user, tenant, factor) = (&done.user, &caller.tenant, &proof.factor);
         let (complete, peer, enrolled) = (done.met, caller.request.peer, done.created);
+        // Who joined an account isn't one that was made.
+        let alone = enrolled && user.logins.len() == 1;
         let created = Happened::UserCreated(UserCreated { user, tenant, form: &caller.form });
         let happened = [
             Happened::SessionCreated(SessionCreated { user, tenant, session, factor, complete, peer }),
@@ -156,7 +171,7 @@ impl Desk {
                 enrolled,
             }),
         ];
-        let all: Vec<Happened<'_>> = enrolled.then_some(created).into_iter().chain(happened).collect();
+        let all: Vec<Happened<'_>> = alone.then_some(created).into_iter().chain(happened).collect();
         self.hooks.tell(&all, &self.kit.db.trail.counts).await;
     }
 
@@ -172,7 +187,7 @@ impl Desk {
         };
         let Some((user, login, new)) = found else { return Ok(None) };
         let person = self.person(user.clone()).await?;
-        Ok(Some(Candidate { user, person, login, new }))
+        Ok(Some(Candidate { user, person, login, new, others: None, joining: None }))
     }
 
     async fn standing(&self, caller: &Caller, candidate: &Candidate) -> Result<Standing, Error> {
@@ -203,23 +218,35 @@ impl Desk {
         if standing != *before || standing.tenant.is_none() {
             return tx.abandon(Round::Moved);
         }
+        if !others::are_same(&mut tx, caller, candidate.others.as_ref()).await? {
+            return tx.abandon(Round::Moved);
+        }
         if !proof.spend.stage(&mut tx).await? {
             return tx.abandon(Round::Done(Outcome::Lost, Vec::new()));
         }
-        match &candidate.new {
-            Some(new) if user::owner(&mut tx, tenant, new).await?.is_some() => {
+        let mut changes = Vec::new();
+        let joined = match (&candidate.joining, &candidate.new) {
+            (Some(joining), _) => {
+                let staged = self.stage_joining(&mut tx, caller, proof, candidate, joining).await?;
+                let Some((joined, ended)) = staged else { return tx.abandon(Round::Moved) };
+                changes.extend(ended);
+                Some(joined)
+            }
+            (None, Some(new)) if user::owner(&mut tx, tenant, new).await?.is_some() => {
                 return tx.abandon(Round::Moved);
             }
-            Some(new) => {
+            (None, Some(new)) => {
                 user::create(&mut tx, tenant, user, new).await?;
                 let event = Event::new(Audited::UserCreated, tenant).user(&user.id).factor(&proof.factor);
                 audit::stage(&mut tx, event.peer(caller.request.peer))?;
+                None
             }
-            None if user::load(&mut tx, &user.id).await?.as_ref() != Some(user) => {
+            (None, None) if user::load(&mut tx, &user.id).await?.as_ref() != Some(user) => {
                 return tx.abandon(Round::Moved);
             }
-            None => {}
-        }
+            (None, None) => None,
+        };
+        let user = joined.as_ref().unwrap_or(user);
         let numbers = Standing::read(&mut tx, tenant, &user.id).await?.numbers(1);
         let numbers = numbers.ok_or(Error::new(ErrorKind::SessionEnded, "user or tenant are gone"))?;
         let keys_now = kit.refresh.first().ok_or(Error::internal("there is no root key"))?;
@@ -252,7 +279,7 @@ impl Desk {
         apply(&mut row, &mut claim.clone(), &verdicts.requirements, numbers, now);
         let (opened, mut tokens) = kit.issue(&row, &token, caller.method, now)?;
         tokens.clear_other = caller.clear_other;
-        let mut changes = session::insert(&mut tx, handle, &row, kit.config.max_sessions).await?;
+        changes.extend(session::insert(&mut tx, handle, &row, kit.config.max_sessions).await?);
         changes.extend(end_left_behind(&mut tx, caller).await?);
         Standing::check(&mut tx, tenant, &user.id).await?;
         let what = if row.is_half() { Audited::PartlySignedIn } else { Audited::SignedIn };

@@ -245,12 +245,8 @@ async fn holders(
 ) -> Result<(bool, bool), Error> {
     let name = NewLogin::passwordless(&email.clone().into());
     let primary = user::primary_of(tx, tenant, &name).await?.is_some_and(|other| other != user.id);
-    let mut anybody = primary;
-    for kind in ["emailpassword", "passwordless-email"] {
-        let owner = tx.get::<Owner>(&keys::login(tenant, kind, email.as_str())).await?;
-        anybody = anybody || owner.is_some_and(|owner| owner.user != user.id);
-    }
-    Ok((primary, anybody))
+    let holders = user::holders(tx, tenant, &email.clone().into()).await?;
+    Ok((primary, primary || holders.iter().any(|other| other.id != user.id)))
 }
 
 /// Operators hear what was wrong; the user only that it was.

@@ -211,14 +211,16 @@ impl Desk {
         let Some(login) = at.user.login(&at.row.login) else { return Err(gone().into()) };
         let proves = new.is_some_and(|new| new.verified && new.email == login.email);
         let required = self.kit.config.email_verification == EmailVerification::Required;
-        if !required || at.user.is_proved(login) || proves {
-            return Ok(());
-        }
+        if !required || at.user.is_proved(login) || proves { Ok(()) } else { Err(self.unproved()?) }
+    }
+
+    /// The refusal of somebody who must prove their address first: by it a page knows where to send them.
+    pub(super) fn unproved(&self) -> Result<Refusal, Error> {
         let asked = EmailIsVerified::new();
         let mut payload = Payload::new();
         payload.set(EmailVerified::KEY, Stamped { v: false, t: self.kit.db.now() }.write()?);
         let invalid = asked.validate(&payload, self.kit.db.now()).err();
-        Err(Refusal::Denied(SessionDenied::InvalidClaims(invalid.into_iter().collect())))
+        Ok(Refusal::Denied(SessionDenied::InvalidClaims(invalid.into_iter().collect())))
     }
 
     /// The row of a session whose holder opened a link; `None` if it is over.

@@ -69,6 +69,8 @@ pub enum Audited {
     UserCreated,
     /// A user was deleted, with everything that was only theirs.
     UserDeleted,
+    /// A user became part of another one: their login method went there, and everything else that was theirs is gone.
+    UserAbsorbed,
     /// A session began that has all that is required.
     SignedIn,
     /// A session began with a first factor, where more is asked for (row S13).

@@ -261,8 +261,7 @@ pub(super) const DESTINATION_LIFE: Duration = Duration::from_secs(3600);
 
 /// Stages that every code under way to what somebody signs in by is void.
 pub(crate) async fn void_to(tx: &mut Tx, tenant: &TenantId, login: &LoginMethod) -> Result<(), Error> {
-    let email = login.email.clone().map(Contact::from);
-    for contact in email.into_iter().chain(login.phone.clone().map(Contact::from)) {
+    for contact in login.contacts() {
         for purpose in [Purpose::FirstFactor, Purpose::SecondFactor] {
             let key = keys::destination(tenant, purpose, &contact);
             let mut destination: Destination = tx.get(&key).await?.unwrap_or_default();

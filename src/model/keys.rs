@@ -12,6 +12,7 @@
 //! | `permissions/<role>` | what a role allows | the role |
 //! | `t/<tenant>/login/<kind>/<name>` | who signs in by this name | one login method a kind, name and tenant |
 //! | `t/<tenant>/primary/<kind>/<name>` | the primary user of this contact | one primary user a contact and tenant |
+//! | `t/<tenant>/holders/<kind>/<name>` | the login methods that have this contact | tenant and contact |
 //! | `t/<tenant>/session/<handle>` | `SessionRecord` | a random handle |
 //! | `sessions-of/<user>` | the handles of a user's sessions | its user |
 //! | `agents-of/<user>` | by what kinds of browser the user signed in, as digests | its user |
@@ -72,6 +73,15 @@ pub(crate) fn all_permissions() -> Key {
 /// What a tenant owns is under this.
 pub(crate) fn of_tenant(tenant: &TenantId) -> Key {
     Key::new(["t", tenant.as_str()])
+}
+
+/// Who has a contact in a tenant.
+pub(crate) fn holders(tenant: &TenantId, contact: &Contact) -> Key {
+    let kind = match contact {
+        Contact::Email(_) => "email",
+        Contact::Phone(_) => "phone",
+    };
+    Key::new(["t", tenant.as_str(), "holders", kind, contact.as_str()])
 }
 
 /// What names sign in by in a tenant is under this.

@@ -2,12 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Tx,
-    audit::{self, Audited, Cause, Event},
-    change::{self, Change, ChangeKind, Subject},
-    epoch, keys,
-};
+use super::{Tx, epoch, keys};
 use crate::{
     base::{
         contact::{Contact, Email, Phone},
@@ -19,13 +14,17 @@ use crate::{
 };
 
 pub(crate) use self::{
+    absorb::absorb,
+    holders::holders,
     proof::{change_email, doubtful, may_have, prove, set_password, void_codes},
     removal::{delete, remove_login},
     tenants::{add_to_tenant, is_taken_in, leave},
 };
 
+mod absorb;
 #[cfg(feature = "third-party")]
 pub(crate) mod email;
+mod holders;
 mod proof;
 mod removal;
 mod tenants;
@@ -220,6 +219,12 @@ impl NewLogin {
         }
     }
 
+    /// The contact that it claims, if it has one.
+    pub(crate) fn contact(&self) -> Option<Contact> {
+        let phone = || self.phone.clone().map(Contact::from);
+        self.email.clone().map(Contact::from).or_else(phone)
+    }
+
     /// The key under which this login is found in a tenant.
     pub(crate) fn key(&self, tenant: &TenantId) -> Key {
         match (&self.external, &self.third_party, &self.email, &self.phone) {
@@ -288,37 +293,34 @@ pub(crate) async fn create(tx: &mut Tx, tenant: &TenantId, user: &User, new: &Ne
     }
 }
 
-/// Stages a new login method of an existing user, who becomes primary with it.
+/// Stages a new login method of an existing user, who becomes primary with it. `login` is [`method`] of `new`.
 pub(crate) async fn add_login(
     tx: &mut Tx,
     tenant: &TenantId,
     user: &mut User,
+    login: LoginMethod,
     new: &NewLogin,
-) -> Result<LoginId, Error> {
-    let login = method(tx.now(), tenant, new, LoginId::random()?);
+) -> Result<(), Error> {
     user.logins.push(login.clone());
     make_primary(tx, user).await?;
-    stage_login(tx, tenant, user, &login, new).await?;
-    Ok(login.id)
+    stage_login(tx, tenant, user, &login, new).await
 }
 
-/// Stages that another user's only login method joins `user`; the other user is gone with it, and so are
-/// its sessions.
-pub(crate) async fn absorb(tx: &mut Tx, user: &mut User, other: User) -> Result<Vec<Change>, Error> {
-    let event = Event::new(Audited::SessionsRevoked, &TenantId::PUBLIC).user(&other.id);
-    audit::stage(tx, event.cause(Cause::UserGone))?;
-    let gone = change::stage(tx, Subject::User(other.id.clone()), ChangeKind::Revoked).await?;
-    for login in other.logins {
-        let owner = Owner { user: user.id.clone(), login: login.id.clone() };
+/// The primary user of a contact that one of the login methods has in one of its tenants, if that isn't `user`.
+pub(crate) async fn claimed_by_other(
+    tx: &mut Tx,
+    user: &UserId,
+    logins: &[LoginMethod],
+) -> Result<Option<UserId>, Error> {
+    for login in logins {
         for tenant in &login.tenants {
-            tx.put(NewLogin::from(&login).key(tenant), &owner, None).await?;
+            let owner = primary_of(tx, tenant, &NewLogin::from(login)).await?;
+            if let Some(other) = owner.filter(|owner| owner != user) {
+                return Ok(Some(other));
+            }
         }
-        tx.put(keys::login_of(&login.id), &owner, None).await?;
-        user.logins.push(login);
     }
-    tx.delete(keys::user(&other.id)).await?;
-    make_primary(tx, user).await?;
-    Ok(vec![gone])
+    Ok(None)
 }
 
 /// Whether another primary user owns a contact of `login` in `tenant`.
@@ -376,6 +378,7 @@ async fn stage_login(
     let owner = Owner { user: user.id.clone(), login: login.id.clone() };
     tx.insert(new.key(tenant), &owner, None).await?;
     tx.insert(keys::login_of(&login.id), &owner, None).await?;
+    holders::enter(tx, tenant, &user.id, login).await?;
     if let Some(hash) = &new.password {
         tx.insert(keys::password(&login.id), &PasswordHash { hash: hash.clone() }, None).await?;
     }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{
     ALICE, Node, asked,
     client::{Answer, Client, credentials, guess},
-    half, place, untouched,
+    code_after, enter, half, place, untouched,
 };
 
 /// The places of what an evaluation needs, and how each fails. A panic of the store itself isn't among them: its
@@ -84,6 +84,37 @@ fn sec_p01_every_dependency_fails_closed_at_every_await() {
             let fine = if ["guarded", "checked"].contains(&way) { 403 } else { 200 };
             assert_eq!(again.status, fine, "{case}: {}", again.body);
         }
+    }
+}
+
+#[test]
+fn sec_l13_a_link_that_fails_or_dies_before_its_commit_links_nothing() {
+    let (dir, mut node) = place();
+    let dir = dir.path();
+    for (n, fault) in [Some(("return", 503)), Some(("panic", 500)), None].into_iter().enumerate() {
+        let (email, mut bob) = (format!("bob{n}@shop.example"), node.client());
+        bob.sign_up(&email);
+        let flow = bob.ask_code(&email, true).ok();
+        let code = code_after(&node, dir, &email, 0);
+        match fault {
+            Some((actions, status)) => {
+                node.arm("link.before_commit", actions);
+                let answer = enter(&bob, &flow, &code).unwrap();
+                node.arm("link.before_commit", "off");
+                assert_eq!(answer.status, status, "{}", answer.body);
+                untouched(&answer);
+            }
+            None => {
+                let answer = node.killed_at("link.before_commit", 1, || enter(&bob, &flow, &code));
+                assert!(answer.is_none(), "{answer:?}");
+                node = Node::start(dir);
+                bob = node.adopt(&bob);
+            }
+        }
+        assert_eq!((&node.state(&email)["logins"], node.flow(&flow)), (&json!([1]), json!("live")));
+        assert_eq!(bob.get("/api/half").body["claim"]["v"], false);
+        assert_eq!(enter(&bob, &flow, &code).unwrap().ok()["status"], "OK");
+        assert_eq!(node.state(&email)["logins"], json!([2]));
     }
 }
 

@@ -184,13 +184,14 @@ async fn arm(Json(body): Json<Value>) -> Json<Value> {
     Json(Value::Null)
 }
 
-/// `?email=`: a user's sessions, every flow's state, how many messages wait, and what was counted.
+/// `?email=`: a user's sessions, how many login methods they have, every flow's state, how many messages wait, and what was counted.
 async fn state(State(app): State<App>, Query(of): Query<BTreeMap<String, String>>) -> Json<Value> {
     let db = &app.mfa.desk.kit.db;
-    let mut sessions = Vec::new();
+    let (mut sessions, mut logins) = (Vec::new(), Vec::new());
     for user in
         app.mfa.users().by_email(&TenantId::PUBLIC, &Email::parse(&of["email"]).unwrap()).await.unwrap()
     {
+        logins.push(user.logins.len());
         for session in app.mfa.sessions().list(&user.id).await.unwrap() {
             sessions.push(json!({ "handle": session.handle, "half": session.half }));
         }
@@ -201,6 +202,7 @@ async fn state(State(app): State<App>, Query(of): Query<BTreeMap<String, String>
         flows.iter().map(|(_, code)| (code.id.as_str(), json!(code.state))).collect();
     Json(json!({
         "sessions": sessions,
+        "logins": logins,
         "flows": flows,
         "queued": queued.len(),
         "comparisons": app.mfa.counters().code_comparisons,

@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 use tower_mfa::{
     FactorId,
     config::{Countries, Passwordless, Secrets},
-    ident::{Email, TenantId},
-    policy::{Everyone, Link, LinkContext, LinkPolicy, PolicyError},
+    hooks::{FactorCompleted, Hooks},
+    ident::{BoxError, Email, TenantId},
+    policy::Everyone,
     store::{Batch, Key, MemoryStore, Op, Row, Version},
 };
 
@@ -123,15 +124,15 @@ async fn sec_o13_under_another_tenant_there_is_no_such_flow() {
 type Change = fn(&mut Value);
 
 /// Writes into the flow's record, as another writer would, right before the transaction that uses the code up: the
-/// app is asked about linking between the charge and that.
+/// app is asked about an opt-in between the charge and that.
 struct Meddler {
     store: Arc<Mutex<Option<Watched>>>,
     change: Change,
     asked: Arc<AtomicUsize>,
 }
 
-impl LinkPolicy for Meddler {
-    async fn decide(&self, _: &LinkContext<'_>) -> Result<Link, PolicyError> {
+impl Hooks for Meddler {
+    async fn opts_in(&self, _: &FactorCompleted<'_>) -> Result<bool, BoxError> {
         let store = self.store.lock().unwrap().clone();
         if let (Some(store), 0) = (store, self.asked.fetch_add(1, Ordering::SeqCst)) {
             let (key, row) = open_flow(&store).await;
@@ -142,7 +143,7 @@ impl LinkPolicy for Meddler {
             batch.push(key, Op::Upsert(Row { version, expires_at: row.expires_at, body }));
             store.before_next_commit(batch);
         }
-        Ok(Link::Yes)
+        Ok(false)
     }
 }
 
@@ -167,7 +168,7 @@ async fn sec_o15_every_binding_is_read_again_where_the_code_is_used_up() {
     for (n, (change, want)) in changes.into_iter().enumerate() {
         let (store, asked_for) = (Arc::default(), Arc::new(AtomicUsize::new(0)));
         let meddler = Meddler { store: Arc::clone(&store), change, asked: Arc::clone(&asked_for) };
-        let app = TestApp::with(|b| b.linking(meddler)).await;
+        let app = TestApp::with(|b| b.hooks(meddler)).await;
         let mut alice = app.browser(Mode::Header);
         alice.by_code(ALICE).await;
         let before = app.mfa.users().load(&app.user(ALICE).await).await.unwrap();
@@ -187,8 +188,8 @@ async fn sec_o15_every_binding_is_read_again_where_the_code_is_used_up() {
 async fn sec_o15_whose_the_session_is_is_read_again_too() {
     let (store, seen): (Arc<Mutex<Option<Watched>>>, _) = (Arc::default(), Arc::new(AtomicUsize::new(0)));
     struct Thief(Arc<Mutex<Option<Watched>>>, Arc<AtomicUsize>);
-    impl LinkPolicy for Thief {
-        async fn decide(&self, _: &LinkContext<'_>) -> Result<Link, PolicyError> {
+    impl Hooks for Thief {
+        async fn opts_in(&self, _: &FactorCompleted<'_>) -> Result<bool, BoxError> {
             let store = self.0.lock().unwrap().clone();
             if let (Some(store), 0) = (store, self.1.fetch_add(1, Ordering::SeqCst)) {
                 let bob = store.dump().await.into_iter().find(|(key, row)| {
@@ -203,10 +204,10 @@ async fn sec_o15_whose_the_session_is_is_read_again_too() {
                 batch.push(key, Op::Upsert(Row { version, expires_at: row.expires_at, body }));
                 store.before_next_commit(batch);
             }
-            Ok(Link::Yes)
+            Ok(false)
         }
     }
-    let app = TestApp::with(|b| b.linking(Thief(Arc::clone(&store), Arc::clone(&seen)))).await;
+    let app = TestApp::with(|b| b.hooks(Thief(Arc::clone(&store), Arc::clone(&seen)))).await;
     app.mfa.users().create(&PUBLIC, &Email::parse(BOB).unwrap()).await.unwrap();
     let mut alice = app.browser(Mode::Header);
     alice.by_code(ALICE).await;

@@ -32,6 +32,88 @@ fn by_hand(builder: MfaBuilder) -> MfaBuilder {
         .validator(HasValue::is_true(SecondFactor))
 }
 
+#[cfg(all(feature = "third-party", feature = "http-client"))]
+mod social {
+    //! The same with a social login first, as the seed has them both.
+
+    use std::time::{SystemTime, UNIX_EPOCH};
+
+    use tower_mfa::{account::LoginKind, config::Reqwest, factor::ThirdParty};
+
+    use super::*;
+    use crate::support::{HandClock, provider::ProviderServer};
+
+    #[tokio::test]
+    async fn the_story_with_a_social_login_first() {
+        let server = ProviderServer::start(json!({})).await;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let clock = HandClock::at(now as i64);
+        let settings = ThirdParty::new(Reqwest::new().unwrap()).provider(server.oidc());
+        let app = TestApp::with(|b| {
+            by_hand(b)
+                .first_factors([FactorId::THIRD_PARTY, FactorId::PASSWORD])
+                .third_party(settings)
+                .clock(clock.clone())
+        })
+        .await
+        .with_clock(Some(clock));
+        for mode in MODES {
+            let mut alice = app.browser(mode);
+            server.sign_in(&mut alice, "alice").await.ok();
+            assert_eq!((done(&alice), &alice.claim()["v"]), (json!(false), &json!(false)));
+            assert!(alice.claim()["c"]["thirdparty"].is_i64());
+            alice.get("/api/me").await.is(403);
+            // The number is typed at the first sign-in alone; afterwards it is known, and sent back masked.
+            let known = alice.info().await.ok()["phoneNumbers"]["otp-phone"].clone();
+            let number = if mode == MODES[0] {
+                assert_eq!(known, json!([]));
+                NUMBER.to_owned()
+            } else {
+                assert_eq!(known, json!(["+***42"]));
+                known[0].as_str().unwrap().to_owned()
+            };
+            let (seen, before) = (app.sent_to(NUMBER), handle(&alice));
+            let flow = alice.ask_code(&number, true).await.ok();
+            alice.enter(&flow, &app.code_after(NUMBER, seen).await, true).await.ok();
+            assert_eq!(
+                (handle(&alice), done(&alice), &alice.claim()["v"]),
+                (before, json!(true), &json!(true))
+            );
+            alice.get("/api/me").await.is(200);
+            no_number_in_tokens(&alice);
+            let user = app.mfa.users().load(&app.user(ALICE).await).await.unwrap().unwrap();
+            let kinds: Vec<LoginKind> = user.logins.iter().map(|login| login.kind).collect();
+            assert_eq!(kinds, [LoginKind::ThirdParty, LoginKind::Passwordless]);
+            // Whoever gets hold of the social login gets no code to a number of their own, nor another way in.
+            let mut mallory = app.browser(Mode::Header);
+            server.sign_in(&mut mallory, "alice").await.ok();
+            let answer = mallory.ask_code(OTHER, true).await;
+            assert_eq!(
+                (answer.is(403).body["claimValidationErrors"].clone(), app.sent_to(OTHER)),
+                (refused(), 0)
+            );
+            mallory.get("/api/me").await.is(403);
+        }
+        // A password for the same address is somebody else's account: there is no session in which it was joined.
+        let mut other = app.browser(Mode::Header);
+        other.sign_up(ALICE).await.ok();
+        let refused = other.ask_code(NUMBER, true).await;
+        // The address is Alice's, who is primary by now.
+        refused.status("SIGN_IN_UP_NOT_ALLOWED");
+        assert!(refused.body["reason"].as_str().unwrap().ends_with("(ERR_CODE_019)"), "{}", refused.text);
+        assert_eq!(
+            app.mfa
+                .users()
+                .by_email(&PUBLIC, &tower_mfa::ident::Email::parse(ALICE).unwrap())
+                .await
+                .unwrap()
+                .len(),
+            2
+        );
+        app.store.check_users().await;
+    }
+}
+
 async fn shop() -> TestApp {
     TestApp::with(by_hand).await
 }

@@ -32,6 +32,7 @@ mod faults;
 mod feed;
 mod forge;
 mod guesses;
+mod holders;
 mod hooks;
 #[cfg(all(feature = "third-party", feature = "http-client"))]
 mod issuers;
@@ -40,6 +41,8 @@ mod later;
 mod layer;
 mod leaving;
 mod legacy;
+#[cfg(all(feature = "third-party", feature = "http-client"))]
+mod linking;
 mod links;
 #[cfg(feature = "smtp")]
 mod mail;

@@ -505,6 +505,28 @@ async fn within_a_session_it_is_one_more_login_method_of_its_user() {
     assert!(refused.body["reason"].as_str().unwrap().ends_with("(ERR_CODE_022)"), "{}", refused.text);
 }
 
+#[tokio::test]
+async fn who_has_an_address_is_found_whatever_signs_them_in() {
+    let server = ProviderServer::start(json!({})).await;
+    let app = app(server.oidc()).await;
+    let found = async |address: &str| -> Vec<Vec<LoginKind>> {
+        let email = Email::parse(address).unwrap();
+        let users = app.mfa.users().by_email(&PUBLIC, &email).await.unwrap();
+        users.iter().map(|user| user.logins.iter().map(|login| login.kind).collect()).collect()
+    };
+    server.sign_in(&mut app.browser(Mode::Cookie), "alice").await.ok();
+    app.browser(Mode::Cookie).by_code(ALICE).await;
+    assert_eq!(found(ALICE).await, [[LoginKind::ThirdParty], [LoginKind::Passwordless]]);
+    // The provider says another address from now on.
+    server.set_account("alice", json!({ "email": BOB, "email_verified": true })).await;
+    server.sign_in(&mut app.browser(Mode::Cookie), "alice").await.ok();
+    assert_eq!(
+        (found(ALICE).await, found(BOB).await),
+        (vec![vec![LoginKind::Passwordless]], vec![vec![LoginKind::ThirdParty]])
+    );
+    app.store.check_users().await;
+}
+
 /// Links what is verified.
 struct Verified;
 

@@ -13,7 +13,7 @@
 //! Differences without a tag: a negative stamp completes nothing (row P12, see [`requirement_lists`]). Who is
 //! asked for the impossible is told so and not answered with 500 (row P11), and contacts are shown only as far
 //! as they are needed until all requirements are met (row P18, see [`session::mfa_info`]). Who has a number gets no
-//! code to another one (row O14, see [`codes::send_code`]).
+//! code to another one (row O14, see [`codes::send_code`]). Of linking see [`linking::ours`].
 //!
 //! What waits for something that isn't there yet is listed in [`WAITING`], by file or area.
 //!
@@ -43,10 +43,11 @@ use crate::support::TestApp;
 
 mod codes;
 mod divergences;
+mod linking;
 mod session;
 
 /// The files that run, each by the test of its name.
-const RUNNING: [&str; 16] = [
+const RUNNING: [&str; 17] = [
     "allowed_to_setup",
     "completion_sequences",
     "contacts",
@@ -55,6 +56,7 @@ const RUNNING: [&str; 16] = [
     "factors_set_up",
     "first_factors",
     "legacy_2fa",
+    "linking_and_session",
     "mark_complete",
     "mfa_info",
     "missing_claim",
@@ -65,11 +67,8 @@ const RUNNING: [&str; 16] = [
     "validators",
 ];
 /// What waits, as `file` or `file/area`, how many cases that is, and for what.
-const WAITING: [(&str, usize, &str); 3] = [
-    ("divergences/totp", 2, "Factors"),
-    ("linking_and_session", 43, "Accounts"),
-    ("totp_endpoints", 27, "Factors"),
-];
+const WAITING: [(&str, usize, &str); 2] =
+    [("divergences/totp", 2, "Factors"), ("totp_endpoints", 27, "Factors")];
 
 /// The time of every evaluation; no list of the vectors has an age.
 const NOW: Timestamp = Timestamp::from_secs(1_702_877_939);
@@ -88,6 +87,7 @@ fn what_runs_and_what_waits_is_everything() {
         include_str!("vectors/codes.rs"),
         include_str!("vectors/session.rs"),
         include_str!("vectors/divergences.rs"),
+        include_str!("vectors/linking.rs"),
     ]
     .concat();
     for file in RUNNING {
@@ -101,7 +101,7 @@ fn what_runs_and_what_waits_is_everything() {
     let whole = |(name, ..): &(&str, usize, &str)| (!name.contains('/')).then(|| (*name).to_owned());
     let listed: Vec<String> =
         RUNNING.map(String::from).into_iter().chain(WAITING.iter().filter_map(whole)).collect();
-    assert_eq!(listed.len(), RUNNING.len() + 2, "two files wait");
+    assert_eq!(listed.len(), RUNNING.len() + 1, "one file waits");
     assert_eq!(BTreeSet::from_iter(listed), files);
 
     let area = |case: &Value| case["area"].as_str().unwrap().to_owned();
@@ -113,11 +113,11 @@ fn what_runs_and_what_waits_is_everything() {
         let (file, area) = name.split_once('/').map_or((name, None), |(file, area)| (file, Some(area)));
         let waits = |case: &&Value| area.is_none_or(|area| case["area"] == area);
         assert_eq!(cases(file).iter().filter(waits).count(), count, "{name} waits for {capability}");
-        assert!(["Accounts", "Factors"].contains(&capability), "{name}");
+        assert_eq!(capability, "Factors", "{name}");
     }
     let all: usize = files.iter().map(|file| cases(file).len()).sum();
     let waiting: usize = WAITING.iter().map(|(_, count, _)| count).sum();
-    assert_eq!((all, waiting), (CASES, 72));
+    assert_eq!((all, waiting), (CASES, 29));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! A login method's address changes.
 
-use super::{NewLogin, PrimaryOf, User, make_primary};
+use super::{NewLogin, PrimaryOf, User, holders, make_primary};
 use crate::{
     base::{contact::Email, error::Error, ident::LoginId},
     model::{Tx, keys},
@@ -27,7 +27,13 @@ pub(crate) async fn set(
     let Some(login) = user.logins.iter_mut().find(|known| known.id == *login) else {
         return Err(Error::internal("the login method isn't the user's"));
     };
+    for tenant in &login.tenants {
+        holders::strike(tx, tenant, login).await?;
+    }
     (login.email, login.verified) = (Some(email), verified);
+    for tenant in &login.tenants {
+        holders::enter(tx, tenant, &user.id, login).await?;
+    }
     if !user.primary {
         return tx.put(keys::user(&user.id), user, None).await;
     }

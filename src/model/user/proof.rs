@@ -1,6 +1,6 @@
 //! What it changes that an address was proved by mail, and how a credential is replaced.
 
-use super::{LoginKind, LoginMethod, NewLogin, PasswordHash, User, make_primary, owner, primary_of};
+use super::{LoginKind, LoginMethod, NewLogin, PasswordHash, User, holders, make_primary, owner, primary_of};
 use crate::{
     base::{
         contact::Email,
@@ -100,6 +100,7 @@ pub(crate) async fn change_email(
     let named = super::Owner { user: user.id.clone(), login: new.id.clone() };
     for tenant in &new.tenants {
         tx.insert(NewLogin::from(&new).key(tenant), &named, None).await?;
+        holders::enter(tx, tenant, &user.id, &new).await?;
     }
     user.logins.insert(at, new);
     if user.primary { make_primary(tx, user).await } else { tx.put(keys::user(&user.id), user, None).await }

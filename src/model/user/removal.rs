@@ -1,6 +1,6 @@
 //! What goes with a user, or with one of their login methods.
 
-use super::{LoginMethod, NewLogin, PrimaryOf, User};
+use super::{LoginMethod, NewLogin, PrimaryOf, User, holders};
 use crate::{
     base::{
         error::{Error, ErrorKind},
@@ -17,16 +17,22 @@ use crate::{
 
 /// Stages that a user is gone, with all that is only the user's: sessions and codes, too (row S10).
 pub(crate) async fn delete(tx: &mut Tx, user: User) -> Result<Change, Error> {
+    let gone = forget(tx, &user, Audited::UserDeleted).await?;
+    for login in &user.logins {
+        unstage_login(tx, &user.id, login, &[]).await?;
+    }
+    Ok(gone)
+}
+
+/// Stages that nothing is left of a user but their login methods.
+pub(super) async fn forget(tx: &mut Tx, user: &User, what: Audited) -> Result<Change, Error> {
     let gone = session::end_of_user(tx, &user.id, None, Cause::UserGone).await?;
-    audit::stage(tx, Event::new(Audited::UserDeleted, &TenantId::PUBLIC).user(&user.id))?;
+    audit::stage(tx, Event::new(what, &TenantId::PUBLIC).user(&user.id))?;
     tx.remove(keys::sessions_of(&user.id));
     tx.remove(keys::agents(&user.id));
     tx.remove(keys::tickets_of(&user.id));
-    for login in &user.logins {
-        for tenant in &login.tenants {
-            tx.remove(keys::role(tenant, &user.id));
-        }
-        unstage_login(tx, &user.id, login, &[]).await?;
+    for tenant in user.logins.iter().flat_map(|login| &login.tenants) {
+        tx.remove(keys::role(tenant, &user.id));
     }
     tx.remove(keys::required(&user.id));
     tx.remove(keys::metadata(&user.id));
@@ -63,7 +69,7 @@ async fn unstage_login(
     Ok(())
 }
 
-/// Stages that a login method's names lead nowhere and that codes to it are void. A contact that one of the methods
+/// Stages that a login method's names lead nowhere, that it has no contact any more, and that codes to it are void. A contact that one of the methods
 /// `kept` has stays claimed.
 pub(super) async fn unname(
     tx: &mut Tx,
@@ -87,6 +93,7 @@ pub(super) async fn unstage_name(
     let names = NewLogin::from(login);
     code::void_to(tx, tenant, login).await?;
     tx.remove(names.key(tenant));
+    holders::strike(tx, tenant, login).await?;
     let still = kept.iter().filter(|other| other.tenants.contains(tenant));
     let still: Vec<Key> = still.flat_map(|other| NewLogin::from(other).primary_keys(tenant)).collect();
     for key in names.primary_keys(tenant).into_iter().filter(|key| !still.contains(key)) {

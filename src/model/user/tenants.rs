@@ -1,6 +1,6 @@
 //! The tenants in which a user's login methods count: more of them, or fewer.
 
-use super::{NewLogin, Owner, User, make_primary, owner, primary_of, removal::unstage_name};
+use super::{NewLogin, Owner, User, holders, make_primary, owner, primary_of, removal::unstage_name};
 use crate::{
     base::{error::Error, ident::TenantId},
     model::{
@@ -24,7 +24,7 @@ pub(crate) async fn is_taken_in(tx: &mut Tx, user: &User, tenant: &TenantId) -> 
     Ok(false)
 }
 
-/// Stages that all of a user's login methods count in another tenant as well.
+/// Stages that all of a user's login methods count in another tenant as well, of several by one name the first one.
 ///
 /// # Errors
 /// `Invalid` if one of the names is somebody else's there.
@@ -34,13 +34,14 @@ pub(crate) async fn add_to_tenant(tx: &mut Tx, user: &mut User, tenant: &TenantI
     }
     for at in 0..user.logins.len() {
         let Some(login) = user.logins.get_mut(at) else { continue };
-        if login.tenants.contains(tenant) {
+        let name = NewLogin::from(&*login);
+        if login.tenants.contains(tenant) || owner(tx, tenant, &name).await?.is_some() {
             continue;
         }
         login.tenants.push(tenant.clone());
-        let (key, owner) =
-            (NewLogin::from(&*login).key(tenant), Owner { user: user.id.clone(), login: login.id.clone() });
-        tx.insert(key, &owner, None).await?;
+        let named = Owner { user: user.id.clone(), login: login.id.clone() };
+        tx.insert(name.key(tenant), &named, None).await?;
+        holders::enter(tx, tenant, &user.id, login).await?;
     }
     if user.primary { make_primary(tx, user).await } else { tx.put(keys::user(&user.id), user, None).await }
 }

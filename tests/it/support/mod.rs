@@ -25,6 +25,7 @@ use tower_mfa::{
     store::{AnyStore, Batch, Commit, Key, MemoryStore, Record, Row, Scan, Store, StoreError},
 };
 
+pub mod accounts;
 #[cfg(feature = "smtp")]
 pub mod mail;
 pub mod nodes;

@@ -168,7 +168,7 @@ async fn without_claim(app: &TestApp) {
 }
 
 /// Another writer's hand in the store.
-async fn change(app: &TestApp, key: Key, change: impl FnOnce(Value) -> Option<Value>) {
+pub(super) async fn change(app: &TestApp, key: Key, change: impl FnOnce(Value) -> Option<Value>) {
     let row = app.store.get(std::slice::from_ref(&key)).await.unwrap().remove(0).expect("a record");
     let mut batch = Batch::new();
     batch.push(
