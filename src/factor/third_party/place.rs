@@ -14,7 +14,7 @@ use openidconnect::{
 use quick_cache::sync::Cache;
 use tokio::sync::Mutex;
 
-use super::{OAuth2Endpoints, Provider, talk::Trouble};
+use super::{OAuth2Endpoints, talk::Trouble};
 use crate::base::time::Timestamp;
 
 /// How long a document is good, and how old it may be while its provider is down.
@@ -63,7 +63,8 @@ pub(super) struct More {
 
 impl AdditionalProviderMetadata for More {}
 
-/// Where a provider is asked, checked.
+/// Where a provider is asked, checked. What its document says and nothing else: others who have the same issuer have
+/// the same place, whatever they set.
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) authorise: AuthUrl,
@@ -71,7 +72,8 @@ pub(super) struct Place {
     pub(super) user_info: Option<String>,
     pub(super) emails: Option<String>,
     pub(super) s256: bool,
-    pub(super) secret_in_form: bool,
+    /// Whether it takes a client's secret in a header; that is so where nothing says otherwise.
+    pub(super) secret_in_header: bool,
     /// By whom and with which keys it signs, if it speaks OpenID Connect.
     pub(super) signer: Option<Signer>,
 }
@@ -84,24 +86,24 @@ pub(super) struct Signer {
 }
 
 impl Place {
-    pub(super) fn fixed(provider: &Provider, ends: &OAuth2Endpoints) -> Result<Self, Trouble> {
+    pub(super) fn fixed(ends: &OAuth2Endpoints) -> Result<Self, Trouble> {
         Ok(Self {
             authorise: AuthUrl::new(ends.authorise.clone()).map_err(|_| Trouble::down("no address"))?,
             token: TokenUrl::new(ends.token.clone()).map_err(|_| Trouble::down("no address"))?,
             user_info: Some(ends.user_info.clone()),
             emails: ends.emails.clone(),
             s256: ends.s256,
-            secret_in_form: provider.secret_in_form,
+            secret_in_header: true,
             signer: None,
         })
     }
 
-    /// What a discovery document says, as far as it may be followed.
-    pub(super) fn discovered(provider: &Provider, said: &Metadata) -> Result<Self, Trouble> {
+    /// What a discovery document says, as far as it may be followed: to addresses that are `allowed`.
+    pub(super) fn discovered(said: &Metadata, allowed: impl Fn(&str) -> bool) -> Result<Self, Trouble> {
         let token = said.token_endpoint().ok_or(Trouble::down("its document has no token endpoint"))?;
         let user_info = said.userinfo_endpoint().map(|url| url.as_str().to_owned());
         let asked = [said.authorization_endpoint().as_str(), token.as_str(), said.jwks_uri().as_str()];
-        if !asked.into_iter().chain(user_info.as_deref()).all(|url| provider.allows(url)) {
+        if !asked.into_iter().chain(user_info.as_deref()).all(allowed) {
             return Err(Trouble::down("its document names an address that may not be asked"));
         }
         let mut algs = said.id_token_signing_alg_values_supported().clone();
@@ -115,7 +117,7 @@ impl Place {
             user_info,
             emails: None,
             s256: said.additional_metadata().code_challenge_methods_supported.iter().any(|m| m == "S256"),
-            secret_in_form: provider.secret_in_form || !ways.is_none_or(header),
+            secret_in_header: ways.is_none_or(header),
             signer: Some(Signer { issuer: said.issuer().clone(), keys: said.jwks().clone(), algs }),
         })
     }

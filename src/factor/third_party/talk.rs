@@ -104,7 +104,7 @@ impl Talk {
     ) -> Result<Begun, Trouble> {
         let _seat = self.seat()?;
         let place = self.place(provider, now, false).await?;
-        let oauth = oauth(&place, client, None)?;
+        let oauth = oauth(provider, &place, client, None)?;
         let flow = AuthenticationFlow::<CoreResponseType>::AuthorizationCode;
         let (state, nonce) = (|| CsrfToken::new(String::new()), || Nonce::new(String::new()));
         let redirect = RedirectUrl::from_url(redirect.clone());
@@ -231,7 +231,7 @@ impl Talk {
         now: Timestamp,
     ) -> Result<CoreTokenResponse, Trouble> {
         let secret = secret(client, now).map_err(|_| Trouble::down("the client's secret can't be made"))?;
-        let oauth = oauth(place, client, secret.as_ref())?;
+        let oauth = oauth(provider, place, client, secret.as_ref())?;
         let mut request = oauth
             .exchange_code(AuthorizationCode::new(code.expose().clone()))
             .set_redirect_uri(Cow::Owned(RedirectUrl::from_url(redirect)));
@@ -255,13 +255,14 @@ impl Talk {
     async fn place(&self, provider: &Provider, now: Timestamp, lacking: bool) -> Result<Arc<Place>, Trouble> {
         let issuer = match &provider.place {
             Stored::Issuer(issuer) => issuer,
-            Stored::Endpoints(ends) => return Place::fixed(provider, ends).map(Arc::new),
+            Stored::Endpoints(ends) => return Place::fixed(ends).map(Arc::new),
         };
         let read = || async {
             let url = IssuerUrl::new(issuer.clone()).map_err(|_| Trouble::down("its issuer is no URL"))?;
             let line = self.line(provider);
             let said = Metadata::discover_async(url, &line).await;
-            Place::discovered(provider, &said.map_err(|_| Trouble::down("its document can't be read"))?)
+            let said = said.map_err(|_| Trouble::down("its document can't be read"))?;
+            Place::discovered(&said, |url| provider.allows(url))
         };
         self.documents.get((issuer.clone(), provider.loopback), now, lacking, read).await
     }
@@ -294,7 +295,13 @@ impl fmt::Debug for Talk {
 }
 
 /// The library's client: one request's.
-fn oauth(place: &Place, client: &ProviderClient, secret: Option<&Secret<String>>) -> Result<Oauth, Trouble> {
+fn oauth(
+    provider: &Provider,
+    place: &Place,
+    client: &ProviderClient,
+    secret: Option<&Secret<String>>,
+) -> Result<Oauth, Trouble> {
+    let in_header = place.secret_in_header && !provider.secret_in_form;
     // What it verifies is verified in `verify`.
     let issuer = IssuerUrl::new(place.authorise.to_string()).map_err(|_| Trouble::down("no address"))?;
     let id = ClientId::new(client.id.clone());
@@ -302,7 +309,7 @@ fn oauth(place: &Place, client: &ProviderClient, secret: Option<&Secret<String>>
         .disable_openid_scope()
         .set_auth_uri(place.authorise.clone())
         .set_token_uri(place.token.clone())
-        .set_auth_type(if place.secret_in_form { AuthType::RequestBody } else { AuthType::BasicAuth });
+        .set_auth_type(if in_header { AuthType::BasicAuth } else { AuthType::RequestBody });
     if let Some(secret) = secret {
         oauth = oauth.set_client_secret(ClientSecret::new(secret.expose().clone()));
     }
