@@ -254,6 +254,32 @@ async fn an_id_token_holds_or_nobody_is_signed_in() {
     sign_in(&app).await.ok();
 }
 
+/// Google issues what an Android app gets to the Android client, for the web client.
+#[tokio::test]
+async fn sec_l14_an_id_token_may_be_issued_to_another_client_of_the_apps_own() {
+    let signer = Signer::new("one");
+    let issuer = Issuer::new(&signer).await;
+    let provider =
+        issuer.provider().also_client(ProviderClient::public("android").kind("android")).accept_id_tokens();
+    let app = app(Reqwest::new().unwrap(), provider).await;
+    let post = async |claims: Value, kind: Value| {
+        let tokens = json!({ "id_token": signer.sign(&claims) });
+        let mut body = json!({ "thirdPartyId": "loopback", "oAuthTokens": tokens });
+        if !kind.is_null() {
+            body["clientType"] = kind;
+        }
+        app.browser(Mode::Cookie).post("/auth/signinup", body).await
+    };
+    post(issuer.with("azp", json!("android")), Value::Null).await.ok();
+    post(issuer.with("azp", json!("shop")), Value::Null).await.ok();
+    for (azp, kind) in [(json!("other"), Value::Null), (json!(7), Value::Null), (json!("shop"), json!("android"))] {
+        refused(&post(issuer.with("azp", azp.clone()), kind).await, &azp.to_string());
+    }
+    let mut several = issuer.with("azp", json!("android"));
+    several["aud"] = json!(["shop", "other"]);
+    refused(&post(several, Value::Null).await, "for another app as well");
+}
+
 #[tokio::test]
 async fn a_document_is_followed_where_it_may_be() {
     let signer = Signer::new("one");

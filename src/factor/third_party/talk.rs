@@ -210,7 +210,7 @@ impl Talk {
         for lacking in [false, true] {
             let place = self.place(provider, now, lacking).await?;
             let signer = place.signer.as_ref().ok_or(Trouble::Refused("it signs no id_token"))?;
-            match verify(signer, client, token, now) {
+            match verify(signer, provider, client, token, now) {
                 Ok(said) => return Ok(said),
                 Err(Bad::Key) => {}
                 Err(Bad::Token(why)) => return Err(Trouble::Refused(why)),
