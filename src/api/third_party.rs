@@ -191,6 +191,7 @@ fn troubled(trouble: Trouble) -> Reply {
     Reply::general_error(match trouble {
         Trouble::Down(_) => "The sign-in service can't be reached right now. Please try again in a moment.",
         Trouble::Refused(_) => "The sign-in wasn't completed. Please try again.",
+        Trouble::Lacking(what) => return BadInput(what).into(),
     })
 }
 

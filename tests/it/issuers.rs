@@ -281,6 +281,30 @@ async fn sec_l14_an_id_token_may_be_issued_to_another_client_of_the_apps_own() {
 }
 
 #[tokio::test]
+async fn a_provider_that_always_says_who_answers_must_have_said_so() {
+    let signer = Signer::new("one");
+    let issuer = Issuer::new(&signer).await;
+    let by = async |app: &TestApp, iss: Option<&str>| {
+        let mut query = json!({ "code": "c" });
+        if let Some(iss) = iss {
+            query["iss"] = json!(iss);
+        }
+        app.browser(Mode::Cookie).post("/auth/signinup", returned(&json!({}), query)).await
+    };
+    let silent = issuer.app().await;
+    by(&silent, None).await.ok();
+    let mut document = issuer.document();
+    document["authorization_response_iss_parameter_supported"] = json!(true);
+    issuer.says("/.well-known/openid-configuration", document);
+    let asked = issuer.asked("/token");
+    let app = issuer.app().await;
+    refused(&by(&app, None).await, "nobody");
+    refused(&by(&app, Some("https://id.mallory.example")).await, "somebody else");
+    assert_eq!(issuer.asked("/token"), asked);
+    by(&app, Some(&issuer.url)).await.ok();
+}
+
+#[tokio::test]
 async fn a_document_is_followed_where_it_may_be() {
     let signer = Signer::new("one");
     let issuer = Issuer::new(&signer).await;

@@ -54,11 +54,14 @@ pub(super) type Metadata = ProviderMetadata<
     CoreSubjectIdentifierType,
 >;
 
-/// What of a discovery document the library has no field for (RFC 8414, section 2).
+/// What of a discovery document the library has no field for (RFC 8414, section 2, unless said otherwise).
 #[derive(Clone, Debug, serde::Deserialize, serde::Serialize)]
 pub(super) struct More {
     #[serde(default)]
     code_challenge_methods_supported: Vec<String>,
+    /// RFC 9207, section 3.
+    #[serde(default)]
+    authorization_response_iss_parameter_supported: bool,
 }
 
 impl AdditionalProviderMetadata for More {}
@@ -72,6 +75,8 @@ pub(super) struct Place {
     pub(super) user_info: Option<String>,
     pub(super) emails: Option<String>,
     pub(super) s256: bool,
+    /// Whether it always says who answers when somebody comes back.
+    pub(super) says_who_answers: bool,
     /// Whether it takes a client's secret in a header; that is so where nothing says otherwise.
     pub(super) secret_in_header: bool,
     /// By whom and with which keys it signs, if it speaks OpenID Connect.
@@ -93,6 +98,7 @@ impl Place {
             user_info: Some(ends.user_info.clone()),
             emails: ends.emails.clone(),
             s256: ends.s256,
+            says_who_answers: false,
             secret_in_header: true,
             signer: None,
         })
@@ -106,6 +112,7 @@ impl Place {
         if !asked.into_iter().chain(user_info.as_deref()).all(allowed) {
             return Err(Trouble::down("its document names an address that may not be asked"));
         }
+        let more = said.additional_metadata();
         let mut algs = said.id_token_signing_alg_values_supported().clone();
         algs.retain(|alg| ASYMMETRIC.contains(alg));
         // Without a list it is the header (Discovery, section 3).
@@ -116,7 +123,8 @@ impl Place {
             token: token.clone(),
             user_info,
             emails: None,
-            s256: said.additional_metadata().code_challenge_methods_supported.iter().any(|m| m == "S256"),
+            s256: more.code_challenge_methods_supported.iter().any(|m| m == "S256"),
+            says_who_answers: more.authorization_response_iss_parameter_supported,
             secret_in_header: ways.is_none_or(header),
             signer: Some(Signer { issuer: said.issuer().clone(), keys: said.jwks().clone(), algs }),
         })

@@ -52,6 +52,8 @@ pub(crate) enum Trouble {
     Down(&'static str),
     /// It refuses the code, or what it signed doesn't hold.
     Refused(&'static str),
+    /// The browser's page left out what it was given.
+    Lacking(&'static str),
 }
 
 impl Trouble {
@@ -62,7 +64,7 @@ impl Trouble {
 
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Down(why) | Self::Refused(why)) = self;
+        let (Self::Down(why) | Self::Refused(why) | Self::Lacking(why)) = self;
         f.write_str(why)
     }
 }
@@ -115,7 +117,7 @@ impl Talk {
             request = request.add_extra_param(name.as_str(), value.as_str());
         }
         let mut verifier = None;
-        if provider.pkce || place.s256 || matches!(client.key, ClientKey::None) {
+        if uses_pkce(provider, &place, client) {
             let bytes: [u8; 32] = random::bytes().map_err(|_| Trouble::down("there is no randomness"))?;
             let text = hash::base64url(&bytes);
             let made = PkceCodeVerifier::new(text.clone());
@@ -143,8 +145,14 @@ impl Talk {
             Returned::Code { code, redirect, verifier, issuer } => {
                 let place = self.place(provider, now, false).await?;
                 let signer = place.signer.as_ref().map(|signer| signer.issuer.as_str());
-                if issuer.is_some_and(|issuer| signer.is_some_and(|known| known != issuer)) {
+                if issuer.as_deref().is_some_and(|issuer| signer.is_some_and(|known| known != issuer)) {
                     return Err(Trouble::Refused("another provider answered"));
+                }
+                if issuer.is_none() && place.says_who_answers {
+                    return Err(Trouble::Refused("it isn't said which provider answered"));
+                }
+                if verifier.is_none() && uses_pkce(provider, &place, client) {
+                    return Err(Trouble::Lacking("redirectURIInfo must have the pkceCodeVerifier"));
                 }
                 let tokens = self.exchange(provider, &place, client, &code, redirect, verifier, now).await?;
                 self.ask_who(provider, &place, client, &tokens, now).await?
@@ -314,6 +322,11 @@ fn oauth(
         oauth = oauth.set_client_secret(ClientSecret::new(secret.expose().clone()));
     }
     Ok(oauth)
+}
+
+/// Whether a code is bound to whoever began: then it is never exchanged without their verifier.
+fn uses_pkce(provider: &Provider, place: &Place, client: &ProviderClient) -> bool {
+    provider.pkce || place.s256 || matches!(client.key, ClientKey::None)
 }
 
 /// What proves to a provider that it is the app that asks.
