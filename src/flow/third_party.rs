@@ -162,10 +162,14 @@ impl Desk {
         if profile.email.is_none() && provider.needs_email {
             return Ok(ThirdPartySignIn::NoEmail);
         }
-        let id = ThirdPartyId { provider: provider.id.clone(), subject: profile.subject.clone() };
+        let id = ThirdPartyId {
+            provider: provider.id.clone(),
+            subject: profile.subject.clone(),
+            tenant: provider.tenant.clone(),
+        };
         let new = NewLogin::third_party(id, profile.email.clone(), profile.verified);
         if let Some(owner) = self.kit.db.get::<Owner>(&new.key(&caller.tenant)).await?
-            && let Err(refused) = self.follow_address(caller, &owner, &profile).await?
+            && let Err(refused) = self.follow_address(caller, &owner, provider, &profile).await?
         {
             let event = Event::new(Audited::DestinationRefused, &caller.tenant).user(&owner.user);
             audit::note(&self.kit.db, event.factor(&factor).peer(caller.request.peer)).await?;
@@ -186,11 +190,12 @@ impl Desk {
     }
 
     /// Takes over the address that the provider says its user has now, or its being verified, if they are allowed
-    /// to have it.
+    /// to have it. A tenant's own provider has no say about a login method that counts elsewhere, too.
     async fn follow_address(
         &self,
         caller: &Caller,
         owner: &Owner,
+        provider: &Provider,
         profile: &Profile,
     ) -> Result<Result<(), AddressRefused>, Error> {
         let stage = |mut tx: Tx| async move {
@@ -199,6 +204,10 @@ impl Desk {
                 return tx.abandon(Ok(()));
             };
             let Some(login) = user.login(&owner.login) else { return tx.abandon(Ok(())) };
+            let foreign = |own: &TenantId| login.tenants.iter().any(|tenant| tenant != own);
+            if provider.tenant.as_ref().is_some_and(foreign) {
+                return tx.abandon(Ok(()));
+            }
             let same = login.email.as_ref() == Some(email);
             if same && (login.verified || !profile.verified) {
                 return tx.abandon(Ok(()));

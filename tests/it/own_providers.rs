@@ -165,6 +165,107 @@ fn emails(user: &User) -> Vec<String> {
 }
 
 #[tokio::test]
+async fn sec_l06_a_tenants_own_provider_says_nothing_of_the_apps_users() {
+    let hosts = Hosts::default();
+    let app = hosts.app([oauth2("loopback", "a.example")]).await;
+    hosts.set("a.example", "alice", ALICE, true);
+    let alice = id(&come_back(&mut browser(&app, "public"), "alice", false).await.ok());
+    let north = with_tenant(&app, "north", None).await;
+    app.mfa.users().add_to_tenants(&alice, [north.clone()]).await.unwrap();
+    // By the app's provider she is herself there.
+    assert_eq!(id(&come_back(&mut browser(&app, "north"), "alice", false).await.ok()), alice);
+    // By the tenant's own of the same id it is somebody else, whatever it says of whom.
+    app.mfa.tenants().set_providers(&north, Some(vec![oauth2("loopback", "b.example")])).await.unwrap();
+    hosts.set("b.example", "alice", EVIL, true);
+    let mallory = come_back(&mut browser(&app, "north"), "alice", false).await.ok();
+    assert_ne!(id(&mallory), alice);
+    assert_eq!(mallory["createdNewRecipeUser"], json!(true));
+    assert_eq!(mallory["user"]["thirdParty"], json!([{ "id": "loopback", "userId": "alice" }]));
+    assert_eq!(emails(&load(&app, &alice).await), [ALICE]);
+    // They stay two, each by its own.
+    let again = come_back(&mut browser(&app, "north"), "alice", false).await.ok();
+    assert_eq!((id(&again), &again["createdNewRecipeUser"]), (id(&mallory), &json!(false)));
+    assert_eq!(id(&come_back(&mut browser(&app, "public"), "alice", false).await.ok()), alice);
+    // Nor does another tenant's provider say anything of this one's, even of somebody who is in both.
+    let south = with_tenant(&app, "south", Some(vec![oauth2("loopback", "c.example")])).await;
+    app.mfa.users().add_to_tenants(&id(&mallory), [south]).await.unwrap();
+    hosts.set("c.example", "alice", "alice@south.example", true);
+    assert_ne!(id(&come_back(&mut browser(&app, "south"), "alice", false).await.ok()), id(&mallory));
+    // The app's again: Alice's it is.
+    app.mfa.tenants().set_providers(&north, None).await.unwrap();
+    assert_eq!(id(&come_back(&mut browser(&app, "north"), "alice", false).await.ok()), alice);
+    app.store.check_users().await;
+}
+
+#[tokio::test]
+async fn sec_l06_a_tenants_own_provider_changes_addresses_in_that_tenant_alone() {
+    let hosts = Hosts::default();
+    let app = hosts.app([]).await;
+    with_tenant(&app, "north", Some(vec![oauth2("loopback", "b.example")])).await;
+    hosts.set("b.example", "bob", BOB, true);
+    let bob = id(&come_back(&mut browser(&app, "north"), "bob", false).await.ok());
+    hosts.set("b.example", "bob", "bob@north.example", true);
+    come_back(&mut browser(&app, "north"), "bob", false).await.ok();
+    assert_eq!(emails(&load(&app, &bob).await), ["bob@north.example"]);
+    // Once he is elsewhere as well, his address there is not the tenant's to say.
+    app.mfa.users().add_to_tenants(&bob, [PUBLIC]).await.unwrap();
+    hosts.set("b.example", "bob", EVIL, true);
+    let body = come_back(&mut browser(&app, "north"), "bob", false).await.ok();
+    assert_eq!(id(&body), bob);
+    assert_eq!(emails(&load(&app, &bob).await), ["bob@north.example"]);
+    app.store.check_users().await;
+}
+
+/// One account for a proved address, by whatever the app itself trusts.
+struct OfTheApp;
+
+impl LinkPolicy for OfTheApp {
+    async fn decide(&self, ctx: &LinkContext<'_>) -> Result<Link, PolicyError> {
+        let of_tenant = ctx.account.third_party.as_ref().is_some_and(|it| it.tenant.is_some());
+        Ok(if of_tenant { Link::No } else { Link::IfVerified })
+    }
+}
+
+#[tokio::test]
+async fn a_rule_about_linking_knows_whose_provider_it_is() {
+    let hosts = Hosts::default();
+    let settings = ThirdParty::new(hosts.clone()).provider(oauth2("loopback", "a.example"));
+    let app = TestApp::with(|b| b.third_party(settings).linking(OfTheApp)).await;
+    hosts.set("a.example", "alice", ALICE, true);
+    hosts.set("b.example", "mallory", ALICE, true);
+    let north = with_tenant(&app, "north", Some(vec![oauth2("loopback", "b.example")])).await;
+    let address = Email::parse(ALICE).unwrap();
+    let alice = app.mfa.users().create(&PUBLIC, &address).await.unwrap();
+    app.mfa.users().add_to_tenants(&alice.id, [north]).await.unwrap();
+    let mallory = come_back(&mut browser(&app, "north"), "mallory", false).await.ok();
+    assert_ne!(id(&mallory), alice.id);
+    assert_eq!(id(&come_back(&mut browser(&app, "public"), "alice", false).await.ok()), alice.id);
+}
+
+/// Within a session of Alice's, too, the tenant's provider's Alice is somebody new.
+#[tokio::test]
+async fn sec_l06_within_a_session_it_is_not_hers_already() {
+    let hosts = Hosts::default();
+    let app = hosts.app([oauth2("loopback", "a.example")]).await;
+    hosts.set("a.example", "alice", ALICE, true);
+    let alice = id(&come_back(&mut browser(&app, "public"), "alice", false).await.ok());
+    let north = with_tenant(&app, "north", Some(vec![oauth2("loopback", "b.example")])).await;
+    app.mfa.users().add_email(&alice, &PUBLIC, &Email::parse(ALICE).unwrap()).await.unwrap();
+    app.mfa.users().add_to_tenants(&alice, [north]).await.unwrap();
+    let mut at_north = browser(&app, "north");
+    assert_eq!(id(&at_north.by_code(ALICE).await), alice);
+    hosts.set("b.example", "alice", EVIL, true);
+    let body = come_back(&mut at_north, "alice", true).await;
+    // It isn't taken for the login method that she has: it is one more, if the app's rule lets it.
+    assert!(body.body["status"] != "OK" || body.body["createdNewRecipeUser"] == true, "{}", body.text);
+    let user = load(&app, &alice).await;
+    let names = user.logins.iter().filter_map(|login| login.third_party.as_ref());
+    let tenants: Vec<Option<TenantId>> = names.map(|name| name.tenant.clone()).collect();
+    assert!(tenants.iter().filter(|tenant| tenant.is_none()).count() == 1, "{tenants:?}");
+    app.store.check_users().await;
+}
+
+#[tokio::test]
 async fn how_a_secret_is_sent_is_each_providers_own_setting() {
     for app_first in [false, true] {
         let hosts = Hosts::default();

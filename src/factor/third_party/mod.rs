@@ -80,7 +80,7 @@ impl ThirdParty {
 
     /// Adds one, in the order in which they are offered. What can't be right with it is told by `build()`.
     pub fn provider(mut self, provider: Provider) -> Self {
-        self.providers.push(provider);
+        self.providers.push(Provider { tenant: None, ..provider });
         self
     }
 }
@@ -111,6 +111,7 @@ impl Provider {
     fn at(place: Place, id: impl Into<String>, name: impl Into<String>, client: ProviderClient) -> Self {
         Self {
             id: id.into(),
+            tenant: None,
             name: name.into(),
             place,
             clients: vec![client],
