@@ -35,6 +35,8 @@ use crate::{
 
 /// Sign-ins from one address: each one is a few requests to a provider.
 const FROM_PEER: Quota = Quota::new(100, Duration::from_secs(15 * 60));
+/// And how often somebody there may ask where to go: not all who do come back.
+const ASKS_FROM_PEER: Quota = Quota::new(300, Duration::from_secs(15 * 60));
 
 /// Most providers of a tenant's own.
 const MOST: usize = 50;
@@ -128,12 +130,14 @@ impl Desk {
     /// Where to send somebody.
     pub(crate) async fn begin_third_party(
         &self,
+        caller: &Caller,
         provider: &Provider,
         kind: Option<&str>,
         redirect: &Url,
     ) -> Result<Result<Begun, Trouble>, Refusal> {
         let (talk, now) = (self.talk()?, self.kit.db.now());
         let client = provider.client(kind).ok_or(NO_CLIENT)?;
+        self.take_third_party(caller, "third-party-asks-from", ASKS_FROM_PEER).await?;
         Ok(talk.begin(provider, client, redirect, now).await.inspect_err(|trouble| told(provider, trouble)))
     }
 
@@ -150,7 +154,7 @@ impl Desk {
             self.admit_first(caller, &factor).await?;
         }
         let client = provider.client(kind).ok_or(NO_CLIENT)?;
-        self.take_third_party(caller).await?;
+        self.take_third_party(caller, "third-party-from", FROM_PEER).await?;
         let now = self.kit.db.now();
         let profile = match self.talk()?.end(provider, client, returned, now).await {
             Ok(profile) => profile,
@@ -233,12 +237,12 @@ impl Desk {
         self.third_party.as_ref().ok_or(Refusal::BadInput("there is no such provider"))
     }
 
-    async fn take_third_party(&self, caller: &Caller) -> Result<(), Refusal> {
+    async fn take_third_party(&self, caller: &Caller, what: &str, quota: Quota) -> Result<(), Refusal> {
         let Some(peer) = super::peer_key(&caller.request).filter(|_| self.kit.config.limits) else {
             return Ok(());
         };
-        let key = keys::limit("third-party-from", &peer);
-        let asked: [Asked; 1] = [(key.clone(), vec![FROM_PEER])];
+        let key = keys::limit(what, &peer);
+        let asked: [Asked; 1] = [(key.clone(), vec![quota])];
         self.take_all(key.as_str(), &asked).await
     }
 }

@@ -265,6 +265,81 @@ async fn sec_l06_within_a_session_it_is_not_hers_already() {
     app.store.check_users().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn sec_n07_one_silent_provider_leaves_room_for_all_others() {
+    let hosts = Hosts::default();
+    hosts.silence("silent.example");
+    let providers = [oidc("slow", "silent.example"), oidc("good", "good.example")];
+    let app = hosts.app(providers).await;
+    with_tenant(&app, "north", Some((0..5).map(|n| oidc(&format!("p{n}"), "silent.example")).collect())).await;
+    with_tenant(&app, "south", Some(vec![oidc("good", "good.example")])).await;
+    let from = tokio::time::Instant::now();
+    let waiting: Vec<_> = (0..128)
+        .map(|n| {
+            let app = app.clone();
+            // Those of one tenant count together, and each of the app's by itself.
+            tokio::spawn(async move {
+                let first = begin(&app, "north", &format!("p{}", n % 5)).await;
+                (first, begin(&app, "public", "slow").await)
+            })
+        })
+        .collect();
+    for _ in 0..2000 {
+        tokio::task::yield_now().await;
+    }
+    begin(&app, "south", "good").await.ok();
+    begin(&app, "public", "good").await.ok();
+    app.browser(Mode::Cookie).by_code(ALICE).await;
+    assert!(from.elapsed() < Duration::from_secs(1), "{:?}", from.elapsed());
+    for one in join_all(waiting).await {
+        let (first, second) = one.unwrap();
+        first.status("GENERAL_ERROR");
+        second.status("GENERAL_ERROR");
+    }
+    // Seats are given back.
+    begin(&app, "south", "good").await.ok();
+}
+
+#[tokio::test(start_paused = true)]
+async fn sec_n07_a_document_that_is_kept_serves_all_but_the_one_who_reads_it_again() {
+    let hosts = Hosts::default();
+    let app = hosts.app([oidc("good", "good.example")]).await;
+    let document = || hosts.asked("good.example", "/.well-known/openid-configuration");
+    begin(&app, "public", "good").await.ok();
+    assert_eq!(document(), 1);
+    app.clock.advance(Duration::from_secs(3600));
+    hosts.silence("good.example");
+    let reads = {
+        let app = app.clone();
+        tokio::spawn(async move { begin(&app, "public", "good").await })
+    };
+    while document() < 2 {
+        tokio::task::yield_now().await;
+    }
+    let from = tokio::time::Instant::now();
+    for _ in 0..5 {
+        begin(&app, "public", "good").await.ok();
+    }
+    assert!(from.elapsed() < Duration::from_secs(1), "{:?}", from.elapsed());
+    assert_eq!(document(), 2);
+    // Whoever reads waits for as long as a provider may take, and has the one that is kept then.
+    reads.await.unwrap().ok();
+}
+
+#[tokio::test]
+async fn sec_n07_asking_where_to_go_has_a_quota() {
+    let hosts = Hosts::default();
+    let settings = ThirdParty::new(hosts.clone()).provider(oidc("good", "good.example"));
+    let peer = std::net::IpAddr::from([203, 0, 113, 7]);
+    let app = TestApp::limited(|b| b.third_party(settings).peer(move |_, _| Some(peer))).await;
+    for _ in 0..300 {
+        begin(&app, "public", "good").await.ok();
+    }
+    let answer = begin(&app, "public", "good").await;
+    answer.status("GENERAL_ERROR");
+    assert!(answer.headers.contains_key(header::RETRY_AFTER), "{}", answer.text);
+}
+
 #[tokio::test]
 async fn how_a_secret_is_sent_is_each_providers_own_setting() {
     for app_first in [false, true] {

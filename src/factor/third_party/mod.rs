@@ -19,6 +19,7 @@ mod known;
 mod line;
 mod place;
 pub(crate) mod profile;
+mod seats;
 pub(crate) mod talk;
 
 /// The providers of an app, and the client that speaks to them.

@@ -1,7 +1,11 @@
 //! Where providers are asked, and their keys: by what their discovery documents say, kept for an hour, read by one
 //! at a time.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use openidconnect::{
     AdditionalProviderMetadata, AuthUrl, IssuerUrl, ProviderMetadata, TokenUrl,
@@ -12,7 +16,6 @@ use openidconnect::{
     },
 };
 use quick_cache::sync::Cache;
-use tokio::sync::Mutex;
 
 use super::{OAuth2Endpoints, talk::Trouble};
 use crate::base::time::Timestamp;
@@ -132,12 +135,43 @@ impl Place {
 }
 
 /// The documents that were read, by issuer.
-pub(super) struct Documents(Cache<(String, bool), Arc<Mutex<Read>>>);
+pub(super) struct Documents(Cache<(String, bool), Arc<Document>>);
 
+/// One of them, and whose turn it is to read it.
 #[derive(Default)]
-struct Read {
+struct Document {
+    kept: Mutex<Kept>,
+    turn: tokio::sync::Mutex<()>,
+}
+
+#[derive(Clone, Default)]
+struct Kept {
     found: Option<(Arc<Place>, Timestamp)>,
     failed: Option<(Trouble, Timestamp)>,
+}
+
+impl Kept {
+    /// What needs no reading: what was found less than `good` ago, or what there is of a provider that rests.
+    fn at_once(&self, now: Timestamp, good: Duration) -> Option<Result<Arc<Place>, Trouble>> {
+        let since = |at: &Timestamp| now.since(*at);
+        match (&self.found, &self.failed) {
+            (Some((place, at)), _) if since(at) < good => Some(Ok(Arc::clone(place))),
+            (_, Some((trouble, at))) if since(at) < REST => Some(self.old(now).ok_or(*trouble)),
+            _ => None,
+        }
+    }
+
+    /// What may be used while there is nothing better.
+    fn old(&self, now: Timestamp) -> Option<Arc<Place>> {
+        let (place, at) = self.found.as_ref()?;
+        (now.since(*at) < OLDEST).then(|| Arc::clone(place))
+    }
+}
+
+impl Document {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Documents {
@@ -145,8 +179,8 @@ impl Documents {
         Self(Cache::new(KEPT))
     }
 
-    /// What is kept, or what `read` finds; while one reads, others wait for what comes of it. `lacking`: what is
-    /// kept lacks a key, and is read again if that may help.
+    /// What is kept, or what `read` finds. While one reads, others have what is kept; where that is nothing that can be
+    /// used, they wait for what comes of it. `lacking`: what is kept lacks a key, and is read again if that may help.
     pub(super) async fn get<F>(
         &self,
         key: (String, bool),
@@ -157,30 +191,31 @@ impl Documents {
     where
         F: Future<Output = Result<Place, Trouble>>,
     {
-        let slot = self.0.get_or_insert_with(&key, || Ok::<_, Trouble>(Arc::default()))?;
-        let mut kept = slot.lock().await;
+        let document = self.0.get_or_insert_with(&key, || Ok::<_, Trouble>(Arc::default()))?;
         let good = if lacking { AGAIN } else { FRESH };
-        if let Some((place, at)) = &kept.found
-            && now.since(*at) < good
-        {
-            return Ok(Arc::clone(place));
+        let kept = document.kept().clone();
+        if let Some(answer) = kept.at_once(now, good) {
+            return answer;
         }
-        let old = kept.found.as_ref().filter(|(_, at)| now.since(*at) < OLDEST);
-        let old = old.map(|(place, _)| Arc::clone(place));
-        if let Some((trouble, at)) = &kept.failed
-            && now.since(*at) < REST
-        {
-            return old.ok_or(*trouble);
+        let _turn = match (document.turn.try_lock(), kept.old(now)) {
+            (Ok(turn), _) => turn,
+            (Err(_), Some(old)) if !lacking => return Ok(old),
+            (Err(_), _) => document.turn.lock().await,
+        };
+        // Somebody else may have read it since.
+        let kept = document.kept().clone();
+        if let Some(answer) = kept.at_once(now, good) {
+            return answer;
         }
         match read().await {
             Ok(place) => {
                 let place = Arc::new(place);
-                *kept = Read { found: Some((Arc::clone(&place), now)), failed: None };
+                *document.kept() = Kept { found: Some((Arc::clone(&place), now)), failed: None };
                 Ok(place)
             }
             Err(trouble) => {
-                kept.failed = Some((trouble, now));
-                old.ok_or(trouble)
+                document.kept().failed = Some((trouble, now));
+                kept.old(now).ok_or(trouble)
             }
         }
     }

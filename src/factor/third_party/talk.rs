@@ -1,6 +1,6 @@
 //! What is said between the app and a provider: where people are sent, a code for tokens, who somebody is.
 //!
-//! As many as [`SEATS`] wait for providers at once: one that is slow holds up its own people.
+//! One that is slow holds up its own people: see [`seats`](super::seats).
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
@@ -16,22 +16,18 @@ use openidconnect::{
     url::{Url, form_urlencoded},
 };
 use serde_json::{Map, Value};
-use tokio::sync::{Semaphore, SemaphorePermit};
-
 use super::{
     Profile, Provider, ProviderClient, ThirdParty, apple,
     id_token::{Bad, verify},
     line::Line,
     place::{Documents, Metadata, Place},
     profile,
+    seats::{Seat, Seats},
 };
 use crate::{
     base::{error::Error, hash, http_client::AnyHttpClient, json, random, secret::Secret, time::Timestamp},
     model::provider::{ClientKey, Place as Stored},
 };
-
-/// How many requests of the app's users may be under way at once.
-const SEATS: usize = 128;
 
 type Oauth =
     CoreClient<EndpointSet, EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointSet, EndpointNotSet>;
@@ -40,7 +36,7 @@ type Oauth =
 pub(crate) struct Talk {
     http: AnyHttpClient,
     documents: Documents,
-    seats: Semaphore,
+    seats: Seats,
     /// The app's own providers.
     pub(crate) providers: Arc<[Provider]>,
 }
@@ -92,7 +88,7 @@ pub(crate) enum Returned {
 
 impl Talk {
     pub(crate) fn new(settings: ThirdParty) -> Self {
-        let (documents, seats) = (Documents::new(), Semaphore::new(SEATS));
+        let (documents, seats) = (Documents::new(), Seats::default());
         Self { http: settings.http, documents, seats, providers: settings.providers.into() }
     }
 
@@ -104,7 +100,7 @@ impl Talk {
         redirect: &Url,
         now: Timestamp,
     ) -> Result<Begun, Trouble> {
-        let _seat = self.seat()?;
+        let _seat = self.seat(provider)?;
         let place = self.place(provider, now, false).await?;
         let oauth = oauth(provider, &place, client, None)?;
         let flow = AuthenticationFlow::<CoreResponseType>::AuthorizationCode;
@@ -140,7 +136,7 @@ impl Talk {
         returned: Returned,
         now: Timestamp,
     ) -> Result<Profile, Trouble> {
-        let _seat = self.seat()?;
+        let _seat = self.seat(provider)?;
         let said = match returned {
             Returned::Code { code, redirect, verifier, issuer } => {
                 let place = self.place(provider, now, false).await?;
@@ -166,8 +162,8 @@ impl Talk {
         profile::read(provider, said).ok_or(Trouble::Down("it doesn't say who the user is"))
     }
 
-    fn seat(&self) -> Result<SemaphorePermit<'_>, Trouble> {
-        self.seats.try_acquire().map_err(|_| Trouble::down("too many wait for providers"))
+    fn seat(&self, provider: &Provider) -> Result<Seat<'_>, Trouble> {
+        self.seats.take(provider).ok_or(Trouble::down("too many wait for it"))
     }
 
     /// What a provider says of the user of these tokens.
