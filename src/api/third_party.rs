@@ -40,7 +40,7 @@ pub(super) async fn authorisation_url(call: &Call<'_>) -> Reply {
         Err(reply) => return reply,
     };
     let kind = call.query("clientType");
-    match call.desk.begin_third_party(&provider, kind.as_deref(), &redirect).await {
+    match call.desk.begin_third_party(&call.nobody(), &provider, kind.as_deref(), &redirect).await {
         Ok(Ok(begun)) => {
             let mut body = json!({ "status": "OK", "urlWithQueryParams": begun.url });
             if let Some(verifier) = begun.verifier {
@@ -191,6 +191,7 @@ fn troubled(trouble: Trouble) -> Reply {
     Reply::general_error(match trouble {
         Trouble::Down(_) => "The sign-in service can't be reached right now. Please try again in a moment.",
         Trouble::Refused(_) => "The sign-in wasn't completed. Please try again.",
+        Trouble::Lacking(what) => return BadInput(what).into(),
     })
 }
 

@@ -36,6 +36,8 @@ use crate::{
 
 /// Sign-ins from one address: each one is a few requests to a provider.
 const FROM_PEER: Quota = Quota::new(100, Duration::from_secs(15 * 60));
+/// And how often somebody there may ask where to go: not all who do come back.
+const ASKS_FROM_PEER: Quota = Quota::new(300, Duration::from_secs(15 * 60));
 
 /// Most providers of a tenant's own.
 const MOST: usize = 50;
@@ -129,12 +131,14 @@ impl Desk {
     /// Where to send somebody.
     pub(crate) async fn begin_third_party(
         &self,
+        caller: &Caller,
         provider: &Provider,
         kind: Option<&str>,
         redirect: &Url,
     ) -> Result<Result<Begun, Trouble>, Refusal> {
         let (talk, now) = (self.talk()?, self.kit.db.now());
         let client = provider.client(kind).ok_or(NO_CLIENT)?;
+        self.take_third_party(caller, "third-party-asks-from", ASKS_FROM_PEER).await?;
         Ok(talk.begin(provider, client, redirect, now).await.inspect_err(|trouble| told(provider, trouble)))
     }
 
@@ -151,7 +155,7 @@ impl Desk {
             self.admit_first(caller, &factor).await?;
         }
         let client = provider.client(kind).ok_or(NO_CLIENT)?;
-        self.take_third_party(caller).await?;
+        self.take_third_party(caller, "third-party-from", FROM_PEER).await?;
         let now = self.kit.db.now();
         let profile = match self.talk()?.end(provider, client, returned, now).await {
             Ok(profile) => profile,
@@ -163,10 +167,14 @@ impl Desk {
         if profile.email.is_none() && provider.needs_email {
             return Ok(ThirdPartySignIn::NoEmail);
         }
-        let id = ThirdPartyId { provider: provider.id.clone(), subject: profile.subject.clone() };
+        let id = ThirdPartyId {
+            provider: provider.id.clone(),
+            subject: profile.subject.clone(),
+            tenant: provider.tenant.clone(),
+        };
         let new = NewLogin::third_party(id, profile.email.clone(), profile.verified);
         if let Some(owner) = self.kit.db.get::<Owner>(&new.key(&caller.tenant)).await?
-            && let Some(refused) = self.follow_address(caller, &owner, &profile).await?
+            && let Some(refused) = self.follow_address(caller, &owner, provider, &profile).await?
         {
             let event = Event::new(Audited::DestinationRefused, &caller.tenant).user(&owner.user);
             audit::note(&self.kit.db, event.factor(&factor).peer(caller.request.peer)).await?;
@@ -187,11 +195,13 @@ impl Desk {
     }
 
     /// Takes over the address that the provider says its user has now, or its being verified, if they are allowed
-    /// to have it. The first time that it is verified it takes away what a first proof does (row L02).
+    /// to have it. The first time that it is verified it takes away what a first proof does (row L02). A tenant's own
+    /// provider has no say about a login method that counts elsewhere, too.
     async fn follow_address(
         &self,
         caller: &Caller,
         owner: &Owner,
+        provider: &Provider,
         profile: &Profile,
     ) -> Result<Option<AddressRefused>, Refusal> {
         let opened = caller.session.as_ref().map(|session| session.opened());
@@ -202,6 +212,10 @@ impl Desk {
                 return tx.abandon(Ok(Vec::new()));
             };
             let Some(login) = user.login(&owner.login) else { return tx.abandon(Ok(Vec::new())) };
+            let foreign = |own: &TenantId| login.tenants.iter().any(|tenant| tenant != own);
+            if provider.tenant.as_ref().is_some_and(foreign) {
+                return tx.abandon(Ok(Vec::new()));
+            }
             let same = login.email.as_ref() == Some(email);
             if same && (login.verified || !profile.verified) {
                 return tx.abandon(Ok(Vec::new()));
@@ -251,12 +265,12 @@ impl Desk {
         self.third_party.as_ref().ok_or(Refusal::BadInput("there is no such provider"))
     }
 
-    async fn take_third_party(&self, caller: &Caller) -> Result<(), Refusal> {
+    async fn take_third_party(&self, caller: &Caller, what: &str, quota: Quota) -> Result<(), Refusal> {
         let Some(peer) = super::peer_key(&caller.request).filter(|_| self.kit.config.limits) else {
             return Ok(());
         };
-        let key = keys::limit("third-party-from", &peer);
-        let asked: [Asked; 1] = [(key.clone(), vec![FROM_PEER])];
+        let key = keys::limit(what, &peer);
+        let asked: [Asked; 1] = [(key.clone(), vec![quota])];
         self.take_all(key.as_str(), &asked).await
     }
 }

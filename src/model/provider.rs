@@ -16,7 +16,8 @@ use crate::base::{
 /// or OAuth 2.
 ///
 /// Who somebody is there is told by the provider's id and its id for the user, never by an e-mail address (row
-/// L06). An address counts as verified only if the provider says so by the literal `true`, unless
+/// L06); and a provider of a tenant's own is another one than the app's of the same id
+/// ([`Tenants::set_providers`](crate::account::Tenants::set_providers)). An address counts as verified only if the provider says so by the literal `true`, unless
 /// [`Provider::trust_email`] was called.
 ///
 /// Redirects go to the app's websites (any path of theirs), to its API, or where [`Provider::redirect_uri`] says.
@@ -35,6 +36,9 @@ use crate::base::{
 #[must_use]
 pub struct Provider {
     pub(crate) id: String,
+    /// The tenant whose own it is. Where it was read says so, not what was stored.
+    #[serde(skip)]
+    pub(crate) tenant: Option<TenantId>,
     pub(crate) name: String,
     pub(crate) place: Place,
     pub(crate) clients: Vec<ProviderClient>,
@@ -193,8 +197,10 @@ impl TenantProviders {
 
     pub(crate) fn open(&self, sealer: &Sealer, tenant: &TenantId) -> Result<Vec<Provider>, Error> {
         let plain = sealer.open(&keys::providers(tenant), &self.sealed)?;
-        serde_json::from_slice(&plain)
-            .map_err(|e| Error::with(ErrorKind::Unavailable, "a tenant's providers can't be read", e))
+        let list: Vec<Provider> = serde_json::from_slice(&plain)
+            .map_err(|e| Error::with(ErrorKind::Unavailable, "a tenant's providers can't be read", e))?;
+        let own = |provider| Provider { tenant: Some(tenant.clone()), ..provider };
+        Ok(list.into_iter().map(own).collect())
     }
 }
 

@@ -105,7 +105,7 @@ pub enum LoginKind {
     External,
 }
 
-/// Who a user is at a third party (row L06: the key is provider and subject, never the e-mail).
+/// Who a user is at a third party (row L06: the key is whose provider, its id and the subject, never the e-mail).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ThirdPartyId {
@@ -113,6 +113,10 @@ pub struct ThirdPartyId {
     pub provider: String,
     /// The provider's id for the user.
     pub subject: String,
+    /// The tenant whose own provider it is; `None`: it is one of the app's. What a tenant's provider calls somebody is
+    /// nobody whom the app's provider, or another tenant's, of the same id calls so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<TenantId>,
 }
 
 impl User {
@@ -236,7 +240,9 @@ impl NewLogin {
         match (&self.external, &self.third_party, &self.email, &self.phone) {
             (Some(user), ..) => keys::login(tenant, "external", user.as_str()),
             (_, Some(id), ..) => {
-                keys::login(tenant, "thirdparty", Key::new([&id.provider, &id.subject]).as_str())
+                let whose = id.tenant.iter().map(TenantId::as_str);
+                let name = Key::new([id.provider.as_str(), &id.subject].into_iter().chain(whose));
+                keys::login(tenant, "thirdparty", name.as_str())
             }
             (_, _, Some(email), _) if self.kind == LoginKind::EmailPassword => {
                 keys::login(tenant, "emailpassword", email.as_str())

@@ -8,7 +8,7 @@ use crate::{
         contact::{Email, Phone},
         ident::{TenantId, UserId},
     },
-    model::user::{LoginKind, NewLogin, User},
+    model::user::{LoginKind, NewLogin, ThirdPartyId, User},
 };
 
 /// Decides which login methods become one user: SuperTokens' `shouldDoAutomaticAccountLinking`.
@@ -25,6 +25,10 @@ use crate::{
 /// only if the address is proved on both sides, so [`Link::Yes`] counts as [`Link::IfVerified`] there; and where the
 /// answer isn't [`Link::No`], an address that somebody else has and one of the two didn't prove is refused (rows L01 and
 /// L09).
+///
+/// An address counts as proved by a third party's word. Of a provider of a tenant's own it is that tenant's word
+/// ([`NewAccount::third_party`] says whose): a rule that takes it lets the tenant into the account of whoever has the
+/// address and is in that tenant.
 ///
 /// Second factors alone are linked unless an app says otherwise: see [`SecondFactorsOnly`]. An app that also wants one
 /// account an address, whatever signs in by it:
@@ -86,12 +90,15 @@ pub struct NewAccount {
     pub phone: Option<Phone>,
     /// Whether the contact was proved: by it, or by another login method of the session's user.
     pub verified: bool,
+    /// Who it is at a third party, if that is its kind, and whose provider says so: what a tenant's own provider says
+    /// of an address is the tenant's word.
+    pub third_party: Option<ThirdPartyId>,
 }
 
 impl NewAccount {
     pub(crate) fn new(login: &NewLogin, verified: bool) -> Self {
         let (email, phone) = (login.email.clone(), login.phone.clone());
-        Self { kind: login.kind, email, phone, verified }
+        Self { kind: login.kind, email, phone, verified, third_party: login.third_party.clone() }
     }
 }
 

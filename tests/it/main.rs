@@ -55,6 +55,8 @@ mod mount;
 mod mounting;
 #[cfg(feature = "sqlite")]
 mod news;
+#[cfg(feature = "third-party")]
+mod own_providers;
 mod own_sessions;
 mod own_users;
 mod phones;

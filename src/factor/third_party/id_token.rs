@@ -6,7 +6,7 @@ use openidconnect::{
 };
 use serde_json::{Map, Value};
 
-use super::{ProviderClient, place::Signer};
+use super::{Provider, ProviderClient, place::Signer};
 use crate::base::{hash, json, time::Timestamp};
 
 /// How far ahead a provider's clock may be, in seconds.
@@ -19,9 +19,12 @@ pub(super) enum Bad {
     Token(&'static str),
 }
 
-/// What an `id_token` says, if it holds: signature, issuer, audience, times.
+/// What an `id_token` says, if it holds: signature, issuer, audience, times. It is for the client that the request
+/// means, and may have been issued to another one of the app's own at the same provider: what an Android app gets from
+/// Google is for the web client.
 pub(super) fn verify(
     signer: &Signer,
+    provider: &Provider,
     client: &ProviderClient,
     token: &CoreIdToken,
     now: Timestamp,
@@ -48,10 +51,9 @@ pub(super) fn verify(
     let text = token.to_string();
     let said = text.split('.').nth(1).and_then(hash::from_base64url);
     let said = said.and_then(|raw| json::parse_object(&raw).ok()).ok_or(Bad::Token("it can't be read"))?;
+    let ours = |party: &Value| provider.clients.iter().any(|client| party.as_str() == Some(&client.id));
     match said.get("azp") {
-        Some(party) if *party != Value::String(client.id.clone()) => {
-            Err(Bad::Token("an id_token is for another app"))
-        }
+        Some(party) if !ours(party) => Err(Bad::Token("an id_token is for another app")),
         _ => Ok(said),
     }
 }

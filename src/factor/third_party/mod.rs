@@ -19,6 +19,7 @@ mod known;
 mod line;
 mod place;
 pub(crate) mod profile;
+mod seats;
 pub(crate) mod talk;
 
 /// The providers of an app, and the client that speaks to them.
@@ -80,7 +81,7 @@ impl ThirdParty {
 
     /// Adds one, in the order in which they are offered. What can't be right with it is told by `build()`.
     pub fn provider(mut self, provider: Provider) -> Self {
-        self.providers.push(provider);
+        self.providers.push(Provider { tenant: None, ..provider });
         self
     }
 }
@@ -111,6 +112,7 @@ impl Provider {
     fn at(place: Place, id: impl Into<String>, name: impl Into<String>, client: ProviderClient) -> Self {
         Self {
             id: id.into(),
+            tenant: None,
             name: name.into(),
             place,
             clients: vec![client],
@@ -212,7 +214,8 @@ impl Provider {
     }
 
     /// Also takes an `id_token` that a native app got by itself: signed by the provider, for the client that the
-    /// request names, not expired. Off, because no redirect and no code bind it to this sign-in. An access token
+    /// request names, not expired. If it says to whom it was issued (`azp`), that must be one of the provider's
+    /// clients here: for Google's Android tokens add the Android client by [`Provider::also_client`]. Off, because no redirect and no code bind it to this sign-in. An access token
     /// from a client is never taken: nothing says for whom it was issued (row L14).
     pub fn accept_id_tokens(mut self) -> Self {
         self.takes_id_tokens = true;

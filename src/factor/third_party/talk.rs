@@ -1,6 +1,6 @@
 //! What is said between the app and a provider: where people are sent, a code for tokens, who somebody is.
 //!
-//! As many as [`SEATS`] wait for providers at once: one that is slow holds up its own people.
+//! One that is slow holds up its own people: see [`seats`](super::seats).
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
@@ -16,22 +16,18 @@ use openidconnect::{
     url::{Url, form_urlencoded},
 };
 use serde_json::{Map, Value};
-use tokio::sync::{Semaphore, SemaphorePermit};
-
 use super::{
     Profile, Provider, ProviderClient, ThirdParty, apple,
     id_token::{Bad, verify},
     line::Line,
     place::{Documents, Metadata, Place},
     profile,
+    seats::{Seat, Seats},
 };
 use crate::{
     base::{error::Error, hash, http_client::AnyHttpClient, json, random, secret::Secret, time::Timestamp},
     model::provider::{ClientKey, Place as Stored},
 };
-
-/// How many requests of the app's users may be under way at once.
-const SEATS: usize = 128;
 
 type Oauth =
     CoreClient<EndpointSet, EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointSet, EndpointNotSet>;
@@ -40,7 +36,7 @@ type Oauth =
 pub(crate) struct Talk {
     http: AnyHttpClient,
     documents: Documents,
-    seats: Semaphore,
+    seats: Seats,
     /// The app's own providers.
     pub(crate) providers: Arc<[Provider]>,
 }
@@ -52,6 +48,8 @@ pub(crate) enum Trouble {
     Down(&'static str),
     /// It refuses the code, or what it signed doesn't hold.
     Refused(&'static str),
+    /// The browser's page left out what it was given.
+    Lacking(&'static str),
 }
 
 impl Trouble {
@@ -62,7 +60,7 @@ impl Trouble {
 
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Down(why) | Self::Refused(why)) = self;
+        let (Self::Down(why) | Self::Refused(why) | Self::Lacking(why)) = self;
         f.write_str(why)
     }
 }
@@ -90,7 +88,7 @@ pub(crate) enum Returned {
 
 impl Talk {
     pub(crate) fn new(settings: ThirdParty) -> Self {
-        let (documents, seats) = (Documents::new(), Semaphore::new(SEATS));
+        let (documents, seats) = (Documents::new(), Seats::default());
         Self { http: settings.http, documents, seats, providers: settings.providers.into() }
     }
 
@@ -102,9 +100,9 @@ impl Talk {
         redirect: &Url,
         now: Timestamp,
     ) -> Result<Begun, Trouble> {
-        let _seat = self.seat()?;
+        let _seat = self.seat(provider)?;
         let place = self.place(provider, now, false).await?;
-        let oauth = oauth(&place, client, None)?;
+        let oauth = oauth(provider, &place, client, None)?;
         let flow = AuthenticationFlow::<CoreResponseType>::AuthorizationCode;
         let (state, nonce) = (|| CsrfToken::new(String::new()), || Nonce::new(String::new()));
         let redirect = RedirectUrl::from_url(redirect.clone());
@@ -115,7 +113,7 @@ impl Talk {
             request = request.add_extra_param(name.as_str(), value.as_str());
         }
         let mut verifier = None;
-        if provider.pkce || place.s256 || matches!(client.key, ClientKey::None) {
+        if uses_pkce(provider, &place, client) {
             let bytes: [u8; 32] = random::bytes().map_err(|_| Trouble::down("there is no randomness"))?;
             let text = hash::base64url(&bytes);
             let made = PkceCodeVerifier::new(text.clone());
@@ -138,13 +136,19 @@ impl Talk {
         returned: Returned,
         now: Timestamp,
     ) -> Result<Profile, Trouble> {
-        let _seat = self.seat()?;
+        let _seat = self.seat(provider)?;
         let said = match returned {
             Returned::Code { code, redirect, verifier, issuer } => {
                 let place = self.place(provider, now, false).await?;
                 let signer = place.signer.as_ref().map(|signer| signer.issuer.as_str());
-                if issuer.is_some_and(|issuer| signer.is_some_and(|known| known != issuer)) {
+                if issuer.as_deref().is_some_and(|issuer| signer.is_some_and(|known| known != issuer)) {
                     return Err(Trouble::Refused("another provider answered"));
+                }
+                if issuer.is_none() && place.says_who_answers {
+                    return Err(Trouble::Refused("it isn't said which provider answered"));
+                }
+                if verifier.is_none() && uses_pkce(provider, &place, client) {
+                    return Err(Trouble::Lacking("redirectURIInfo must have the pkceCodeVerifier"));
                 }
                 let tokens = self.exchange(provider, &place, client, &code, redirect, verifier, now).await?;
                 self.ask_who(provider, &place, client, &tokens, now).await?
@@ -158,8 +162,8 @@ impl Talk {
         profile::read(provider, said).ok_or(Trouble::Down("it doesn't say who the user is"))
     }
 
-    fn seat(&self) -> Result<SemaphorePermit<'_>, Trouble> {
-        self.seats.try_acquire().map_err(|_| Trouble::down("too many wait for providers"))
+    fn seat(&self, provider: &Provider) -> Result<Seat<'_>, Trouble> {
+        self.seats.take(provider).ok_or(Trouble::down("too many wait for it"))
     }
 
     /// What a provider says of the user of these tokens.
@@ -210,7 +214,7 @@ impl Talk {
         for lacking in [false, true] {
             let place = self.place(provider, now, lacking).await?;
             let signer = place.signer.as_ref().ok_or(Trouble::Refused("it signs no id_token"))?;
-            match verify(signer, client, token, now) {
+            match verify(signer, provider, client, token, now) {
                 Ok(said) => return Ok(said),
                 Err(Bad::Key) => {}
                 Err(Bad::Token(why)) => return Err(Trouble::Refused(why)),
@@ -231,7 +235,7 @@ impl Talk {
         now: Timestamp,
     ) -> Result<CoreTokenResponse, Trouble> {
         let secret = secret(client, now).map_err(|_| Trouble::down("the client's secret can't be made"))?;
-        let oauth = oauth(place, client, secret.as_ref())?;
+        let oauth = oauth(provider, place, client, secret.as_ref())?;
         let mut request = oauth
             .exchange_code(AuthorizationCode::new(code.expose().clone()))
             .set_redirect_uri(Cow::Owned(RedirectUrl::from_url(redirect)));
@@ -255,13 +259,14 @@ impl Talk {
     async fn place(&self, provider: &Provider, now: Timestamp, lacking: bool) -> Result<Arc<Place>, Trouble> {
         let issuer = match &provider.place {
             Stored::Issuer(issuer) => issuer,
-            Stored::Endpoints(ends) => return Place::fixed(provider, ends).map(Arc::new),
+            Stored::Endpoints(ends) => return Place::fixed(ends).map(Arc::new),
         };
         let read = || async {
             let url = IssuerUrl::new(issuer.clone()).map_err(|_| Trouble::down("its issuer is no URL"))?;
             let line = self.line(provider);
             let said = Metadata::discover_async(url, &line).await;
-            Place::discovered(provider, &said.map_err(|_| Trouble::down("its document can't be read"))?)
+            let said = said.map_err(|_| Trouble::down("its document can't be read"))?;
+            Place::discovered(&said, |url| provider.allows(url))
         };
         self.documents.get((issuer.clone(), provider.loopback), now, lacking, read).await
     }
@@ -294,7 +299,13 @@ impl fmt::Debug for Talk {
 }
 
 /// The library's client: one request's.
-fn oauth(place: &Place, client: &ProviderClient, secret: Option<&Secret<String>>) -> Result<Oauth, Trouble> {
+fn oauth(
+    provider: &Provider,
+    place: &Place,
+    client: &ProviderClient,
+    secret: Option<&Secret<String>>,
+) -> Result<Oauth, Trouble> {
+    let in_header = place.secret_in_header && !provider.secret_in_form;
     // What it verifies is verified in `verify`.
     let issuer = IssuerUrl::new(place.authorise.to_string()).map_err(|_| Trouble::down("no address"))?;
     let id = ClientId::new(client.id.clone());
@@ -302,11 +313,16 @@ fn oauth(place: &Place, client: &ProviderClient, secret: Option<&Secret<String>>
         .disable_openid_scope()
         .set_auth_uri(place.authorise.clone())
         .set_token_uri(place.token.clone())
-        .set_auth_type(if place.secret_in_form { AuthType::RequestBody } else { AuthType::BasicAuth });
+        .set_auth_type(if in_header { AuthType::BasicAuth } else { AuthType::RequestBody });
     if let Some(secret) = secret {
         oauth = oauth.set_client_secret(ClientSecret::new(secret.expose().clone()));
     }
     Ok(oauth)
+}
+
+/// Whether a code is bound to whoever began: then it is never exchanged without their verifier.
+fn uses_pkce(provider: &Provider, place: &Place, client: &ProviderClient) -> bool {
+    provider.pkce || place.s256 || matches!(client.key, ClientKey::None)
 }
 
 /// What proves to a provider that it is the app that asks.
