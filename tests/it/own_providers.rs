@@ -161,7 +161,11 @@ async fn load(app: &TestApp, id: &UserId) -> User {
 }
 
 fn emails(user: &User) -> Vec<String> {
-    user.logins.iter().filter_map(|login| login.email.as_ref()).map(|email| email.as_str().to_owned()).collect()
+    user.logins
+        .iter()
+        .filter_map(|login| login.email.as_ref())
+        .map(|email| email.as_str().to_owned())
+        .collect()
 }
 
 #[tokio::test]
@@ -271,7 +275,8 @@ async fn sec_n07_one_silent_provider_leaves_room_for_all_others() {
     hosts.silence("silent.example");
     let providers = [oidc("slow", "silent.example"), oidc("good", "good.example")];
     let app = hosts.app(providers).await;
-    with_tenant(&app, "north", Some((0..5).map(|n| oidc(&format!("p{n}"), "silent.example")).collect())).await;
+    with_tenant(&app, "north", Some((0..5).map(|n| oidc(&format!("p{n}"), "silent.example")).collect()))
+        .await;
     with_tenant(&app, "south", Some(vec![oidc("good", "good.example")])).await;
     let from = tokio::time::Instant::now();
     let waiting: Vec<_> = (0..128)
