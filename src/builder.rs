@@ -550,7 +550,8 @@ mod tests {
                 agent: None,
                 ask_at: None,
             };
-            session::insert(&mut tx, handle, &row, 100).await?;
+            let whose = crate::model::user::active(&mut tx, user).await?.unwrap();
+            session::insert(&mut tx, &whose, handle, &row, 100).await?;
             tx.commit(())
         });
         inserted.await.unwrap();

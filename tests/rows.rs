@@ -27,7 +27,7 @@ const GROUPS: [(&str, usize); 12] = [
 /// What a row can wait for.
 const KINDS: [&str; 6] = ["fp", "kill", "sim", "loom", "fuzz", "capability"];
 /// How many entries wait. The list can't grow unseen: whoever adds one says so here.
-const WAITING: usize = 42;
+const WAITING: usize = 32;
 
 /// A row's line.
 #[derive(Debug, Default, PartialEq)]
@@ -187,7 +187,7 @@ fn the_list_is_read_right() {
 fn names_carry_ids() {
     let source = "fn sec_r11_r14_ends_come_first() {\nasync fn sec_s02_b_x()\nfn sec_d02_sec_d05_codes(";
     assert_eq!(tested(source), ["D02", "D05", "R11", "R14", "S02"].map(str::to_owned).into());
-    assert_eq!(catalogue().len(), 197);
+    assert_eq!(catalogue().len(), 212);
     let (mut rows, _) = read("[J]\nJ01 = []\nJ02 = [\"whole\", \"fp: failpoints\"]\nJ03 = []\nJ31 = []");
     let tested = ["J01", "J02"].map(str::to_owned).into();
     let found = breaches(&rows, &tested);

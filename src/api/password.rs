@@ -13,6 +13,7 @@ use crate::{
     flow::{
         Caller,
         complete::{Completed, Outcome},
+        link::NotLinked,
         password::{SignIn, SignUp},
     },
     hooks::Form,
@@ -34,9 +35,13 @@ pub(super) async fn sign_in(call: &Call<'_>) -> Reply {
         Err(refusal) => return SIGN_IN.refusal(refusal),
     };
     match call.desk.sign_in_with_password(&caller, &email, password).await {
-        Ok(SignIn::Wrong | SignIn::Completed(Outcome::Lost | Outcome::Taken)) => {
-            Reply::ok(wire::status("WRONG_CREDENTIALS_ERROR"))
-        }
+        // Nobody learns by a password that an account is disabled (row W04).
+        Ok(
+            SignIn::Wrong
+            | SignIn::Completed(
+                Outcome::Lost | Outcome::Taken | Outcome::NotLinked(NotLinked::Disabled),
+            ),
+        ) => Reply::ok(wire::status("WRONG_CREDENTIALS_ERROR")),
         Ok(SignIn::Completed(Outcome::NotLinked(not_linked))) => SIGN_IN.reply(not_linked),
         Ok(SignIn::Completed(Outcome::Done(done))) => done_with(*done),
         Err(refusal) => SIGN_IN.refusal(refusal),

@@ -141,7 +141,9 @@ impl NotAllowed {
         let [u, i, v, l, a, s] = self.codes;
         let (text, code) = match not_linked {
             NotLinked::SignUp => ("You can't sign up this way. Please contact support.", u),
-            NotLinked::SignIn => ("You can't sign in this way. Please contact support.", i),
+            NotLinked::SignIn | NotLinked::Disabled => {
+                ("You can't sign in this way. Please contact support.", i)
+            }
             NotLinked::Unverified => ("Verify your e-mail address first, then try again.", v),
             NotLinked::OtherPrimary => {
                 ("This sign-in method belongs to another account. Please contact support.", l)

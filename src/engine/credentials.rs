@@ -86,14 +86,18 @@ impl Users<'_> {
         kit.run(work).await
     }
 
-    /// Makes a user who signs in by an address and a password that another system hashed, in PHC form
-    /// (`$argon2id$v=19$m=…`): an app moves without asking anybody for a new password. A hash of another cost than
-    /// the configured one is made anew at the next sign-in (row W07). The address counts as `verified` or not as the
-    /// app says.
+    /// Makes a user who signs in by an address and a password that another system hashed, by Argon2id in PHC form
+    /// (`$argon2id$v=19$m=…`) or, with the feature `bcrypt`, by bcrypt (`$2b$12$…`, `$2a$…`, `$2y$…`): an app moves
+    /// without asking anybody for a new password. A hash that isn't what would be made today is made anew at the next
+    /// sign-in (row W07). The address counts as `verified` or not as the app says.
+    ///
+    /// Of a password bcrypt hashes 72 bytes. Whoever has a longer one, or one with a NUL in it, can't sign in by it: what
+    /// the other system never looked at can't be told right from wrong. They set another one by mail (row W02). How long
+    /// an answer takes tells who hasn't signed in yet since the move.
     ///
     /// # Errors
-    /// `Invalid` if the hash isn't Argon2id of version 19, or costs more than four times what is configured: it would
-    /// never be computed (row W03). `Invalid` as well if somebody signs in by the address and a password; `NotFound`
+    /// `Invalid` if the hash isn't of these kinds, or would never be computed: Argon2id that costs more than four times
+    /// what is configured, bcrypt with a cost below 4 or above 14 (row W03). `Invalid` as well if somebody signs in by the address and a password; `NotFound`
     /// without the tenant.
     #[cfg(feature = "password")]
     pub async fn import_password_hash(

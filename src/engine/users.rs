@@ -9,6 +9,7 @@ use crate::{
         error::{Error, ErrorKind},
         ident::{FactorId, LoginId, TenantId, UserId},
     },
+    config::EmailVerification,
     delivery::{Notice, telling::factor_of},
     model::{
         Staged, Tx,
@@ -109,7 +110,8 @@ impl Users<'_> {
     /// the user ends, as whenever what one signs in with changes (row S09).
     ///
     /// # Errors
-    /// `Invalid` if the address is another user's, `NotFound` without the user.
+    /// `Invalid` if the address is another user's, or one that the user has is another primary user's; `NotFound` without
+    /// the user.
     pub async fn add_email(&self, user: &UserId, tenant: &TenantId, email: &Email) -> Result<User, Error> {
         self.add_contact(user, tenant, &email.clone().into()).await
     }
@@ -131,9 +133,10 @@ impl Users<'_> {
             Box::pin(async move {
                 tenant::joinable(&mut tx, &tenant).await?;
                 let taken = user::owner(&mut tx, &tenant, &new).await?.is_some()
-                    || user::primary_of(&mut tx, &tenant, &new).await?.is_some_and(|other| other != user.id);
+                    || user::primary_of(&mut tx, &tenant, &new).await?.is_some_and(|other| other != user.id)
+                    || user::claimed_by_other(&mut tx, &user.id, &user.logins).await?.is_some();
                 if taken {
-                    return Err(Error::invalid("the contact is another user's"));
+                    return Err(Error::invalid("the contact, or one of the user's own, is another user's"));
                 }
                 let factor = FactorId::OTP_EMAIL;
                 courier
@@ -150,14 +153,17 @@ impl Users<'_> {
     }
 
     /// Takes a login method away from a user, with its credential and its codes under way: nobody signs in by it
-    /// any more, and the factors that it proved aren't set up any more. Every session of the user ends, as
-    /// whenever what one signs in with changes (row S09). What the user opted into stays: see
+    /// any more, and the factors that it proved aren't set up any more. Every session of the user ends, those that it
+    /// began among them, as whenever what one signs in with changes (rows S09, L12). What the user opted into stays: see
     /// [`FactorsOf::opt_out`](crate::account::FactorsOf::opt_out).
     ///
     /// # Errors
-    /// `NotFound` without the user or if the login method isn't theirs, `Invalid` if it is their last one.
+    /// `NotFound` without the user or if the login method isn't theirs; `Invalid` if it is their last one, or, in an app
+    /// that has addresses proved ([`EmailVerification`]), the last one that claims nothing unproved
+    /// ([`User::is_proved`]): what nobody proved is no way back to an account.
     pub async fn remove_login(&self, user: &UserId, login: &LoginId) -> Result<User, Error> {
         let (login, courier) = (login.clone(), Arc::clone(&self.mfa.desk.courier));
+        let proofs = self.mfa.desk.kit.config.email_verification != EmailVerification::Off;
         self.edit(user.clone(), move |mut tx, mut user| {
             let (login, courier) = (login.clone(), Arc::clone(&courier));
             Box::pin(async move {
@@ -169,7 +175,7 @@ impl Users<'_> {
                         factor: factor.clone(),
                     })?;
                 }
-                user::remove_login(&mut tx, &mut user, &login).await?;
+                user::remove_login(&mut tx, &mut user, &login, proofs).await?;
                 let event = Event::new(Audited::LoginRemoved, &TenantId::PUBLIC).user(&user.id);
                 audit::stage(&mut tx, event)?;
                 let change = session::end_of_user(&mut tx, &user.id, None, Cause::FactorsChanged).await?;
@@ -215,6 +221,50 @@ impl Users<'_> {
             Box::pin(async move {
                 let changes = user::leave(&mut tx, &mut user, &tenant).await?;
                 tx.commit((user, changes))
+            })
+        })
+        .await
+    }
+
+    /// Lets nobody sign in as a user any more, by whatever login method, on whatever way: a password is wrong, no code
+    /// and no link to set a password is sent, a third party or [`Mfa::sign_in`] is refused. Every session ends, codes and
+    /// links under way are void (row S10). Whoever tries learns no more than with an address that is nobody's, unless
+    /// they proved who they are. [`User::disabled`] says so; nothing else of the user changes.
+    ///
+    /// ```
+    /// # async fn lock(mfa: &tower_mfa::Mfa, user: &tower_mfa::ident::UserId) -> Result<(), tower_mfa::Error> {
+    /// assert!(mfa.users().disable(user).await?.disabled);
+    /// assert!(!mfa.users().enable(user).await?.disabled);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// `NotFound` without the user. One who is disabled already is no error.
+    pub async fn disable(&self, user: &UserId) -> Result<User, Error> {
+        self.edit(user.clone(), |mut tx, mut user| {
+            Box::pin(async move {
+                if user.disabled {
+                    return tx.abandon((user, Vec::new()));
+                }
+                let change = user::disable(&mut tx, &mut user).await?;
+                tx.commit((user, vec![change]))
+            })
+        })
+        .await
+    }
+
+    /// Lets a user sign in again. Sessions that ended stay so.
+    ///
+    /// # Errors
+    /// `NotFound` without the user. One who isn't disabled is no error.
+    pub async fn enable(&self, user: &UserId) -> Result<User, Error> {
+        self.edit(user.clone(), |mut tx, mut user| {
+            Box::pin(async move {
+                if !user.disabled {
+                    return tx.abandon((user, Vec::new()));
+                }
+                user::enable(&mut tx, &mut user).await?;
+                tx.commit((user, Vec::new()))
             })
         })
         .await

@@ -2,8 +2,9 @@
 //!
 //! - One check is one hash, whoever asks: a known user, an unknown one, one whose stored hash can't be
 //!   read (rows W03, W04).
-//! - As many hashes run at once as there are cores; 64 more may wait, 2 s at most; any other is told that
-//!   the service is busy (row W01). The work holds its permit itself, so a caller that leaves frees nothing.
+//! - As many hashes run at once as there are cores; 64 more may wait, 2 s at most, of one tenant 48; any other is
+//!   told that the service is busy (row W01). Tenants take turns (row N07). The work holds its permit itself, so a
+//!   caller that leaves frees nothing.
 
 use std::{
     borrow::Cow,
@@ -16,14 +17,17 @@ use std::{
     time::Duration,
 };
 
-use argon2::{
-    Algorithm, Argon2, Params, Version,
-    password_hash::phc::{Output, PasswordHash, Salt},
-};
-use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
-use zeroize::Zeroizing;
+use argon2::Params;
+use tokio::task::spawn_blocking;
 
-use crate::base::{error::Error, hash, random, secret::Secret};
+use self::{
+    line::Line,
+    stored::{OUTPUT, Stored},
+};
+use crate::base::{error::Error, ident::TenantId, random, secret::Secret};
+
+mod line;
+mod stored;
 
 /// A password as someone typed it: at most 1024 bytes, never cut, never normalised (row W02).
 #[derive(Clone, Debug)]
@@ -143,11 +147,7 @@ pub(crate) struct PasswordHasher {
 }
 
 struct Pool {
-    /// Who runs.
-    permits: Arc<Semaphore>,
-    /// Who runs or waits.
-    seats: Arc<Semaphore>,
-    patience: Duration,
+    line: Arc<Line>,
     hashes: AtomicU64,
 }
 
@@ -167,43 +167,42 @@ impl PasswordHasher {
     ) -> Result<Self, Error> {
         let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, Some(OUTPUT))
             .map_err(|_| Error::invalid("no such password cost"))?;
-        let pool = Pool {
-            permits: Arc::new(Semaphore::new(permits)),
-            seats: Arc::new(Semaphore::new(permits.saturating_add(queue))),
-            patience,
-            hashes: AtomicU64::new(0),
-        };
-        Ok(Self { cost, params, pool: Arc::new(pool) })
+        let line = Arc::new(Line::new(permits, queue, patience));
+        Ok(Self { cost, params, pool: Arc::new(Pool { line, hashes: AtomicU64::new(0) }) })
     }
 
-    /// A new hash in PHC form: `$argon2id$v=19$m=…,t=…,p=…$salt$hash`.
+    /// A new hash in PHC form, for somebody in a tenant: `$argon2id$v=19$m=…,t=…,p=…$salt$hash`.
     ///
     /// # Errors
     /// `Unavailable` if the pool is full or there is no randomness.
-    pub(crate) async fn hash(&self, password: Password) -> Result<String, Error> {
-        let salt: [u8; 16] = random::bytes()?;
-        let stored = Stored { params: self.params.clone(), salt: salt.to_vec(), output: Vec::new() };
-        let output = self.run(password, stored, OUTPUT).await?.1;
-        phc(&self.params, &salt, &output).ok_or(Error::internal("a password hash could not be written"))
+    pub(crate) async fn hash(&self, tenant: &TenantId, password: Password) -> Result<String, Error> {
+        let (salt, params): ([u8; 16], _) = (random::bytes()?, self.params.clone());
+        let work = move || stored::argon2id(&params, &salt, OUTPUT, &password);
+        let output = self.run(tenant, work).await?.ok_or_else(no_memory)?;
+        stored::phc(&self.params, &salt, &output)
+            .ok_or(Error::internal("a password hash could not be written"))
     }
 
     /// Whether the password is the stored one. `None` is nobody's password: the work is the same.
     ///
     /// # Errors
     /// `Unavailable` if the pool is full.
-    pub(crate) async fn verify(&self, password: Password, stored: Option<&str>) -> Result<Verified, Error> {
+    pub(crate) async fn verify(
+        &self,
+        tenant: &TenantId,
+        password: Password,
+        stored: Option<&str>,
+    ) -> Result<Verified, Error> {
         let read = stored.map(|text| Stored::read(text, self.cost));
         let malformed = matches!(read, Some(None));
         let (stored, real) = match read.flatten() {
             Some(stored) => (stored, true),
-            None => {
-                (Stored { params: self.params.clone(), salt: vec![0; 16], output: vec![0; OUTPUT] }, false)
-            }
+            None => (Stored::nobodys(&self.params), false),
         };
-        let length = stored.output.len();
-        let (stored, output) = self.run(password, stored, length).await?;
-        let ok = hash::same(&output, &stored.output) & real;
-        Ok(Verified { ok, needs_rehash: ok && stored.params != self.params, malformed })
+        let outdated = stored.is_outdated(&self.params);
+        let same = self.run(tenant, move || stored.is_of(&password)).await?.ok_or_else(no_memory)?;
+        let ok = same & real;
+        Ok(Verified { ok, needs_rehash: ok && outdated, malformed })
     }
 
     /// Whether a stored text is a hash that would be computed: of a kind and a cost that are taken (row W03).
@@ -216,31 +215,25 @@ impl PasswordHasher {
         self.pool.hashes.load(Ordering::Relaxed)
     }
 
-    async fn run(
+    async fn run<T: Send + 'static>(
         &self,
-        password: Password,
-        stored: Stored,
-        length: usize,
-    ) -> Result<(Stored, Zeroizing<Vec<u8>>), Error> {
-        let busy = || Error::unavailable("too many passwords are being checked");
+        tenant: &TenantId,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Error> {
         let pool = Arc::clone(&self.pool);
-        let seat = Arc::clone(&pool.seats).try_acquire_owned().map_err(|_| busy())?;
-        let waiting = timeout(pool.patience, Arc::clone(&pool.permits).acquire_owned());
-        let Ok(Ok(permit)) = waiting.await else { return Err(busy()) };
+        let permit = pool.line.enter(tenant).await;
+        let permit = permit.ok_or(Error::unavailable("too many passwords are being checked"))?;
         let work = spawn_blocking(move || {
-            let _held = (seat, permit);
+            let _held = permit;
             pool.hashes.fetch_add(1, Ordering::Relaxed);
-            let mut output = Zeroizing::new(vec![0; length]);
-            Argon2::new(Algorithm::Argon2id, Version::V0x13, stored.params.clone())
-                .hash_password_into(password.as_str().as_bytes(), &stored.salt, &mut output)
-                .map(|()| (stored, output))
+            work()
         });
-        match work.await {
-            Ok(Ok(done)) => Ok(done),
-            Ok(Err(_)) => Err(Error::unavailable("no memory for a password hash")),
-            Err(_) => Err(Error::internal("a password hash did not end")),
-        }
+        work.await.map_err(|_| Error::internal("a password hash did not end"))
     }
+}
+
+fn no_memory() -> Error {
+    Error::unavailable("no memory for a password hash")
 }
 
 impl fmt::Debug for PasswordHasher {
@@ -249,64 +242,18 @@ impl fmt::Debug for PasswordHasher {
     }
 }
 
-/// A hash that was stored, read.
-struct Stored {
-    params: Params,
-    salt: Vec<u8>,
-    output: Vec<u8>,
-}
-
-impl Stored {
-    /// `None` if the text is not a hash of ours, or asks for more than four times the configured cost.
-    fn read(text: &str, cost: PasswordCost) -> Option<Self> {
-        // No hash we write is longer; the parser behind this never sees what isn't ASCII.
-        if text.len() > 256 || !text.is_ascii() {
-            return None;
-        }
-        let read = PasswordHash::new(text).ok()?;
-        if read.algorithm.as_str() != "argon2id" || read.version != Some(u32::from(Version::V0x13)) {
-            return None;
-        }
-        let params = Params::try_from(&read).ok()?;
-        let within = |value: u32, limit: u32| value <= limit.saturating_mul(CAP);
-        let fits = within(params.m_cost(), cost.memory_kib)
-            && within(params.t_cost(), cost.passes)
-            && within(params.p_cost(), cost.lanes);
-        let (salt, output) = (read.salt?, read.hash?);
-        (fits && output.len() >= SHORTEST).then(|| Self {
-            params,
-            salt: salt.as_ref().to_vec(),
-            output: output.as_bytes().to_vec(),
-        })
-    }
-}
-
-fn phc(params: &Params, salt: &[u8], output: &[u8]) -> Option<String> {
-    let whole = PasswordHash {
-        algorithm: Algorithm::Argon2id.ident(),
-        version: Some(Version::V0x13.into()),
-        params: params.try_into().ok()?,
-        salt: Some(Salt::new(salt).ok()?),
-        hash: Some(Output::new(output).ok()?),
-    };
-    Some(whole.to_string())
-}
-
 const QUEUE: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(2);
-const OUTPUT: usize = 32;
-/// A shorter output than this is no evidence.
-const SHORTEST: usize = 16;
-/// How many times the configured cost a stored hash may ask for.
-const CAP: u32 = 4;
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use tokio::time::timeout;
 
     use super::*;
     use crate::base::error::ErrorKind;
 
+    const HERE: TenantId = TenantId::PUBLIC;
     const CHEAP: PasswordCost = PasswordCost { memory_kib: 64, passes: 1, lanes: 1 };
 
     fn password(text: &str) -> Password {
@@ -320,10 +267,10 @@ mod tests {
     #[tokio::test]
     async fn a_hash_is_checked_by_its_own_cost() {
         let hasher = PasswordHasher::new(PasswordCost::default()).unwrap();
-        let stored = hasher.hash(password("correct horse 1")).await.unwrap();
+        let stored = hasher.hash(&HERE, password("correct horse 1")).await.unwrap();
         assert!(stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{stored}");
         let check = async |hasher: &PasswordHasher, text: &str| {
-            hasher.verify(password(text), Some(&stored)).await.unwrap()
+            hasher.verify(&HERE, password(text), Some(&stored)).await.unwrap()
         };
         assert_eq!(check(&hasher, "correct horse 1").await, verified(true, false, false));
         assert_eq!(check(&hasher, "correct horse 2").await, verified(false, false, false));
@@ -338,14 +285,14 @@ mod tests {
     async fn the_reference_implementation_agrees() {
         let hasher = PasswordHasher::new(PasswordCost { memory_kib: 65_536, passes: 2, lanes: 1 }).unwrap();
         let stored = "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc";
-        assert!(hasher.verify(password("password"), Some(stored)).await.unwrap().ok);
-        assert!(!hasher.verify(password("passwore"), Some(stored)).await.unwrap().ok);
+        assert!(hasher.verify(&HERE, password("password"), Some(stored)).await.unwrap().ok);
+        assert!(!hasher.verify(&HERE, password("passwore"), Some(stored)).await.unwrap().ok);
     }
 
     #[tokio::test]
     async fn sec_w04_one_hash_for_known_unknown_and_unreadable() {
         let hasher = PasswordHasher::new(CHEAP).unwrap();
-        let stored = hasher.hash(password("right")).await.unwrap();
+        let stored = hasher.hash(&HERE, password("right")).await.unwrap();
         for (before, (given, text, want)) in (hasher.hashes()..).zip([
             ("right", Some(stored.as_str()), verified(true, false, false)),
             ("wrong", Some(stored.as_str()), verified(false, false, false)),
@@ -354,7 +301,7 @@ mod tests {
             ("right", Some(""), verified(false, false, true)),
             ("right", Some("not a hash"), verified(false, false, true)),
         ]) {
-            assert_eq!(hasher.verify(password(given), text).await.unwrap(), want, "{given} {text:?}");
+            assert_eq!(hasher.verify(&HERE, password(given), text).await.unwrap(), want, "{given} {text:?}");
             assert_eq!(hasher.hashes(), before + 1, "{given} {text:?}");
         }
     }
@@ -362,7 +309,7 @@ mod tests {
     #[tokio::test]
     async fn sec_w03_hostile_hashes_are_not_computed() {
         let hasher = PasswordHasher::new(CHEAP).unwrap();
-        let good = hasher.hash(password("right")).await.unwrap();
+        let good = hasher.hash(&HERE, password("right")).await.unwrap();
         let (head, tail) = good.split_once("m=64,t=1,p=1").unwrap();
         let with = |params: &str| format!("{head}{params}{tail}");
         for (params, malformed) in [
@@ -381,7 +328,7 @@ mod tests {
             ("m=-1,t=1,p=1", true),
             ("m=64,t=1,p=1,x=1", true),
         ] {
-            let found = hasher.verify(password("right"), Some(&with(params))).await.unwrap();
+            let found = hasher.verify(&HERE, password("right"), Some(&with(params))).await.unwrap();
             assert_eq!(found.malformed, malformed, "{params}");
             assert_eq!(found.ok, params == "m=64,t=1,p=1", "{params}");
         }
@@ -398,9 +345,13 @@ mod tests {
             format!("{short}$AAAAAAAAAAAAAA"),
             format!("{short}${}", "A".repeat(5000)),
             "$".repeat(200),
-            "$2b$12$R9h/cIPz0gi.URNNX3kh2OPST9/PgBkqquzi.Ss7KIUgO2t0jWMUW".to_owned(),
+            "$2x$12$R9h/cIPz0gi.URNNX3kh2OPST9/PgBkqquzi.Ss7KIUgO2t0jWMUW".to_owned(),
+            "$2b$15$R9h/cIPz0gi.URNNX3kh2OPST9/PgBkqquzi.Ss7KIUgO2t0jWMUW".to_owned(),
+            "$2b$03$R9h/cIPz0gi.URNNX3kh2OPST9/PgBkqquzi.Ss7KIUgO2t0jWMUW".to_owned(),
+            "$2b$12$R9h/cIPz0gi.URNNX3kh2OPST9/PgBkqquzi.Ss7KIUgO2t0jWMU".to_owned(),
+            "$2b$12$R9h/cIPz0gi.URNNX3kh2OPST9/PgBkqquzi.Ss7KIUgO2t0jWMU!".to_owned(),
         ] {
-            let found = hasher.verify(password("right"), Some(&text)).await.unwrap();
+            let found = hasher.verify(&HERE, password("right"), Some(&text)).await.unwrap();
             assert_eq!(found, verified(false, false, true), "{text}");
         }
     }
@@ -426,9 +377,9 @@ mod tests {
             ("a\0b".to_owned(), "a\0c".to_owned()),
             ("a".to_owned(), "a\0".to_owned()),
         ] {
-            let stored = hasher.hash(password(&long)).await.unwrap();
-            assert!(hasher.verify(password(&long), Some(&stored)).await.unwrap().ok);
-            assert!(!hasher.verify(password(&other), Some(&stored)).await.unwrap().ok);
+            let stored = hasher.hash(&HERE, password(&long)).await.unwrap();
+            assert!(hasher.verify(&HERE, password(&long), Some(&stored)).await.unwrap().ok);
+            assert!(!hasher.verify(&HERE, password(&other), Some(&stored)).await.unwrap().ok);
         }
     }
 
@@ -439,7 +390,7 @@ mod tests {
         let calls: Vec<_> = (0..50)
             .map(|_| {
                 let hasher = hasher.clone();
-                tokio::spawn(async move { hasher.verify(password("x"), None).await })
+                tokio::spawn(async move { hasher.verify(&HERE, password("x"), None).await })
             })
             .collect();
         let (mut served, mut busy) = (0, 0);
@@ -451,31 +402,31 @@ mod tests {
             }
         }
         assert_eq!((served, busy, hasher.hashes()), (5, 45, 5));
-        let _ = hasher.verify(password("x"), None).await.unwrap();
+        let _ = hasher.verify(&HERE, password("x"), None).await.unwrap();
     }
 
     #[tokio::test]
     async fn sec_w01_patience_ends() {
         let hasher = PasswordHasher::with_pool(CHEAP, 1, 1, Duration::from_millis(10)).unwrap();
-        let held = Arc::clone(&hasher.pool.permits).acquire_owned().await.unwrap();
-        let error = hasher.verify(password("x"), None).await.unwrap_err();
+        let held = hasher.pool.line.enter(&HERE).await.unwrap();
+        let error = hasher.verify(&HERE, password("x"), None).await.unwrap_err();
         assert_eq!((error.kind(), hasher.hashes()), (ErrorKind::Unavailable, 0));
         drop(held);
-        let _ = hasher.verify(password("x"), None).await.unwrap();
+        let _ = hasher.verify(&HERE, password("x"), None).await.unwrap();
     }
 
     #[tokio::test]
     async fn sec_m16_the_work_holds_its_permit_when_the_caller_leaves() {
         let slow = PasswordCost { memory_kib: 16 * 1024, passes: 2, lanes: 1 };
         let hasher = PasswordHasher::with_pool(slow, 1, 0, Duration::from_secs(30)).unwrap();
-        let call = hasher.verify(password("x"), None);
+        let call = hasher.verify(&HERE, password("x"), None);
         // The runtime has one worker: if the work ran on it, this timeout could not fire.
         timeout(Duration::from_millis(5), call).await.unwrap_err();
-        assert_eq!(hasher.verify(password("x"), None).await.unwrap_err().kind(), ErrorKind::Unavailable);
-        while hasher.pool.permits.available_permits() == 0 {
+        assert_eq!(hasher.verify(&HERE, password("x"), None).await.unwrap_err().kind(), ErrorKind::Unavailable);
+        while hasher.pool.line.enter(&HERE).await.is_none() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        let _ = hasher.verify(password("x"), None).await.unwrap();
+        let _ = hasher.verify(&HERE, password("x"), None).await.unwrap();
     }
 
     #[test]

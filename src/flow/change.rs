@@ -89,14 +89,14 @@ impl Desk {
             };
             let compared = self.compare_password(caller, Some(&owner), current.clone(), &reserved).await?;
             let Some((stored, _)) = compared else { return Ok(PasswordChange::WrongPassword) };
-            let hash = match self.new_password(new.clone()).await? {
+            let hash = match self.new_password(&caller.tenant, new.clone()).await? {
                 NewPassword::Hash(hash) => hash,
                 NewPassword::Refused(text) => return Ok(PasswordChange::NotGoodEnough(text)),
             };
             let (opened, owner, stored, hash) = (&session.opened(), &owner, &stored, &hash);
             let stage = |mut tx: Tx| async move {
                 let row = self.kit.held(&mut tx, &opened.claims).await?.row;
-                let user = user::load(&mut tx, &owner.user).await?;
+                let user = user::active(&mut tx, &owner.user).await?;
                 let now: Option<PasswordHash> = tx.get(&keys::password(&owner.login)).await?;
                 // Another change, or a hash made anew at a sign-in, came between: compare once more (row W07).
                 let same = now.is_some_and(|now| now.hash == stored.hash);
@@ -148,7 +148,7 @@ impl Desk {
         let (owner, to) = (&owner, &Contact::from(email.clone()));
         let stage = |mut tx: Tx| async move {
             let row = self.kit.held(&mut tx, claims).await?.row;
-            let Some(user) = user::load(&mut tx, &owner.user).await? else { return Err(no_login()) };
+            let Some(user) = user::active(&mut tx, &owner.user).await? else { return Err(no_login()) };
             let free = user::may_have(&mut tx, &user, &owner.login, email).await?;
             let for_show = !free || contact::is_fake(email);
             let send = self.take_send(&mut tx, caller, to, for_show).await?;

@@ -83,9 +83,7 @@ impl Desk {
             .transact((contact.as_str(), factor.as_str()), |mut tx| async move {
                 // Read whatever the answer, so that nothing tells (row O24).
                 tx.prefetch([login.clone(), place.clone()]).await?;
-                let owner: Option<Owner> = tx.get(login).await?;
-                let stranger = claims.is_none() && owner.is_none();
-                let for_show = stranger && !self.kit.config.passwordless.signs_up();
+                let for_show = claims.is_none() && !self.may_be_sent(&mut tx, login).await?;
                 let send = self.take_send(&mut tx, caller, contact, for_show).await?;
                 if let Send::TooMany(RetryAfter(wait)) = send {
                     return tx.abandon(Err(wait));
@@ -149,8 +147,7 @@ impl Desk {
                 if !otp::may_resend(&code, &origin, self.otp.settings(), tx.now()) {
                     return tx.abandon(Ok(false));
                 }
-                let stranger = claims.is_none() && tx.get::<Owner>(&login).await?.is_none();
-                let for_show = stranger && !self.kit.config.passwordless.signs_up();
+                let for_show = claims.is_none() && !self.may_be_sent(&mut tx, &login).await?;
                 match self.take_send(&mut tx, caller, &code.contact, for_show).await? {
                     Send::TooMany(RetryAfter(wait)) => return tx.abandon(Err(wait)),
                     Send::Silent | Send::Unkept | Send::Undeliverable => return tx.abandon(Ok(true)),

@@ -25,6 +25,8 @@ pub(crate) enum NotLinked {
     SignUp,
     /// I: the same at a sign-in.
     SignIn,
+    /// I: the account is disabled.
+    Disabled,
     /// L: it belongs to another primary user.
     OtherPrimary,
     /// A: its e-mail or phone belongs to another primary user.
@@ -219,7 +221,8 @@ mod tests {
         let login = LoginId::parse(id).unwrap();
         let login = LoginMethod::new(login, LoginKind::EmailPassword, Timestamp::from_secs(since));
         let email = Some(Email::parse("a@shop.example").unwrap());
-        User { id: user(id), primary, logins: vec![LoginMethod { email, verified: proved, ..login }] }
+        let logins = vec![LoginMethod { email, verified: proved, ..login }];
+        User { primary, ..User::new(user(id), logins) }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::{
     base::{
         contact::{self, Email},
         error::Error,
-        ident::{FactorId, UserId},
+        ident::{FactorId, TenantId, UserId},
     },
     factor::{
         self, Bound, Credential,
@@ -79,7 +79,7 @@ impl Desk {
             }
         }
         self.take_try(caller, None, email).await?;
-        let hash = match self.new_password(password).await? {
+        let hash = match self.new_password(&caller.tenant, password).await? {
             NewPassword::Hash(hash) => hash,
             NewPassword::Refused(text) => return Ok(SignUp::Refused(text)),
         };
@@ -88,11 +88,15 @@ impl Desk {
     }
 
     /// Judges and hashes a password that is to be stored.
-    pub(super) async fn new_password(&self, password: Password) -> Result<NewPassword, Error> {
+    pub(super) async fn new_password(
+        &self,
+        tenant: &TenantId,
+        password: Password,
+    ) -> Result<NewPassword, Error> {
         if let Err(text) = self.password_settings.judge(&password).await? {
             return Ok(NewPassword::Refused(text.into_owned()));
         }
-        Ok(NewPassword::Hash(self.passwords.hash(password).await?))
+        Ok(NewPassword::Hash(self.passwords.hash(tenant, password).await?))
     }
 
     /// Compares a password with the stored one. What isn't right is written down.
@@ -107,8 +111,8 @@ impl Desk {
             Some(owner) => self.kit.db.get(&keys::password(&owner.login)).await?,
             None => None,
         };
-        let verified =
-            self.passwords.verify(password, stored.as_ref().map(|stored| stored.hash.as_str())).await?;
+        let hash = stored.as_ref().map(|stored| stored.hash.as_str());
+        let verified = self.passwords.verify(&caller.tenant, password, hash).await?;
         match stored.filter(|_| verified.ok) {
             Some(stored) => Ok(Some((stored, verified))),
             None => {
@@ -138,8 +142,10 @@ impl Desk {
             return Ok(SignIn::Wrong);
         };
         let tries = reserved.counted;
+        // For somebody who is disabled it takes no longer (row W04).
         let rehash = match verified.needs_rehash {
-            true => Some(self.passwords.hash(again).await?),
+            true if self.user(owner).await?.is_some_and(|user| user.disabled) => None,
+            true => Some(self.passwords.hash(&caller.tenant, again).await?),
             false => None,
         };
         let spend = Spend::Password { login: owner.login.clone(), hash: stored.hash, rehash, tries };

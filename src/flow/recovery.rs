@@ -4,19 +4,42 @@ use super::Desk;
 use crate::{
     base::{
         error::Error,
-        ident::{LoginId, TenantId},
+        ident::{LoginId, SessionHandle, TenantId},
     },
     delivery::{Notice, telling::factor_of},
     model::{
         Tx,
         audit::{self, Audited, Cause, Event},
         change::Change,
-        session, ticket,
+        keys,
+        session::{self, SessionRecord},
+        ticket,
         user::{self, User},
     },
 };
 
 impl Desk {
+    /// Stages what the first proof of an address takes away: it settles whose the account is. The session that proves it
+    /// goes on, `held`, and every other one ends; where none does, whoever made the account may be somebody else, and
+    /// nothing that they know or hold outlives it: sessions, codes under way, login methods, the password (rows L02,
+    /// L03).
+    pub(super) async fn stage_first_proof(
+        &self,
+        tx: &mut Tx,
+        tenant: &TenantId,
+        user: &mut User,
+        proved: &LoginId,
+        held: Option<(&SessionHandle, &mut SessionRecord)>,
+    ) -> Result<Change, Error> {
+        let Some((handle, row)) = held else {
+            tx.remove(keys::password(proved));
+            return self.stage_recovery(tx, tenant, user, proved, true).await;
+        };
+        let change = session::end_of_user(tx, &user.id, Some(handle), Cause::FactorsChanged).await?;
+        row.epochs.user = change.n;
+        Ok(change)
+    }
+
     /// Stages that the owner of a proved address has the account: every session ends, codes and tickets under way are
     /// void, a pending change of the address with them, and login methods that somebody else may have added are gone;
     /// the owner is told of each (rows L02, L03, L04, S10). `first`: the address was never proved before.
@@ -31,7 +54,7 @@ impl Desk {
         user::void_codes(tx, user).await?;
         for id in user::doubtful(user, proved, first) {
             let factor = user.login(&id).and_then(factor_of);
-            user::remove_login(tx, user, &id).await?;
+            user::remove_login(tx, user, &id, true).await?;
             let event = Event::new(Audited::LoginRemoved, tenant).user(&user.id);
             let Some(factor) = factor else {
                 audit::stage(tx, event)?;

@@ -15,7 +15,7 @@ use crate::{
         change::Change,
         limit::RetryAfter,
         ticket::{self, Kind, Token},
-        user::{self, LoginKind, NewLogin, Owner, User},
+        user::{self, Active, LoginKind, NewLogin, Owner, User},
     },
 };
 
@@ -52,7 +52,10 @@ impl Desk {
             .transact(email.as_str(), |mut tx| async move {
                 let known = user::owner(&mut tx, &caller.tenant, name).await?;
                 let owner = known.as_ref().unwrap_or(nobody);
+                // Of somebody who is disabled no more is told than of nobody.
                 let user = user::load(&mut tx, &owner.user).await?;
+                let disabled = user.as_ref().is_some_and(|user| user.disabled);
+                let user = user.and_then(|user| Active::of(user).ok());
                 let answer = match user.as_ref().is_none_or(|user| may_reset(user, email)) {
                     true => Asked::Sent,
                     false => Asked::NotAllowed,
@@ -68,6 +71,7 @@ impl Desk {
                 self.stage_ticket(&mut tx, &caller.tenant, Kind::PasswordReset, owner, email, for_show)
                     .await?;
                 let what = match answer {
+                    Asked::Sent if disabled => Audited::DisabledRefused,
                     Asked::Sent => Audited::PasswordResetAsked,
                     Asked::NotAllowed => Audited::PasswordResetRefused,
                 };
@@ -96,7 +100,7 @@ impl Desk {
         if !self.kit.db.look(works).await? {
             return Ok(Reset::InvalidTicket);
         }
-        let hash = match self.new_password(password).await? {
+        let hash = match self.new_password(&caller.tenant, password).await? {
             NewPassword::Hash(hash) => hash,
             NewPassword::Refused(text) => return Ok(Reset::Refused(text)),
         };
@@ -119,8 +123,8 @@ impl Desk {
         let tenant = &caller.tenant;
         let spent = ticket::spend(&mut tx, tenant, token, &[Kind::PasswordReset]).await?;
         let Some(ticket) = spent else { return tx.abandon(None) };
-        let user = user::load(&mut tx, &ticket.user).await?;
-        let held = |user: &User| {
+        let user = user::active(&mut tx, &ticket.user).await?;
+        let held = |user: &Active| {
             let login = user.holds(&ticket.login, &ticket.email, tenant);
             login.is_some_and(|login| login.kind == LoginKind::EmailPassword)
         };

@@ -26,7 +26,7 @@ use crate::{
         epoch::Standing,
         keys, metadata,
         session::{self, SessionRecord},
-        user::{self, LoginKind, NewLogin, Owner, User},
+        user::{self, Active, LoginKind, NewLogin, Owner},
     },
     policy::{Person, Requirements, SetUpRefused},
     session::{
@@ -56,7 +56,7 @@ struct Attempt<'a> {
 pub(crate) struct Standpoint {
     pub(crate) row: SessionRecord,
     pub(crate) standing: Standing,
-    pub(crate) user: User,
+    pub(crate) user: Active,
     /// The same as policies, destinations and notices see them.
     pub(crate) person: Person,
     /// Evaluated just now.
@@ -103,12 +103,12 @@ impl Desk {
                     ));
                 }
                 let gone = Error::new(ErrorKind::SessionEnded, "the session's user is gone");
-                let user = user::load(&mut tx, &row.user).await?.ok_or(gone)?;
+                let user = user::active(&mut tx, &row.user).await?.ok_or(gone)?;
                 tx.abandon((row, standing, user))
             })
             .await?;
         let mut claim = self.claim_of(&row).await?;
-        let person = self.person(user.clone()).await?;
+        let person = self.person(user.to_user()).await?;
         let requirements = self.asked(caller, claims, &[], &row, &person, &claim).await?.requirements;
         let now = self.kit.db.now();
         claim.evaluate(&requirements, now);
@@ -261,7 +261,7 @@ impl Desk {
         if alive.standing.numbers(0) != at.standing.numbers(0) {
             return tx.abandon(Round::Moved);
         }
-        let Some(mut user) = user::load(&mut tx, &row.user).await?.filter(|user| *user == at.user) else {
+        let Some(mut user) = user::active(&mut tx, &row.user).await?.filter(|user| *user == at.user) else {
             return tx.abandon(Round::Moved);
         };
         // The policy was asked about this payload, and the link about this owner.
@@ -343,7 +343,7 @@ impl Desk {
         crate::base::failpoint!("otp.consume.before_commit" if proof.spend.is_code());
         crate::base::failpoint!("factor.add.before_commit" if created);
         crate::base::failpoint!("elevate.before_commit");
-        let done = Completed { user, created, met: claim.v, opened, tokens };
+        let done = Completed { user: user.to_user(), created, met: claim.v, opened, tokens };
         tx.commit(Round::Done(Outcome::Done(Box::new(done)), changes))
     }
 }

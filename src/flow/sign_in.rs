@@ -7,6 +7,7 @@ use super::{
     complete::{Completed, Outcome, ROUNDS, Resolved, Round},
     evaluate::{Subject, Verdicts, apply},
     facts::StoredFacts,
+    link::NotLinked,
     others::{self, Others},
 };
 use crate::{
@@ -26,7 +27,7 @@ use crate::{
         epoch::Standing,
         keys,
         session::{self, Lineage, SessionRecord},
-        user::{self, NewLogin, User},
+        user::{self, Active, Disabled, NewLogin},
     },
     policy::{Person, SessionFacts},
     session::{
@@ -39,7 +40,7 @@ mod joining;
 
 /// The one who signs in, as prepared outside of the transaction.
 struct Candidate {
-    user: User,
+    user: Active,
     /// The same as policies and notices see them.
     person: Person,
     login: LoginId,
@@ -90,7 +91,11 @@ impl Desk {
             }
             let known = resolved.owner.as_ref().map(|owner| owner.user.clone());
             let Some(candidate) = self.candidate(caller, resolved).await? else { return Ok(Outcome::Lost) };
-            let candidate = match self.beside_others(caller, candidate).await? {
+            let candidate = match candidate {
+                Ok(candidate) => self.beside_others(caller, candidate).await?,
+                Err(Disabled) => Err(NotLinked::Disabled),
+            };
+            let candidate = match candidate {
                 Ok(candidate) => candidate,
                 Err(refused) => return self.refuse(caller, &proof, known.as_ref(), refused).await,
             };
@@ -175,7 +180,11 @@ impl Desk {
         self.hooks.tell(&all, &self.kit.db.trail.counts).await;
     }
 
-    async fn candidate(&self, caller: &Caller, resolved: Resolved) -> Result<Option<Candidate>, Error> {
+    async fn candidate(
+        &self,
+        caller: &Caller,
+        resolved: Resolved,
+    ) -> Result<Option<Result<Candidate, Disabled>>, Error> {
         let found = match (resolved.owner, resolved.new) {
             (Some(owner), _) => self.user(&owner).await?.map(|user| (user, owner.login, None)),
             (None, Some(new)) => {
@@ -186,8 +195,9 @@ impl Desk {
             (None, None) => None,
         };
         let Some((user, login, new)) = found else { return Ok(None) };
-        let person = self.person(user.clone()).await?;
-        Ok(Some(Candidate { user, person, login, new, others: None, joining: None }))
+        let Ok(user) = Active::of(user) else { return Ok(Some(Err(Disabled))) };
+        let person = self.person(user.to_user()).await?;
+        Ok(Some(Ok(Candidate { user, person, login, new, others: None, joining: None })))
     }
 
     async fn standing(&self, caller: &Caller, candidate: &Candidate) -> Result<Standing, Error> {
@@ -241,7 +251,8 @@ impl Desk {
                 audit::stage(&mut tx, event.peer(caller.request.peer))?;
                 None
             }
-            (None, None) if user::load(&mut tx, &user.id).await?.as_ref() != Some(user) => {
+            // Not only at the start: they may have been disabled since (row W06).
+            (None, None) if user::active(&mut tx, &user.id).await?.as_ref() != Some(user) => {
                 return tx.abandon(Round::Moved);
             }
             (None, None) => None,
@@ -279,7 +290,7 @@ impl Desk {
         apply(&mut row, &mut claim.clone(), &verdicts.requirements, numbers, now);
         let (opened, mut tokens) = kit.issue(&row, &token, caller.method, now)?;
         tokens.clear_other = caller.clear_other;
-        changes.extend(session::insert(&mut tx, handle, &row, kit.config.max_sessions).await?);
+        changes.extend(session::insert(&mut tx, user, handle, &row, kit.config.max_sessions).await?);
         changes.extend(end_left_behind(&mut tx, caller).await?);
         Standing::check(&mut tx, tenant, &user.id).await?;
         let what = if row.is_half() { Audited::PartlySignedIn } else { Audited::SignedIn };
@@ -293,7 +304,7 @@ impl Desk {
         let (created, met) = (candidate.new.is_some(), !row.is_half());
         crate::base::failpoint!("otp.consume.before_commit" if proof.spend.is_code());
         crate::base::failpoint!("session.create.before_commit");
-        let done = Completed { user: user.clone(), created, met, opened, tokens };
+        let done = Completed { user: user.to_user(), created, met, opened, tokens };
         tx.commit(Round::Done(Outcome::Done(Box::new(done)), changes))
     }
 }

@@ -26,6 +26,7 @@ use crate::{
         keys,
         limit::Quota,
         provider::{self, TenantProviders},
+        session,
         spend::Spend,
         tenant::Tenant,
         user::{self, NewLogin, Owner, ThirdPartyId, User},
@@ -173,7 +174,7 @@ impl Desk {
         };
         let new = NewLogin::third_party(id, profile.email.clone(), profile.verified);
         if let Some(owner) = self.kit.db.get::<Owner>(&new.key(&caller.tenant)).await?
-            && let Err(refused) = self.follow_address(caller, &owner, provider, &profile).await?
+            && let Some(refused) = self.follow_address(caller, &owner, provider, &profile).await?
         {
             let event = Event::new(Audited::DestinationRefused, &caller.tenant).user(&owner.user);
             audit::note(&self.kit.db, event.factor(&factor).peer(caller.request.peer)).await?;
@@ -194,28 +195,32 @@ impl Desk {
     }
 
     /// Takes over the address that the provider says its user has now, or its being verified, if they are allowed
-    /// to have it. A tenant's own provider has no say about a login method that counts elsewhere, too.
+    /// to have it. The first time that it is verified it takes away what a first proof does (row L02). A tenant's own
+    /// provider has no say about somebody who is in other tenants, too.
     async fn follow_address(
         &self,
         caller: &Caller,
         owner: &Owner,
         provider: &Provider,
         profile: &Profile,
-    ) -> Result<Result<(), AddressRefused>, Error> {
+    ) -> Result<Option<AddressRefused>, Refusal> {
+        let opened = caller.session.as_ref().map(|session| session.opened());
+        let opened = opened.as_ref();
         let stage = |mut tx: Tx| async move {
-            let (Some(mut user), Some(email)) = (user::load(&mut tx, &owner.user).await?, &profile.email)
+            let (Some(mut user), Some(email)) = (user::active(&mut tx, &owner.user).await?, &profile.email)
             else {
-                return tx.abandon(Ok(()));
+                return tx.abandon(Ok(None));
             };
-            let Some(login) = user.login(&owner.login) else { return tx.abandon(Ok(())) };
-            let foreign = |own: &TenantId| login.tenants.iter().any(|tenant| tenant != own);
+            let foreign = |own: &TenantId| user.logins.iter().flat_map(|it| &it.tenants).any(|it| it != own);
             if provider.tenant.as_ref().is_some_and(foreign) {
-                return tx.abandon(Ok(()));
+                return tx.abandon(Ok(None));
             }
+            let Some(login) = user.login(&owner.login) else { return tx.abandon(Ok(None)) };
             let same = login.email.as_ref() == Some(email);
             if same && (login.verified || !profile.verified) {
-                return tx.abandon(Ok(()));
+                return tx.abandon(Ok(None));
             }
+            let first = profile.verified && !user.is_proved(login);
             let (tenants, verified) = (login.tenants.clone(), profile.verified);
             let (mut other_primary, mut anybody) = (false, false);
             for tenant in &tenants {
@@ -225,12 +230,36 @@ impl Desk {
             if !same && let Err(refused) = may_change(user.primary, verified, other_primary, anybody) {
                 return tx.abandon(Err(refused));
             }
-            user::email::set(&mut tx, &mut user, &owner.login, email.clone(), verified).await?;
+            match same {
+                true => drop(user::prove(&mut tx, &mut user, &owner.login).await?),
+                false => user::set_email(&mut tx, &mut user, &owner.login, email, verified).await?,
+            }
+            let mut change = None;
+            if first {
+                let mut held = match opened.filter(|opened| opened.claims.user == user.id) {
+                    Some(opened) => self.held_by(&mut tx, opened).await?.map(|row| (opened, row)),
+                    None => None,
+                };
+                let keep = held.as_mut().map(|(opened, row)| (&opened.claims.handle, row));
+                let tenant = &caller.tenant;
+                change =
+                    Some(self.stage_first_proof(&mut tx, tenant, &mut user, &owner.login, keep).await?);
+                if let Some((opened, row)) = &held {
+                    session::put(&mut tx, &opened.claims.handle, row).await?;
+                }
+            }
             let event = Event::new(Audited::EmailChanged, &caller.tenant).user(&user.id);
             audit::stage(&mut tx, event.factor(&FactorId::THIRD_PARTY).peer(caller.request.peer))?;
-            tx.commit(Ok(()))
+            tx.commit(Ok(change))
         };
-        self.kit.db.transact(&owner.user, stage).await
+        let followed = self.kit.db.transact(&owner.user, stage).await?;
+        Ok(match followed {
+            Ok(change) => {
+                self.kit.learn(&change);
+                None
+            }
+            Err(refused) => Some(refused),
+        })
     }
 
     fn talk(&self) -> Result<&Talk, Refusal> {

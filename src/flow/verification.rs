@@ -11,13 +11,12 @@ use crate::{
     config::EmailVerification,
     model::{
         Staged, Tx,
-        audit::{self, Audited, Cause, Event},
+        audit::{self, Audited, Event},
         change::Change,
-        keys,
         limit::RetryAfter,
-        session::{self, SessionRecord},
+        session::SessionRecord,
         ticket::{self, Kind, Ticket, Token},
-        user::{self, NewLogin, Owner, User},
+        user::{self, Active, NewLogin, Owner, User},
     },
     session::{Opened, Session, SessionDenied, transport::Tokens},
 };
@@ -118,7 +117,7 @@ impl Desk {
         let kinds = [Kind::EmailVerification, Kind::EmailChange];
         let spent = ticket::spend(&mut tx, &caller.tenant, token, &kinds).await?;
         let Some(ticket) = spent else { return tx.abandon(None) };
-        let Some(user) = user::load(&mut tx, &ticket.user).await? else { return tx.abandon(None) };
+        let Some(user) = user::active(&mut tx, &ticket.user).await? else { return tx.abandon(None) };
         let held = match opened.filter(|opened| opened.claims.user == user.id) {
             Some(opened) => self.held_by(&mut tx, opened).await?.map(|row| (opened, row)),
             None => None,
@@ -136,31 +135,21 @@ impl Desk {
         }
     }
 
-    /// The first proof of an address settles whose the account is. A session of the same user that opens the link goes
-    /// on, and every other one ends; where none does, whoever made the account may be somebody else, and nothing that
-    /// they know or hold outlives it: sessions, codes under way, login methods, the password (rows L02, L03).
+    /// An address is proved by a link; the first time it settles whose the account is.
     async fn stage_proof(
         &self,
         mut tx: Tx,
         caller: &Caller,
-        mut user: User,
+        mut user: Active,
         ticket: &Ticket,
-        held: Option<(&Opened, SessionRecord)>,
+        mut held: Option<(&Opened, SessionRecord)>,
     ) -> Result<Staged<Option<Proved>>, Error> {
         let tenant = &caller.tenant;
         let first = user::prove(&mut tx, &mut user, &ticket.login).await?;
         let mut changes = Vec::new();
         if first {
-            changes.push(match &held {
-                Some((opened, _)) => {
-                    let keep = Some(&opened.claims.handle);
-                    session::end_of_user(&mut tx, &user.id, keep, Cause::FactorsChanged).await?
-                }
-                None => {
-                    tx.remove(keys::password(&ticket.login));
-                    self.stage_recovery(&mut tx, tenant, &mut user, &ticket.login, true).await?
-                }
-            });
+            let held = held.as_mut().map(|(opened, row)| (&opened.claims.handle, row));
+            changes.push(self.stage_first_proof(&mut tx, tenant, &mut user, &ticket.login, held).await?);
         }
         let event = Event::new(Audited::EmailVerified, tenant).user(&user.id).peer(caller.request.peer);
         let Some((opened, mut row)) = held else {
@@ -168,9 +157,6 @@ impl Desk {
             return tx.commit(Some(Proved { tokens: None, changes }));
         };
         audit::stage(&mut tx, event.session(&opened.claims.handle))?;
-        if let Some(change) = changes.first() {
-            row.epochs.user = change.n;
-        }
         self.write_verified(&tx, &mut row, &user)?;
         let staged = self.kit.stage_renewed(tx, opened, &row).await?;
         Ok(staged.map(|renewed| Some(Proved { tokens: Some(renewed), changes })))
@@ -182,7 +168,7 @@ impl Desk {
         &self,
         mut tx: Tx,
         caller: &Caller,
-        mut user: User,
+        mut user: Active,
         ticket: &Ticket,
         opened: &Opened,
         mut row: SessionRecord,
@@ -195,7 +181,7 @@ impl Desk {
             return tx.abandon(None);
         }
         let before = user.clone();
-        user::change_email(&mut tx, &mut user, &ticket.login, &ticket.email).await?;
+        user::set_email(&mut tx, &mut user, &ticket.login, &ticket.email, true).await?;
         ticket::void(&mut tx, &user.id, &Kind::ALL).await?;
         self.courier.tell(&mut tx, tenant, &before, |to| crate::delivery::Notice::EmailChanged { to })?;
         let event = Event::new(Audited::EmailChanged, tenant).user(&user.id);
@@ -224,7 +210,7 @@ impl Desk {
     }
 
     /// The row of a session whose holder opened a link; `None` if it is over.
-    async fn held_by(&self, tx: &mut Tx, opened: &Opened) -> Result<Option<SessionRecord>, Error> {
+    pub(super) async fn held_by(&self, tx: &mut Tx, opened: &Opened) -> Result<Option<SessionRecord>, Error> {
         match self.kit.held(tx, &opened.claims).await {
             Ok(alive) => Ok(Some(alive.row)),
             Err(error) if error.kind() == ErrorKind::SessionEnded => Ok(None),

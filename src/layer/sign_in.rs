@@ -11,7 +11,7 @@ use crate::{
         ident::{FactorId, TenantId, UserId},
     },
     engine::Mfa,
-    flow::{Caller, Refusal, complete::Outcome},
+    flow::{Caller, Refusal, complete::Outcome, link::NotLinked},
     session::{
         Kit, Session,
         cookies::TransferMethod,
@@ -67,6 +67,7 @@ impl Mfa {
                 session.set_change(done.tokens.into());
                 Ok((session.clone(), Tokens { session }))
             }
+            Outcome::NotLinked(NotLinked::Disabled) => Err(Error::invalid("the user is disabled")),
             Outcome::Lost | Outcome::Taken | Outcome::NotLinked(_) => {
                 Err(Error::unavailable("the sign-in lost its race"))
             }

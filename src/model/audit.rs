@@ -71,6 +71,12 @@ pub enum Audited {
     UserDeleted,
     /// A user became part of another one: their login method went there, and everything else that was theirs is gone.
     UserAbsorbed,
+    /// An administrator disabled a user: every session of theirs ended.
+    UserDisabled,
+    /// An administrator lets a user sign in again.
+    UserEnabled,
+    /// Somebody proved to be a user who is disabled, or asked for a link as one: nothing came of it.
+    DisabledRefused,
     /// A session began that has all that is required.
     SignedIn,
     /// A session began with a first factor, where more is asked for (row S13).
@@ -176,6 +182,7 @@ impl Audited {
                 | Self::DeliveryFailed
                 | Self::DestinationRefused
                 | Self::FactorRefused
+                | Self::DisabledRefused
                 | Self::RefreshReuse
                 | Self::PreElevationReuse
                 | Self::PasswordHashUnreadable
@@ -210,6 +217,8 @@ pub enum Cause {
     FactorsChanged,
     /// The account was taken into another one, or deleted.
     UserGone,
+    /// The account was disabled.
+    Disabled,
     /// The provider said that no later try can succeed.
     Refused,
     /// It was tried five times.

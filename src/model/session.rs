@@ -10,6 +10,7 @@ use super::{
     change::{self, Change, ChangeKind, Subject},
     epoch::Epochs,
     keys,
+    user::Active,
 };
 use crate::base::{
     error::Error,
@@ -77,9 +78,11 @@ pub(crate) struct Listed {
 /// How many half-authenticated sessions a user may have (row S17).
 const MOST_HALF: usize = 10;
 
-/// Stages a new session (row S04: its handle must be free) and the end of the oldest beyond `most`.
+/// Stages a new session (row S04: its handle must be free) of a user who may have one (row W06), and the end of the
+/// oldest beyond `most`.
 pub(crate) async fn insert(
     tx: &mut Tx,
+    _whose: &Active,
     handle: &SessionHandle,
     row: &SessionRecord,
     most: usize,

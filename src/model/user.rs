@@ -6,7 +6,7 @@ use super::{Tx, epoch, keys};
 use crate::{
     base::{
         contact::{Contact, Email, Phone},
-        error::Error,
+        error::{Error, ErrorKind},
         ident::{LoginId, TenantId, UserId},
         time::Timestamp,
     },
@@ -15,15 +15,17 @@ use crate::{
 
 pub(crate) use self::{
     absorb::absorb,
+    active::{Active, Disabled, active, disable, enable},
+    email::{may_have, set_email},
     holders::holders,
-    proof::{change_email, doubtful, may_have, prove, set_password, void_codes},
+    proof::{doubtful, prove, set_password, void_codes},
     removal::{delete, remove_login},
     tenants::{add_to_tenant, is_taken_in, leave},
 };
 
 mod absorb;
-#[cfg(feature = "third-party")]
-pub(crate) mod email;
+mod active;
+mod email;
 mod holders;
 mod proof;
 mod removal;
@@ -39,6 +41,10 @@ pub struct User {
     pub primary: bool,
     /// The login methods, in the order in which they joined.
     pub logins: Vec<LoginMethod>,
+    /// Whether nobody may sign in as this user, by whatever login method:
+    /// [`Users::disable`](crate::account::Users::disable).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub disabled: bool,
 }
 
 /// One credential record of a user: what the wire calls a *recipe user*.
@@ -116,7 +122,7 @@ pub struct ThirdPartyId {
 impl User {
     /// A user of these login methods: for tests of policies.
     pub fn new(id: UserId, logins: Vec<LoginMethod>) -> Self {
-        Self { id, primary: logins.len() > 1, logins }
+        Self { id, primary: logins.len() > 1, logins, disabled: false }
     }
 
     /// The login method of this id, if the user has it.
@@ -286,7 +292,7 @@ pub(crate) fn prepare(tenant: &TenantId, new: &NewLogin, now: Timestamp) -> Resu
         None => LoginId::random()?,
     };
     let login = method(now, tenant, new, id);
-    Ok(User { id: login.id.alone(), primary: false, logins: vec![login] })
+    Ok(User { id: login.id.alone(), primary: false, logins: vec![login], disabled: false })
 }
 
 /// Stages a new user with one login method. The name must be free: `owner` said so in this round.
@@ -389,4 +395,8 @@ async fn stage_login(
         tx.insert(keys::password(&login.id), &PasswordHash { hash: hash.clone() }, None).await?;
     }
     Ok(())
+}
+
+fn gone() -> Error {
+    Error::new(ErrorKind::NotFound, "the user has no such login method")
 }

@@ -361,6 +361,8 @@ fn everything() -> Vec<(&'static str, Doing)> {
             let user = s.app.mfa.users().load(&s.user).await.unwrap().unwrap();
             s.app.mfa.users().remove_login(&s.user, &user.logins[0].id).await
         };
+        "Users::disable": |s| s.app.mfa.users().disable(&s.user);
+        "Users::enable": |s| s.app.mfa.users().enable(&s.user);
         "Users::remove_from_tenant": |s| s.app.mfa.users().remove_from_tenant(&s.user, &PUBLIC);
         "Users::delete": |s| s.app.mfa.users().delete(&s.user);
         "Users::change_password": |s| s.carol_over("/in/password");

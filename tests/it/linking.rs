@@ -56,21 +56,21 @@ impl LinkPolicy for Always {
 
 /// A provider whose codes are the names of who comes, and what it says of each.
 #[derive(Clone)]
-struct Says(Arc<Mutex<BTreeMap<String, Value>>>);
+pub(crate) struct Says(Arc<Mutex<BTreeMap<String, Value>>>);
 
 impl Says {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let alice = json!({ "email": ALICE, "email_verified": true });
         let mallory = json!({ "email": ALICE, "email_verified": false });
         let all = [("alice", alice), ("mallory", mallory)].map(|(who, said)| (who.to_owned(), said));
         Self(Arc::new(Mutex::new(BTreeMap::from(all))))
     }
 
-    fn set(&self, who: &str, said: Value) {
+    pub(crate) fn set(&self, who: &str, said: Value) {
         self.0.lock().unwrap().insert(who.to_owned(), said);
     }
 
-    fn settings(&self) -> ThirdParty {
+    pub(crate) fn settings(&self) -> ThirdParty {
         let at = |path: &str| format!("https://id.example/{path}");
         let (authorise, token, user_info) = (at("authorise"), at("token"), at("user"));
         let endpoints = OAuth2Endpoints { authorise, token, user_info, emails: None, s256: false };
@@ -109,7 +109,7 @@ fn settings(builder: MfaBuilder, says: &Says) -> MfaBuilder {
 }
 
 /// Somebody comes back from the provider.
-async fn by_provider(browser: &mut Browser, who: &str, linked: bool) -> Answer {
+pub(crate) async fn by_provider(browser: &mut Browser, who: &str, linked: bool) -> Answer {
     let mut body = returned(&json!({}), json!({ "code": who }));
     body["shouldTryLinkingWithSessionUser"] = json!(linked);
     browser.post("/auth/signinup", body).await

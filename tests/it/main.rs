@@ -23,6 +23,8 @@ mod credentials;
 mod crowds;
 mod csrf;
 mod demands;
+#[cfg(all(feature = "third-party", feature = "http-client"))]
+mod disabled;
 mod edges;
 mod elevation;
 mod examples;
@@ -32,6 +34,8 @@ mod faults;
 mod feed;
 mod forge;
 mod guesses;
+#[cfg(all(feature = "third-party", feature = "http-client"))]
+mod hijack;
 mod holders;
 mod hooks;
 #[cfg(all(feature = "third-party", feature = "http-client"))]

@@ -130,7 +130,7 @@ impl Desk {
         if self.may_be_primary(caller, at).await?.0 == Link::No {
             return Ok(false);
         }
-        let user = Some(&at.user);
+        let user: Option<&User> = Some(&at.user);
         let question = Question { session_user: user, login, verified: true, owner: None, joins: user };
         Ok(self.ask_rule(caller, question).await? != Link::No)
     }
@@ -169,8 +169,9 @@ impl Desk {
             None => user::primary_of(tx, tenant, &new).await?,
         };
         let session_contact_of = self.blocked_by(tx, user).await?;
-        let owned =
-            owner.as_ref().map(|owner| (&owner.user, other.as_ref().is_some_and(|other| other.primary)));
+        // Nobody gets out of an account that is disabled by joining another one.
+        let kept = |other: &User| other.primary || other.disabled;
+        let owned = owner.as_ref().map(|owner| (&owner.user, other.as_ref().is_some_and(kept)));
         let plan = link::decide(&Claimants {
             session_user: &user.id,
             session_user_primary: user.primary,

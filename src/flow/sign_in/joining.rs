@@ -16,7 +16,7 @@ use crate::{
         audit::{self, Audited, Cause, Event},
         change::Change,
         session,
-        user::{self, NewLogin, User},
+        user::{self, Active, NewLogin, User},
     },
     policy::Link,
 };
@@ -24,9 +24,9 @@ use crate::{
 /// The account that somebody joins by signing in or up.
 pub(super) struct Joining {
     /// The account as it was.
-    into: User,
+    into: Active,
     /// Theirs until now, if they had one.
-    absorbed: Option<User>,
+    absorbed: Option<Active>,
 }
 
 impl Desk {
@@ -42,7 +42,7 @@ impl Desk {
         let Some(login) = candidate.new.clone().or_else(stored).filter(|_| !me.primary) else {
             return Ok(Ok(candidate));
         };
-        let known = candidate.new.is_none().then_some(me);
+        let known = candidate.new.is_none().then_some(&**me);
         let Some(others) = self.others(caller, &login, [&me.id]).await? else { return Ok(Ok(candidate)) };
         let each = others.each();
         let Some(principal) = link::principal(&each) else {
@@ -58,14 +58,16 @@ impl Desk {
         if !(link::beside(verified, &each) || known.is_some() && verified) {
             return Ok(Err(if known.is_some() { NotLinked::SignIn } else { NotLinked::SignUp }));
         }
-        let into = principal.user.clone();
-        if !link::joins(verified, known, principal) || !self.is_free(&into, me).await? {
+        if !link::joins(verified, known, principal) || !self.is_free(principal.user, me).await? {
             return Ok(Ok(Candidate { others: Some(others), ..candidate }));
         }
-        let joining = Joining { absorbed: known.cloned(), into: into.clone() };
-        let logins = into.logins.iter().chain(&me.logins).cloned().collect();
-        let user = User { primary: true, logins, ..into };
-        let person = self.person(user.clone()).await?;
+        // No other way leads around an account that is disabled.
+        let Ok(into) = Active::of(principal.user.clone()) else { return Ok(Err(NotLinked::Disabled)) };
+        let joining = Joining { absorbed: known.is_some().then(|| me.clone()), into: into.clone() };
+        let (mut user, more) = (into, me.logins.clone());
+        user.logins.extend(more);
+        user.primary = true;
+        let person = self.person(user.to_user()).await?;
         Ok(Ok(Candidate { user, person, others: Some(others), joining: Some(joining), ..candidate }))
     }
 
@@ -86,10 +88,10 @@ impl Desk {
         proof: &Proof,
         candidate: &Candidate,
         joining: &Joining,
-    ) -> Result<Option<(User, Vec<Change>)>, Error> {
+    ) -> Result<Option<(Active, Vec<Change>)>, Error> {
         let (tenant, Joining { into, absorbed }) = (&caller.tenant, joining);
-        let is_there = async |tx: &mut Tx, user: &User| -> Result<bool, Error> {
-            Ok(user::load(tx, &user.id).await?.as_ref() == Some(user))
+        let is_there = async |tx: &mut Tx, user: &Active| -> Result<bool, Error> {
+            Ok(user::active(tx, &user.id).await?.as_ref() == Some(user))
         };
         if !is_there(tx, into).await? || !is_free(tx, into, &candidate.user).await? {
             return Ok(None);
@@ -104,7 +106,7 @@ impl Desk {
                 if !is_there(tx, other).await? {
                     return Ok(None);
                 }
-                ended.push(user::absorb(tx, &mut user, other.clone()).await?);
+                ended.push(user::absorb(tx, &mut user, other.to_user()).await?);
             }
             (None, Some(new)) => {
                 let Some(login) = candidate.user.login(&candidate.login) else { return Ok(None) };
@@ -133,7 +135,11 @@ impl Desk {
             if !proof.spend.stage(&mut tx).await? {
                 return tx.abandon(Outcome::Lost);
             }
-            let mut event = Event::new(Audited::DestinationRefused, &caller.tenant).factor(&proof.factor);
+            let what = match refused {
+                NotLinked::Disabled => Audited::DisabledRefused,
+                _ => Audited::DestinationRefused,
+            };
+            let mut event = Event::new(what, &caller.tenant).factor(&proof.factor);
             if let Some(owner) = owner {
                 event = event.user(owner);
             }

@@ -1,47 +1,59 @@
 //! A login method's address changes.
 
-use super::{NewLogin, PrimaryOf, User, holders, make_primary};
+use super::{
+    LoginMethod, NewLogin, Owner, User, gone, holders, make_primary, owner, primary_of, removal::unname,
+};
 use crate::{
-    base::{contact::Email, error::Error, ident::LoginId},
+    base::{
+        contact::{Contact, Email},
+        error::Error,
+        ident::LoginId,
+    },
     model::{Tx, keys},
-    store::Key,
 };
 
-/// Stages that a login method of a user has this address from now on. A primary user gives the old one up,
-/// unless another of its login methods has it, and claims the new one, which must be nobody else's.
-pub(crate) async fn set(
-    tx: &mut Tx,
-    user: &mut User,
-    login: &LoginId,
-    email: Email,
-    verified: bool,
-) -> Result<(), Error> {
-    let claimed = |user: &User| -> Vec<Key> {
-        let of = |login: &super::LoginMethod| {
-            let name = NewLogin::from(login);
-            login.tenants.iter().flat_map(|tenant| name.primary_keys(tenant)).collect::<Vec<_>>()
-        };
-        user.logins.iter().flat_map(of).collect()
-    };
-    let before = claimed(user);
-    let Some(login) = user.logins.iter_mut().find(|known| known.id == *login) else {
-        return Err(Error::internal("the login method isn't the user's"));
-    };
+/// Whether a login method of the user may have this address, in every tenant where it counts: nobody signs in by it
+/// that way, no other primary user claims it, and, unless the user has proved it already, nobody else has it at all
+/// (row L07).
+pub(crate) async fn may_have(tx: &mut Tx, user: &User, id: &LoginId, email: &Email) -> Result<bool, Error> {
+    let Some(login) = user.login(id) else { return Err(gone()) };
+    let name = NewLogin { email: Some(email.clone()), ..NewLogin::from(login) };
     for tenant in &login.tenants {
-        holders::strike(tx, tenant, login).await?;
-    }
-    (login.email, login.verified) = (Some(email), verified);
-    for tenant in &login.tenants {
-        holders::enter(tx, tenant, &user.id, login).await?;
-    }
-    if !user.primary {
-        return tx.put(keys::user(&user.id), user, None).await;
-    }
-    let after = claimed(user);
-    for key in before.into_iter().filter(|key| !after.contains(key)) {
-        if tx.get::<PrimaryOf>(&key).await?.is_some_and(|owner| owner.user == user.id) {
-            tx.delete(key).await?;
+        let taken = owner(tx, tenant, &name).await?.is_some();
+        if taken || primary_of(tx, tenant, &name).await?.is_some_and(|other| other != user.id) {
+            return Ok(false);
+        }
+        let have = holders::holders(tx, tenant, &Contact::from(email.clone())).await?;
+        if !user.has_proved(email) && have.iter().any(|other| other.id != user.id) {
+            return Ok(false);
         }
     }
-    make_primary(tx, user).await
+    Ok(true)
+}
+
+/// Stages that a login method has another address from now on, proved or not: its names, the claims of a primary user,
+/// who is found by the address, and the codes under way follow. Ask in the same round whether it may have it.
+pub(crate) async fn set_email(
+    tx: &mut Tx,
+    user: &mut User,
+    id: &LoginId,
+    email: &Email,
+    verified: bool,
+) -> Result<(), Error> {
+    let Some(at) = user.logins.iter().position(|login| login.id == *id) else { return Err(gone()) };
+    let old = user.logins.remove(at);
+    let new = LoginMethod { email: Some(email.clone()), verified, ..old.clone() };
+    unname(tx, &user.id, &old, &user.logins).await?;
+    let named = Owner { user: user.id.clone(), login: new.id.clone() };
+    for tenant in &new.tenants {
+        let name = NewLogin::from(&new).key(tenant);
+        // Of a third party's the address is no name: what was just taken away is put back.
+        match name == NewLogin::from(&old).key(tenant) {
+            true => tx.put(name, &named, None).await?,
+            false => tx.insert(name, &named, None).await?,
+        }
+        holders::enter(tx, tenant, &user.id, &new).await?;
+    }
+    user.logins.insert(at, new);
+    if user.primary { make_primary(tx, user).await } else { tx.put(keys::user(&user.id), user, None).await }
 }

@@ -1,10 +1,10 @@
 //! What it changes that an address was proved by mail, and how a credential is replaced.
 
-use super::{LoginKind, LoginMethod, NewLogin, PasswordHash, User, holders, make_primary, owner, primary_of};
+use super::{Active, LoginKind, LoginMethod, PasswordHash, User, gone};
 use crate::{
     base::{
         contact::Email,
-        error::{Error, ErrorKind},
+        error::Error,
         ident::{LoginId, TenantId},
     },
     model::{Tx, code, keys},
@@ -21,6 +21,23 @@ impl User {
         login.verified || login.email.as_ref().is_none_or(|email| self.has_proved(email))
     }
 
+    /// The login methods whose address nobody proved: what somebody else may have added. A page for the account shows them
+    /// to its owner; none of them outlives that the owner takes the account back by mail (row L03).
+    ///
+    /// ```
+    /// use tower_mfa::account::{LoginKind, LoginMethod, User};
+    /// # use tower_mfa::ident::{Email, LoginId, Timestamp, UserId};
+    /// # let mut typed = LoginMethod::new(LoginId::parse("typed")?, LoginKind::EmailPassword, Timestamp::EPOCH);
+    /// # typed.email = Some(Email::parse("alice@shop.example")?);
+    /// typed.verified = false;
+    /// let alice = User::new(UserId::parse("alice")?, vec![typed]);
+    /// assert_eq!(alice.unproved().count(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn unproved(&self) -> impl Iterator<Item = &LoginMethod> {
+        self.logins.iter().filter(|login| !self.is_proved(login))
+    }
+
     /// The login method of this id, if it still has this address and is in the tenant.
     pub(crate) fn holds(&self, id: &LoginId, email: &Email, tenant: &TenantId) -> Option<&LoginMethod> {
         let login = self.login(id)?;
@@ -29,13 +46,13 @@ impl User {
 }
 
 /// Stages that a login method's address is proved. Says whether it is the first proof of that address.
-pub(crate) async fn prove(tx: &mut Tx, user: &mut User, id: &LoginId) -> Result<bool, Error> {
+pub(crate) async fn prove(tx: &mut Tx, user: &mut Active, id: &LoginId) -> Result<bool, Error> {
     let Some(login) = user.login(id) else { return Err(gone()) };
     let first = !user.is_proved(login);
     if let Some(login) = user.logins.iter_mut().find(|login| login.id == *id) {
         login.verified = true;
     }
-    tx.put(keys::user(&user.id), user, None).await?;
+    tx.put(keys::user(&user.id), &**user, None).await?;
     Ok(first)
 }
 
@@ -64,52 +81,6 @@ pub(crate) async fn void_codes(tx: &mut Tx, user: &User) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether a login method of the user may have this address: nobody else has it, in any tenant where it counts
-/// (row L07).
-pub(crate) async fn may_have(tx: &mut Tx, user: &User, id: &LoginId, email: &Email) -> Result<bool, Error> {
-    let Some(login) = user.login(id) else { return Err(gone()) };
-    let name = NewLogin { email: Some(email.clone()), ..NewLogin::from(login) };
-    for tenant in &login.tenants {
-        let taken = owner(tx, tenant, &name).await?.is_some();
-        if taken || primary_of(tx, tenant, &name).await?.is_some_and(|other| other != user.id) {
-            return Ok(false);
-        }
-        for kind in
-            [NewLogin::password(email.clone(), String::new()), NewLogin::passwordless(&email.clone().into())]
-        {
-            if owner(tx, tenant, &kind).await?.is_some_and(|other| other.user != user.id) {
-                return Ok(false);
-            }
-        }
-    }
-    Ok(true)
-}
-
-/// Stages that a login method has another address, which was just proved: names, claims and codes under way follow.
-/// Ask [`may_have`] in the same round.
-pub(crate) async fn change_email(
-    tx: &mut Tx,
-    user: &mut User,
-    id: &LoginId,
-    email: &Email,
-) -> Result<(), Error> {
-    let Some(at) = user.logins.iter().position(|login| login.id == *id) else { return Err(gone()) };
-    let old = user.logins.remove(at);
-    let new = LoginMethod { email: Some(email.clone()), verified: true, ..old.clone() };
-    super::removal::unname(tx, &user.id, &old, &user.logins).await?;
-    let named = super::Owner { user: user.id.clone(), login: new.id.clone() };
-    for tenant in &new.tenants {
-        tx.insert(NewLogin::from(&new).key(tenant), &named, None).await?;
-        holders::enter(tx, tenant, &user.id, &new).await?;
-    }
-    user.logins.insert(at, new);
-    if user.primary { make_primary(tx, user).await } else { tx.put(keys::user(&user.id), user, None).await }
-}
-
-fn gone() -> Error {
-    Error::new(ErrorKind::NotFound, "the user has no such login method")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,10 +106,13 @@ mod tests {
         let gone = |user: &User, first| -> Vec<String> {
             doubtful(user, &mine, first).iter().map(ToString::to_string).collect()
         };
+        let unproved = |user: &User| user.unproved().map(|login| login.id.to_string()).collect::<Vec<_>>();
+        assert_eq!(unproved(&user), ["mine", "same", "other"]);
         assert_eq!(gone(&user, true), ["phone", "same", "other"]);
         user.logins[0].verified = true;
         // What has the proved address is proved with it.
         assert_eq!(gone(&user, false), ["other"]);
+        assert_eq!(unproved(&user), ["other"]);
         assert!(user.has_proved(&Email::parse("a@shop.example").unwrap()));
         assert!(!user.has_proved(&Email::parse("b@shop.example").unwrap()));
     }

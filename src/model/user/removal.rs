@@ -1,9 +1,9 @@
 //! What goes with a user, or with one of their login methods.
 
-use super::{LoginMethod, NewLogin, PrimaryOf, User, holders};
+use super::{LoginMethod, NewLogin, PrimaryOf, User, gone, holders};
 use crate::{
     base::{
-        error::{Error, ErrorKind},
+        error::Error,
         ident::{FactorId, LoginId, TenantId, UserId},
     },
     model::{
@@ -41,17 +41,30 @@ pub(super) async fn forget(tx: &mut Tx, user: &User, what: Audited) -> Result<Ch
     Ok(gone)
 }
 
-/// Stages that a user loses a login method, with its names, its codes under way and its credential.
+/// Stages that a user loses a login method, with its names, its codes under way and its credential. What it proved stays
+/// proved of those that have the same address.
 ///
 /// # Errors
-/// `NotFound` if it isn't the user's, `Invalid` if it is the last one.
-pub(crate) async fn remove_login(tx: &mut Tx, user: &mut User, id: &LoginId) -> Result<(), Error> {
-    let gone = Error::new(ErrorKind::NotFound, "the user has no such login method");
-    let at = user.logins.iter().position(|login| login.id == *id).ok_or(gone)?;
+/// `NotFound` if it isn't the user's, `Invalid` if it is the last one, or, where `proofs` count, the last one that was
+/// proved (row L12).
+pub(crate) async fn remove_login(
+    tx: &mut Tx,
+    user: &mut User,
+    id: &LoginId,
+    proofs: bool,
+) -> Result<(), Error> {
+    let at = user.logins.iter().position(|login| login.id == *id).ok_or_else(gone)?;
     if user.logins.len() == 1 {
         return Err(Error::invalid("a user keeps one login method: delete the user instead"));
     }
+    let was_proved = user.logins.get(at).is_some_and(|login| user.is_proved(login));
     let login = user.logins.remove(at);
+    for kept in &mut user.logins {
+        kept.verified |= login.verified && kept.email.is_some() && kept.email == login.email;
+    }
+    if proofs && was_proved && !user.logins.iter().any(|kept| user.is_proved(kept)) {
+        return Err(Error::invalid("a user keeps one login method that was proved"));
+    }
     unstage_login(tx, &user.id, &login, &user.logins).await?;
     tx.put(keys::user(&user.id), user, None).await
 }
@@ -69,8 +82,8 @@ async fn unstage_login(
     Ok(())
 }
 
-/// Stages that a login method's names lead nowhere, that it has no contact any more, and that codes to it are void. A contact that one of the methods
-/// `kept` has stays claimed.
+/// Stages that a login method's names lead nowhere, that it has no contact any more, and that codes to it are void. A
+/// contact that one of the methods `kept` has stays claimed.
 pub(super) async fn unname(
     tx: &mut Tx,
     user: &UserId,
