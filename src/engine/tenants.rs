@@ -135,8 +135,8 @@ impl Tenants<'_> {
     /// Whom they call somebody is the tenant's matter: a provider of its own is another one than the app's, or another
     /// tenant's, of the same id, even at the same issuer, because what it says of whom is for the tenant to set. Whoever
     /// signed in there by the app's is somebody new to it, unless they add it within a session; where the tenant goes
-    /// back to the app's, they are who they were. The address of a login method that also counts in other tenants isn't
-    /// theirs to change.
+    /// back to the app's, they are who they were. The addresses of somebody who is in other tenants, too, aren't theirs to
+    /// change.
     ///
     /// # Errors
     /// `NotFound` without the tenant. `Invalid` if there are more than 50, if something can't be right with one of

@@ -14,7 +14,7 @@ use crate::{
     base::{
         contact::Contact,
         error::Error,
-        ident::{FactorId, LoginId, TenantId, UserId},
+        ident::{FactorId, TenantId, UserId},
         secret::Secret,
     },
     delivery::Notice,
@@ -29,7 +29,7 @@ use crate::{
         keys,
         limit::{Exhausted, RetryAfter},
         spend::Spend,
-        user::{self, NewLogin, Owner},
+        user::{NewLogin, Owner},
     },
     session::AccessClaims,
     store::Key,
@@ -118,18 +118,6 @@ impl Desk {
         crate::base::failpoint!("otp.create.after_commit");
         self.courier.wake();
         begun.map_err(Refusal::TooMany)
-    }
-
-    /// Whether a code to sign in with goes to this name: whose it is may sign in, and if it is nobody's, somebody may
-    /// sign up. Reads the same whoever it is (row O24).
-    async fn may_be_sent(&self, tx: &mut Tx, name: &Key) -> Result<bool, Error> {
-        let owner: Option<Owner> = tx.get(name).await?;
-        let nobody = LoginId::random()?.alone();
-        let user = user::load(tx, owner.as_ref().map_or(&nobody, |owner| &owner.user)).await?;
-        Ok(match user {
-            Some(user) => !user.disabled,
-            None => self.kit.config.passwordless.signs_up(),
-        })
     }
 
     /// Sends a new code of a flow. `false`: start again.

@@ -1,11 +1,19 @@
-//! Whether a contact signs somebody in: told only where the app said so, and not often (row O25).
+//! Whether a contact signs somebody in: told only where the app said so, and not often (row O25); and whether a code goes
+//! there.
 
 use std::time::Duration;
 
 use super::{Desk, Refusal};
 use crate::{
-    base::ident::TenantId,
-    model::{keys, limit::Quota, user::Owner},
+    base::{
+        error::Error,
+        ident::{LoginId, TenantId},
+    },
+    model::{
+        Tx, keys,
+        limit::Quota,
+        user::{self, Owner},
+    },
     policy::RequestFacts,
     store::Key,
 };
@@ -37,5 +45,17 @@ impl Desk {
             Some(login) => Ok(self.kit.db.get::<Owner>(&login).await?.is_some()),
             None => Ok(false),
         }
+    }
+
+    /// Whether a code to sign in with goes to this name: whose it is may sign in, and if it is nobody's, somebody may
+    /// sign up. Reads the same whoever it is (row O24).
+    pub(super) async fn may_be_sent(&self, tx: &mut Tx, name: &Key) -> Result<bool, Error> {
+        let owner: Option<Owner> = tx.get(name).await?;
+        let nobody = LoginId::random()?.alone();
+        let user = user::load(tx, owner.as_ref().map_or(&nobody, |owner| &owner.user)).await?;
+        Ok(match user {
+            Some(user) => !user.disabled,
+            None => self.kit.config.passwordless.signs_up(),
+        })
     }
 }

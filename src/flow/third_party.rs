@@ -196,7 +196,7 @@ impl Desk {
 
     /// Takes over the address that the provider says its user has now, or its being verified, if they are allowed
     /// to have it. The first time that it is verified it takes away what a first proof does (row L02). A tenant's own
-    /// provider has no say about a login method that counts elsewhere, too.
+    /// provider has no say about somebody who is in other tenants, too.
     async fn follow_address(
         &self,
         caller: &Caller,
@@ -211,11 +211,11 @@ impl Desk {
             else {
                 return tx.abandon(Ok(Vec::new()));
             };
-            let Some(login) = user.login(&owner.login) else { return tx.abandon(Ok(Vec::new())) };
-            let foreign = |own: &TenantId| login.tenants.iter().any(|tenant| tenant != own);
+            let foreign = |own: &TenantId| user.logins.iter().flat_map(|it| &it.tenants).any(|it| it != own);
             if provider.tenant.as_ref().is_some_and(foreign) {
                 return tx.abandon(Ok(Vec::new()));
             }
+            let Some(login) = user.login(&owner.login) else { return tx.abandon(Ok(Vec::new())) };
             let same = login.email.as_ref() == Some(email);
             if same && (login.verified || !profile.verified) {
                 return tx.abandon(Ok(Vec::new()));

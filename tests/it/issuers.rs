@@ -272,7 +272,9 @@ async fn sec_l14_an_id_token_may_be_issued_to_another_client_of_the_apps_own() {
     };
     post(issuer.with("azp", json!("android")), Value::Null).await.ok();
     post(issuer.with("azp", json!("shop")), Value::Null).await.ok();
-    for (azp, kind) in [(json!("other"), Value::Null), (json!(7), Value::Null), (json!("shop"), json!("android"))] {
+    for (azp, kind) in
+        [(json!("other"), Value::Null), (json!(7), Value::Null), (json!("shop"), json!("android"))]
+    {
         refused(&post(issuer.with("azp", azp.clone()), kind).await, &azp.to_string());
     }
     let mut several = issuer.with("azp", json!("android"));

@@ -4,18 +4,6 @@
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
-use http::{StatusCode, header};
-use openidconnect::{
-    AuthType, AuthenticationFlow, AuthorizationCode, ClientId, ClientSecret, CsrfToken, EndpointNotSet,
-    EndpointSet, IssuerUrl, Nonce, OAuth2TokenResponse as _, PkceCodeChallenge, PkceCodeVerifier,
-    RedirectUrl, RequestTokenError, Scope, TokenResponse as _,
-    core::{
-        CoreClient, CoreErrorResponseType, CoreIdToken, CoreJsonWebKeySet, CoreResponseType,
-        CoreTokenResponse,
-    },
-    url::{Url, form_urlencoded},
-};
-use serde_json::{Map, Value};
 use super::{
     Profile, Provider, ProviderClient, ThirdParty, apple,
     id_token::{Bad, verify},
@@ -28,6 +16,18 @@ use crate::{
     base::{error::Error, hash, http_client::AnyHttpClient, json, random, secret::Secret, time::Timestamp},
     model::provider::{ClientKey, Place as Stored},
 };
+use http::{StatusCode, header};
+use openidconnect::{
+    AuthType, AuthenticationFlow, AuthorizationCode, ClientId, ClientSecret, CsrfToken, EndpointNotSet,
+    EndpointSet, IssuerUrl, Nonce, OAuth2TokenResponse as _, PkceCodeChallenge, PkceCodeVerifier,
+    RedirectUrl, RequestTokenError, Scope, TokenResponse as _,
+    core::{
+        CoreClient, CoreErrorResponseType, CoreIdToken, CoreJsonWebKeySet, CoreResponseType,
+        CoreTokenResponse,
+    },
+    url::{Url, form_urlencoded},
+};
+use serde_json::{Map, Value};
 
 type Oauth =
     CoreClient<EndpointSet, EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointSet, EndpointNotSet>;
