@@ -1,8 +1,14 @@
 //! The routes under the base path: what the SuperTokens browser SDKs speak (`spec/wire.md`).
 //!
 //! [`ApiLayer`] answers requests to its own routes and hands everything else to the inner service
-//! untouched; it never answers 404 or 405 for a path that isn't its own. Mount it outside of
-//! [`MfaLayer`](crate::MfaLayer), and CORS outside of both.
+//! untouched; it never answers 404 or 405 for a path that isn't its own, nor for a route whose feature is off. Mount
+//! it outside of [`MfaLayer`](crate::MfaLayer), and CORS outside of both.
+//!
+//! Answers are those of FDI 4.2, whatever version a client names. `rid` counts only at `/signup/email/exists`, which
+//! two recipes shared once: it asks for users with codes if it is `passwordless` or, as SDKs said that combined
+//! recipes, `thirdpartypasswordless`; by any other name, `thirdpartyemailpassword` among them, for users with a
+//! password. A login method is `emailpassword`, `thirdparty` or `passwordless`, never by a combined name; a factor is
+//! one of [`FactorId`](crate::FactorId)'s.
 
 use std::{
     fmt,

@@ -18,15 +18,14 @@ import { canHandleRoute, getRoutingComponent } from 'supertokens-auth-react/ui';
 
 const { api, mode, recipes, firstFactors, dynamic } = window.settings;
 
+// Where the tenant says what it offers, the page knows nothing of it.
+const providers = dynamic ? [] : [{ id: 'loopback', name: 'Loopback' }];
 const known = {
   emailpassword: [() => EmailPassword.init(), EmailPasswordPreBuiltUI],
   emailverification: [() => EmailVerification.init({ mode: 'REQUIRED' }), EmailVerificationPreBuiltUI],
   multifactorauth: [() => MultiFactorAuth.init({ firstFactors }), MultiFactorAuthPreBuiltUI],
   passwordless: [() => Passwordless.init({ contactMethod: 'EMAIL_OR_PHONE' }), PasswordlessPreBuiltUI],
-  thirdparty: [
-    () => ThirdParty.init({ signInAndUpFeature: { providers: [{ id: 'loopback', name: 'Loopback' }] } }),
-    ThirdPartyPreBuiltUI,
-  ],
+  thirdparty: [() => ThirdParty.init({ signInAndUpFeature: { providers } }), ThirdPartyPreBuiltUI],
 };
 const used = recipes.map((id) => known[id]);
 const screens = used.map(([, screen]) => screen);
