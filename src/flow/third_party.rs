@@ -228,8 +228,7 @@ impl Desk {
                 };
                 let keep = held.as_mut().map(|(opened, row)| (&opened.claims.handle, row));
                 let tenant = &caller.tenant;
-                change =
-                    Some(self.stage_first_proof(&mut tx, tenant, &mut user, &owner.login, keep).await?);
+                change = Some(self.stage_first_proof(&mut tx, tenant, &mut user, &owner.login, keep).await?);
                 if let Some((opened, row)) = &held {
                     session::put(&mut tx, &opened.claims.handle, row).await?;
                 }
