@@ -38,9 +38,7 @@ pub(super) async fn sign_in(call: &Call<'_>) -> Reply {
         // Nobody learns by a password that an account is disabled (row W04).
         Ok(
             SignIn::Wrong
-            | SignIn::Completed(
-                Outcome::Lost | Outcome::Taken | Outcome::NotLinked(NotLinked::Disabled),
-            ),
+            | SignIn::Completed(Outcome::Lost | Outcome::Taken | Outcome::NotLinked(NotLinked::Disabled)),
         ) => Reply::ok(wire::status("WRONG_CREDENTIALS_ERROR")),
         Ok(SignIn::Completed(Outcome::NotLinked(not_linked))) => SIGN_IN.reply(not_linked),
         Ok(SignIn::Completed(Outcome::Done(done))) => done_with(*done),

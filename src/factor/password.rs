@@ -422,7 +422,10 @@ mod tests {
         let call = hasher.verify(&HERE, password("x"), None);
         // The runtime has one worker: if the work ran on it, this timeout could not fire.
         timeout(Duration::from_millis(5), call).await.unwrap_err();
-        assert_eq!(hasher.verify(&HERE, password("x"), None).await.unwrap_err().kind(), ErrorKind::Unavailable);
+        assert_eq!(
+            hasher.verify(&HERE, password("x"), None).await.unwrap_err().kind(),
+            ErrorKind::Unavailable
+        );
         while hasher.pool.line.enter(&HERE).await.is_none() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

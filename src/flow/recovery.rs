@@ -4,7 +4,7 @@ use super::Desk;
 use crate::{
     base::{
         error::Error,
-        ident::{LoginId, SessionHandle, TenantId},
+        ident::{LoginId, SessionHandle, TenantId, UserId},
     },
     delivery::{Notice, telling::factor_of},
     model::{
@@ -31,11 +31,11 @@ impl Desk {
         proved: &LoginId,
         held: Option<(&SessionHandle, &mut SessionRecord)>,
     ) -> Result<Vec<Change>, Error> {
-        let Some((handle, row)) = held else {
-            tx.remove(keys::password(proved));
-            return Ok(vec![self.stage_recovery(tx, tenant, user, proved, true).await?]);
-        };
-        session::end_others(tx, handle, row, Cause::FactorsChanged).await
+        if held.is_some() {
+            return end_others(tx, &user.id, held).await;
+        }
+        tx.remove(keys::password(proved));
+        Ok(vec![self.stage_recovery(tx, tenant, user, proved, true).await?])
     }
 
     /// Stages that the owner of a proved address has the account: every session ends, codes and tickets under way are
@@ -63,5 +63,17 @@ impl Desk {
         }
         ticket::void(tx, &user.id, &ticket::Kind::ALL).await?;
         session::end_of_user(tx, &user.id, None, Cause::FactorsChanged).await
+    }
+}
+
+/// Stages that no session of a user goes on but the one that is `held` (row S09).
+pub(super) async fn end_others(
+    tx: &mut Tx,
+    user: &UserId,
+    held: Option<(&SessionHandle, &mut SessionRecord)>,
+) -> Result<Vec<Change>, Error> {
+    match held {
+        Some((handle, row)) => session::end_others(tx, handle, row, Cause::FactorsChanged).await,
+        None => Ok(vec![session::end_of_user(tx, user, None, Cause::FactorsChanged).await?]),
     }
 }

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use openidconnect::url::Url;
 
-use super::{Caller, Desk, Refusal, complete::Outcome, quota::Asked};
+use super::{Caller, Desk, Refusal, complete::Outcome, quota::Asked, recovery};
 use crate::{
     base::{
         error::{ConfigError, Error, ErrorKind},
         ident::{FactorId, TenantId},
         time::Timestamp,
     },
+    delivery::Notice,
     factor::{
         self, Bound, Credential, Provider,
         third_party::{
@@ -29,6 +30,7 @@ use crate::{
         session,
         spend::Spend,
         tenant::Tenant,
+        ticket::{self, Kind},
         user::{self, NewLogin, Owner, ThirdPartyId, User},
     },
     session::origin::Origin,
@@ -195,8 +197,11 @@ impl Desk {
     }
 
     /// Takes over the address that the provider says its user has now, or its being verified, if they are allowed
-    /// to have it. The first time that it is verified it takes away what a first proof does (row L02). A tenant's own
-    /// provider has no say about somebody who is in other tenants, too.
+    /// to have it. Another address is what it is by any other way (row S09): the former one hears of it, links are void,
+    /// and no session goes on but the one that this is done in. The first time that it is verified it takes away what a
+    /// first proof does (row L02). A tenant's own provider has no say about somebody who is in other tenants, too.
+    ///
+    /// It holds whatever becomes of the sign-in: who came back is who they are at the provider.
     async fn follow_address(
         &self,
         caller: &Caller,
@@ -230,24 +235,30 @@ impl Desk {
             if !same && let Err(refused) = may_change(user.primary, verified, other_primary, anybody) {
                 return tx.abandon(Err(refused));
             }
+            let before = user.to_user();
             match same {
                 true => drop(user::prove(&mut tx, &mut user, &owner.login).await?),
                 false => user::set_email(&mut tx, &mut user, &owner.login, email, verified).await?,
             }
-            let mut changes = Vec::new();
-            if first {
-                let mut held = match opened.filter(|opened| opened.claims.user == user.id) {
-                    Some(opened) => self.held_by(&mut tx, opened).await?.map(|row| (opened, row)),
-                    None => None,
-                };
-                let keep = held.as_mut().map(|(opened, row)| (&opened.claims.handle, row));
-                let tenant = &caller.tenant;
-                changes = self.stage_first_proof(&mut tx, tenant, &mut user, &owner.login, keep).await?;
-                if let Some((opened, row)) = &held {
-                    session::put(&mut tx, &opened.claims.handle, row).await?;
-                }
+            let mut held = match opened.filter(|opened| opened.claims.user == user.id) {
+                Some(opened) => self.held_by(&mut tx, opened).await?.map(|row| (opened, row)),
+                None => None,
+            };
+            let keep = held.as_mut().map(|(opened, row)| (&opened.claims.handle, row));
+            let tenant = &caller.tenant;
+            let changes = match (first, same) {
+                (true, _) => self.stage_first_proof(&mut tx, tenant, &mut user, &owner.login, keep).await?,
+                (false, false) => recovery::end_others(&mut tx, &user.id, keep).await?,
+                (false, true) => Vec::new(),
+            };
+            if let Some((opened, row)) = held.filter(|_| !changes.is_empty()) {
+                session::put(&mut tx, &opened.claims.handle, &row).await?;
             }
-            let event = Event::new(Audited::EmailChanged, &caller.tenant).user(&user.id);
+            if !same {
+                ticket::void(&mut tx, &user.id, &Kind::ALL).await?;
+                self.courier.tell(&mut tx, tenant, &before, |to| Notice::EmailChanged { to })?;
+            }
+            let event = Event::new(Audited::EmailChanged, tenant).user(&user.id);
             audit::stage(&mut tx, event.factor(&FactorId::THIRD_PARTY).peer(caller.request.peer))?;
             tx.commit(Ok(changes))
         };
@@ -255,6 +266,7 @@ impl Desk {
         Ok(match followed {
             Ok(changes) => {
                 self.kit.learn(&changes);
+                self.courier.wake();
                 None
             }
             Err(refused) => Some(refused),

@@ -22,6 +22,7 @@ pub(crate) use self::{
     removal::{delete, remove_login},
     tenants::{add_to_tenant, is_taken_in, leave},
 };
+pub use self::third_party::ThirdPartyId;
 
 mod absorb;
 mod active;
@@ -30,6 +31,7 @@ mod holders;
 mod proof;
 mod removal;
 mod tenants;
+mod third_party;
 
 /// One person: one or more login methods.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -103,20 +105,6 @@ pub enum LoginKind {
     WebAuthn,
     /// A user of the app itself, whose credential the crate never sees.
     External,
-}
-
-/// Who a user is at a third party (row L06: the key is whose provider, its id and the subject, never the e-mail).
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct ThirdPartyId {
-    /// The provider's id.
-    pub provider: String,
-    /// The provider's id for the user.
-    pub subject: String,
-    /// The tenant whose own provider it is; `None`: it is one of the app's. What a tenant's provider calls somebody is
-    /// nobody whom the app's provider, or another tenant's, of the same id calls so.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tenant: Option<TenantId>,
 }
 
 impl User {
@@ -239,11 +227,7 @@ impl NewLogin {
     pub(crate) fn key(&self, tenant: &TenantId) -> Key {
         match (&self.external, &self.third_party, &self.email, &self.phone) {
             (Some(user), ..) => keys::login(tenant, "external", user.as_str()),
-            (_, Some(id), ..) => {
-                let whose = id.tenant.iter().map(TenantId::as_str);
-                let name = Key::new([id.provider.as_str(), &id.subject].into_iter().chain(whose));
-                keys::login(tenant, "thirdparty", name.as_str())
-            }
+            (_, Some(id), ..) => keys::login(tenant, "thirdparty", &id.name()),
             (_, _, Some(email), _) if self.kind == LoginKind::EmailPassword => {
                 keys::login(tenant, "emailpassword", email.as_str())
             }

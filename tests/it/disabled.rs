@@ -12,7 +12,7 @@ use tower_mfa::{
 };
 
 use crate::{
-    linking::{Says, by_provider},
+    linking::{Always, Says, by_provider},
     spy::{ALICE, BOB, linking, signed_up},
     support::{Browser, Mode, PASSWORD, TestApp, credentials},
 };
@@ -318,7 +318,8 @@ async fn sec_o24_asking_for_a_code_tells_nothing_of_a_disabled_user() {
             let names: Vec<String> = answer.headers.keys().map(ToString::to_string).collect();
             let members: Vec<String> = answer.body.as_object().unwrap().keys().cloned().collect();
             let wrote: Vec<Vec<String>> = app.store.written(from).iter().map(|keys| kinds(keys)).collect();
-            let wrote: Vec<_> = wrote.into_iter().filter(|kinds| kinds.contains(&"code".to_owned())).collect();
+            let wrote: Vec<_> =
+                wrote.into_iter().filter(|kinds| kinds.contains(&"code".to_owned())).collect();
             seen.push((answer.status, names, members, wrote, app.store.queued() - queued));
             // Sent again, it is the same.
             app.clock.advance(std::time::Duration::from_secs(31));
@@ -361,7 +362,11 @@ fn kinds(keys: &[Key]) -> Vec<String> {
 /// address within another one.
 #[tokio::test]
 async fn who_proved_it_is_told_and_stays_out() {
-    let app = TestApp::with(|b| b.third_party(Says::new().settings())).await;
+    // Of a rule that would let everything join.
+    let app = TestApp::with(|b| {
+        b.third_party(Says::new().settings()).linking(Always).factor_changes(FactorChanges::Compat)
+    })
+    .await;
     let users = app.mfa.users();
     by_provider(&mut app.browser(Mode::Header), "alice", false).await.ok();
     users.disable(&app.user(ALICE).await).await.unwrap();
@@ -377,7 +382,8 @@ async fn who_proved_it_is_told_and_stays_out() {
     let flow = bob.ask_code("codes@shop.example", true).await.ok();
     let code = app.code("codes@shop.example").await;
     let refused = bob.enter(&flow, &code, true).await;
-    assert_ne!(refused.body["status"], "OK", "{}", refused.text);
+    refused.status("SIGN_IN_UP_NOT_ALLOWED");
+    assert!(refused.body["reason"].as_str().unwrap().ends_with("(ERR_CODE_017)"), "{}", refused.text);
     assert!(users.load(&codes.id).await.unwrap().unwrap().disabled);
     assert_eq!(users.load(&app.user(BOB).await).await.unwrap().unwrap().logins.len(), 1);
     let nobody = UserId::parse("nobody").unwrap();

@@ -415,7 +415,8 @@ async fn sec_w02_bcrypt_hashes_are_checked_as_they_were_made_and_made_anew() {
             let app = TestApp::new().await;
             let (users, hash) = (app.mfa.users(), format!("${version}${rest}"));
             users.import_password_hash(&PUBLIC, &email(ALICE), hash.clone(), true).await.unwrap();
-            for wrong in [&password[..password.len() - 1], &format!("{password}\0"), &format!("{password}\0x")]
+            for wrong in
+                [&password[..password.len() - 1], &format!("{password}\0"), &format!("{password}\0x")]
             {
                 assert_eq!(sign_in(&app, wrong).await, (false, 1), "{version} {wrong:?}");
             }

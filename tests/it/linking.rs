@@ -46,7 +46,7 @@ impl LinkPolicy for OneAccount {
 }
 
 /// Whatever is asked, it is linked, proved or not.
-struct Always;
+pub(crate) struct Always;
 
 impl LinkPolicy for Always {
     async fn decide(&self, _: &LinkContext<'_>) -> Result<Link, PolicyError> {

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tower_mfa::{
     FactorId, Mfa, MfaBuilder,
     account::LoginKind,
+    delivery::Notice,
     config::{AppInfo, Reqwest, Secrets},
     factor::{Provider, ProviderClient, ThirdParty},
     ident::{Email, ErrorKind, Secret, TenantId, UserId},
@@ -475,6 +476,64 @@ async fn a_new_address_is_taken_over_if_it_is_nobody_elses() {
     let audited = app.store.audited().await;
     assert_eq!(audited.iter().filter(|what| *what == "email-changed").count(), 3);
     assert_eq!(audited.iter().filter(|what| *what == "destination-refused").count(), 4);
+}
+
+/// As by any other way to another address: whoever had the former one hears of it, and what hung on it is over.
+#[tokio::test]
+async fn sec_s09_a_provider_changes_an_address_and_other_sessions_end() {
+    let server = ProviderServer::start(json!({})).await;
+    let app = app(server.oidc()).await;
+    let says = async |email: &str, verified: bool| {
+        server.set_account("alice", json!({ "email": email, "email_verified": verified })).await;
+    };
+    let told = |address: &str| {
+        let sent = app.outbox.messages().into_iter().map(|sent| sent.notice);
+        sent.filter(|notice| matches!(notice, Notice::EmailChanged { to } if to.as_str() == address)).count()
+    };
+    let heard = async |address: &str| {
+        for _ in 0..5000 {
+            if told(address) > 0 {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+        panic!("nobody told {address}");
+    };
+    let (mut phone, mut laptop) = (app.browser(Mode::Header), app.browser(Mode::Cookie));
+    for browser in [&mut phone, &mut laptop, &mut app.browser(Mode::Cookie)] {
+        server.sign_in(browser, "alice").await.ok();
+    }
+    // Nothing changed so far, and a code is under way.
+    phone.get("/api/me").await.is(200);
+    let seen = app.sent_to(ALICE);
+    let flow = app.browser(Mode::Cookie).ask_code(ALICE, false).await.ok();
+    let code = app.code_after(ALICE, seen).await;
+    says("alice@new.example", false).await;
+    let mut other = app.browser(Mode::Cookie);
+    server.sign_in(&mut other, "alice").await.ok();
+    for ended in [&mut phone, &mut laptop] {
+        ended.get("/api/me").await.is(401);
+        assert_ne!(ended.refresh().await.status, 200);
+    }
+    other.get("/api/me").await.is(200);
+    heard(ALICE).await;
+    assert_eq!((told(ALICE), told("alice@new.example")), (1, 0));
+    let answer = app.browser(Mode::Cookie).enter(&flow, &code, false).await;
+    assert_ne!(answer.body["status"], "OK", "{}", answer.text);
+    // A session that proves it goes on, the others don't.
+    says("alice@newer.example", true).await;
+    server.sign_in(&mut phone, "alice").await.ok();
+    server.sign_in(&mut laptop, "alice").await.ok();
+    phone.get("/api/me").await.is(200);
+    says("alice@newest.example", false).await;
+    let mut body = server.came_back(&mut laptop, "alice").await;
+    body["shouldTryLinkingWithSessionUser"] = json!(true);
+    laptop.post("/auth/signinup", body).await.ok();
+    laptop.get("/api/me").await.is(200);
+    laptop.refresh().await.is(200);
+    phone.get("/api/me").await.is(401);
+    heard("alice@newer.example").await;
+    app.store.check_users().await;
 }
 
 #[tokio::test]

@@ -4,7 +4,10 @@ use std::ops::{Deref, DerefMut};
 
 use super::{User, load, void_codes};
 use crate::{
-    base::{error::Error, ident::{TenantId, UserId}},
+    base::{
+        error::Error,
+        ident::{TenantId, UserId},
+    },
     model::{
         Tx,
         audit::{self, Audited, Cause, Event},
