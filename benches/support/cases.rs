@@ -26,12 +26,13 @@ pub(crate) fn all(runtime: &Runtime) -> Vec<Case> {
     let (keeping, checking) = (layered(&warm), layered(&cold));
     let any_layer = Shop::routes().layer(Extension(String::new()));
     let nobody = || request().body(Body::empty()).expect("a request");
+    let signature = peers::signature_alone(&cold.bearer);
     let (forged, foreign) = (forged(&warm.bearer), foreign(&warm.bearer));
     vec![
         Case::new((BARE, BARE), bare.clone(), 200, nobody),
         with((BARE_HEADER, BARE), &bare, 200, &warm.bearer, bearing),
         with((BARE_COOKIE, BARE), &bare, 200, &warm.cookies, with_cookies),
-        with((SIGNATURE, BARE_HEADER), &bare, 200, &warm.bearer, bearing).after(peers::signature_alone()),
+        with((SIGNATURE, BARE_HEADER), &bare, 200, &warm.bearer, bearing).after(signature),
         with(("any layer with an extension", BARE_HEADER), &any_layer, 200, &warm.bearer, bearing),
         with(("layered, warm, header", BARE_HEADER), &keeping, 200, &warm.bearer, bearing),
         with(("layered, warm, cookie", BARE_COOKIE), &keeping, 200, &warm.cookies, with_cookies),

@@ -7,7 +7,7 @@ use serde_json::Map;
 
 use crate::{
     base::{
-        ident::{LoginId, SessionHandle, TenantId, UserId},
+        ident::{LoginId, SessionHandle, TenantId, UserId, every, is_hex},
         json,
         payload::Payload,
         time::Timestamp,
@@ -198,7 +198,7 @@ fn parsed<T, F, E: serde::de::Error>(text: &str, parse: impl Fn(&str) -> Result<
 fn ignored<T>(_value: T) {}
 
 fn is_hash(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    text.len() == 64 && every(text, is_hex)
 }
 
 /// A string, borrowed where it has no escapes.
