@@ -223,6 +223,7 @@ fn verify(
     let refusal = || if shaped(token) { OpenError::TryRefresh } else { OpenError::NotOurs };
     let parts = split(token).ok_or_else(refusal)?;
     let key = match keys.by_header(parts.header) {
+        // As good as read: the text was written from the key's own `kid` and `alg`, which reading gives back.
         Some(key) => key,
         // Not as we write it: read it, to tell an unknown key from nonsense.
         None => {
@@ -514,6 +515,75 @@ mod tests {
         refused(&signed(r#"{"alg":"RS256","typ":"JWT","version":"5"}"#, &payload), "missing");
         let unknown = signed(&HEADER.replace("d-1", "d-2"), &payload);
         assert_eq!(opened(&unknown), Err(OpenError::UnknownKey("d-2".to_owned())));
+    }
+
+    #[test]
+    fn sec_j03_a_header_that_is_known_by_its_text_says_what_it_says_when_read() {
+        for alg in [SigningAlg::Rs256, SigningAlg::EdDsa, SigningAlg::Es256, SigningAlg::Hs256] {
+            let key = Arc::new(SigningKey::generate("d-1".to_owned(), alg, signer().times()).unwrap());
+            let ring = Keyring::of(alg, [Arc::clone(&key)]);
+            let text = key.header();
+            assert_eq!(read_header(text.as_bytes()), Some(("d-1".to_owned(), alg)));
+            assert!(Arc::ptr_eq(ring.by_header(text.as_bytes()).unwrap(), &key));
+            for other in [&text[1..], &text[..text.len() - 1], "", &format!("{text}A")] {
+                assert!(ring.by_header(other.as_bytes()).is_none(), "{other}");
+            }
+        }
+    }
+
+    #[test]
+    fn sec_j03_a_header_spelt_otherwise_is_read_and_gets_the_same_answers() {
+        let payload = serialise(&claims(), ISSUER);
+        for header in [
+            r#"{"kid":"d-1","version":"5","typ":"JWT","alg":"RS256"}"#.to_owned(),
+            HEADER.replace(',', ", "),
+            format!(" {HEADER}\n"),
+            HEADER.replace("d-1", r"\u0064-1"),
+        ] {
+            let segment = hash::base64url(header.as_bytes());
+            assert!(ring().by_header(segment.as_bytes()).is_none(), "{header}");
+            let token = signed(&header, &payload);
+            assert_eq!(opened(&token), Ok(claims()), "{header}");
+            let (text, _) = token.rsplit_once('.').unwrap();
+            refused(&format!("{text}.{}", minted().rsplit_once('.').unwrap().1), &header);
+            refused(&signed(&header.replace("RS256", "ES256"), &payload), &header);
+            let end = signer().times().verify_until;
+            assert_eq!(open_expired(&token, &ring(), ISSUER, end), Err(OpenError::TryRefresh), "{header}");
+        }
+    }
+
+    #[test]
+    fn sec_j03_a_header_of_one_key_takes_no_signature_of_another() {
+        let (one, two) = (signer(), key("d-2", 1, signer().times()));
+        let ring = Keyring::new([Arc::clone(&one), Arc::clone(&two)]);
+        let payload = hash::base64url(serialise(&claims(), ISSUER).as_bytes());
+        for header in [&one, &two] {
+            for hand in [&one, &two] {
+                let text = format!("{}.{payload}", header.header());
+                let token = format!("{text}.{}", hash::base64url(&hand.sign(text.as_bytes()).unwrap()));
+                let answer = open(&token, &ring, ISSUER, NOW).map(Arc::unwrap_or_clone);
+                let right = if header.kid() == hand.kid() {
+                    Ok(claims())
+                } else {
+                    Err(OpenError::TryRefresh)
+                };
+                assert_eq!(answer, right, "{} by {}", header.kid(), hand.kid());
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_that_only_verifies_is_known_by_its_header_too() {
+        let old = signer();
+        let late = old.times().verify_until - Duration::from_secs(1);
+        let until = old.times().sign_until;
+        let next = key("d-2", 1, Schedule::new(Duration::from_secs(3600)).times(until, until));
+        let ring = Keyring::new([Arc::clone(&old), next]);
+        assert_eq!(ring.signing(late).unwrap().kid(), "d-2");
+        assert!(Arc::ptr_eq(ring.by_header(old.header().as_bytes()).unwrap(), &old));
+        let last = AccessClaims { issued_at: late.as_secs(), expires_at: late.as_secs() + 1, ..claims() };
+        let token = mint(&last, &old, ISSUER, ROOM).unwrap().token;
+        assert_eq!(open(token.expose(), &ring, ISSUER, late).map(Arc::unwrap_or_clone), Ok(last));
     }
 
     #[test]
