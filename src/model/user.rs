@@ -13,6 +13,7 @@ use crate::{
     store::Key,
 };
 
+pub use self::third_party::ThirdPartyId;
 pub(crate) use self::{
     absorb::absorb,
     active::{Active, Disabled, active, disable, enable},
@@ -22,7 +23,6 @@ pub(crate) use self::{
     removal::{delete, remove_login},
     tenants::{add_to_tenant, is_taken_in, leave},
 };
-pub use self::third_party::ThirdPartyId;
 
 mod absorb;
 mod active;

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use tower_mfa::{
     FactorId, Mfa, MfaBuilder,
     account::LoginKind,
-    delivery::Notice,
     config::{AppInfo, Reqwest, Secrets},
+    delivery::Notice,
     factor::{Provider, ProviderClient, ThirdParty},
     ident::{Email, ErrorKind, Secret, TenantId, UserId},
     policy::{Everyone, Link, LinkContext, LinkPolicy, PolicyError},
