@@ -175,10 +175,10 @@ impl SmtpTransport {
             .message_id(Some(format!("<{id}@{}>", self.from.email.domain())))
             .date(SystemTime::UNIX_EPOCH + Duration::from_secs(at))
             .header(AutoSubmitted);
-        let text = message.text.expose().clone();
+        let text = whole_lines(message.text.expose());
         let message = match &message.html {
             Some(html) => {
-                builder.multipart(MultiPart::alternative_plain_html(text, html.expose().clone()))?
+                builder.multipart(MultiPart::alternative_plain_html(text, whole_lines(html.expose())))?
             }
             None => builder.singlepart(SinglePart::plain(text))?,
         };
@@ -293,6 +293,11 @@ fn parameters(host: &str, roots: &[Certificate]) -> Result<TlsParameters, Config
     let builder = TlsParameters::builder(host.to_owned());
     let builder = roots.iter().cloned().fold(builder, |builder, root| builder.add_root_certificate(root));
     builder.build_rustls().map_err(|error| ConfigError::one(format!("TLS can't be set up: {error}")))
+}
+
+/// Every line ended in one way: of a CR alone a server could make what it likes (row V07).
+fn whole_lines(text: &str) -> String {
+    text.replace("\r\n", "\n").replace('\r', "\n")
 }
 
 /// `Name <address>`, or an address alone.

@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use argon2::Params;
+use argon2::{Block, Params};
 use tokio::task::spawn_blocking;
 
 use self::{
@@ -177,7 +177,7 @@ impl PasswordHasher {
     /// `Unavailable` if the pool is full or there is no randomness.
     pub(crate) async fn hash(&self, tenant: &TenantId, password: Password) -> Result<String, Error> {
         let (salt, params): ([u8; 16], _) = (random::bytes()?, self.params.clone());
-        let work = move || stored::argon2id(&params, &salt, OUTPUT, &password);
+        let work = move |memory: &mut Vec<Block>| stored::argon2id(&params, &salt, OUTPUT, &password, memory);
         let output = self.run(tenant, work).await?.ok_or_else(no_memory)?;
         stored::phc(&self.params, &salt, &output)
             .ok_or(Error::internal("a password hash could not be written"))
@@ -200,7 +200,8 @@ impl PasswordHasher {
             None => (Stored::nobodys(&self.params), false),
         };
         let outdated = stored.is_outdated(&self.params);
-        let same = self.run(tenant, move || stored.is_of(&password)).await?.ok_or_else(no_memory)?;
+        let same =
+            self.run(tenant, move |memory| stored.is_of(&password, memory)).await?.ok_or_else(no_memory)?;
         let ok = same & real;
         Ok(Verified { ok, needs_rehash: ok && outdated, malformed })
     }
@@ -218,15 +219,15 @@ impl PasswordHasher {
     async fn run<T: Send + 'static>(
         &self,
         tenant: &TenantId,
-        work: impl FnOnce() -> T + Send + 'static,
+        work: impl FnOnce(&mut Vec<Block>) -> T + Send + 'static,
     ) -> Result<T, Error> {
         let pool = Arc::clone(&self.pool);
         let permit = pool.line.enter(tenant).await;
         let permit = permit.ok_or(Error::unavailable("too many passwords are being checked"))?;
         let work = spawn_blocking(move || {
-            let _held = permit;
+            let mut held = permit;
             pool.hashes.fetch_add(1, Ordering::Relaxed);
-            work()
+            work(&mut held.memory)
         });
         work.await.map_err(|_| Error::internal("a password hash did not end"))
     }

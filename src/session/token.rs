@@ -562,11 +562,8 @@ mod tests {
                 let text = format!("{}.{payload}", header.header());
                 let token = format!("{text}.{}", hash::base64url(&hand.sign(text.as_bytes()).unwrap()));
                 let answer = open(&token, &ring, ISSUER, NOW).map(Arc::unwrap_or_clone);
-                let right = if header.kid() == hand.kid() {
-                    Ok(claims())
-                } else {
-                    Err(OpenError::TryRefresh)
-                };
+                let right =
+                    if header.kid() == hand.kid() { Ok(claims()) } else { Err(OpenError::TryRefresh) };
                 assert_eq!(answer, right, "{} by {}", header.kid(), hand.kid());
             }
         }

@@ -3,10 +3,12 @@
 
 use std::{
     collections::VecDeque,
+    mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use argon2::Block;
 use tokio::{
     sync::oneshot::{self, Receiver, Sender},
     time::timeout,
@@ -31,8 +33,12 @@ struct State {
     waiting: VecDeque<(TenantId, VecDeque<Sender<Permit>>)>,
 }
 
-/// Leave to hash. Whoever is next gets it when it is dropped.
-pub(super) struct Permit(Option<Arc<Line>>);
+/// Leave to hash, and the memory for it. Whoever is next gets both when it is dropped: however many wait, there is no
+/// more memory in use than there are permits, and an allocator has nothing to break into pieces (row W01).
+pub(super) struct Permit {
+    line: Option<Arc<Line>>,
+    pub(super) memory: Vec<Block>,
+}
 
 enum Place {
     Now(Permit),
@@ -56,7 +62,8 @@ impl Line {
         let mut state = self.state();
         if state.out < self.permits {
             state.out += 1;
-            return Some(Place::Now(Permit(Some(Arc::clone(self)))));
+            let permit = Permit { line: Some(Arc::clone(self)), memory: Vec::new() };
+            return Some(Place::Now(permit));
         }
         state.forget_who_left();
         let all: usize = state.waiting.iter().map(|(_, line)| line.len()).sum();
@@ -75,8 +82,8 @@ impl Line {
     }
 
     /// Hands a permit on to whoever is next, or takes it back.
-    fn pass_on(self: Arc<Self>) {
-        let mut permit = Permit(Some(Arc::clone(&self)));
+    fn pass_on(self: Arc<Self>, memory: Vec<Block>) {
+        let mut permit = Permit { line: Some(Arc::clone(&self)), memory };
         loop {
             let turn = {
                 let mut state = self.state();
@@ -87,7 +94,7 @@ impl Line {
                 turn
             };
             let Some(turn) = turn else {
-                permit.0 = None;
+                permit.line = None;
                 return;
             };
             // Whoever left meanwhile gives it back.
@@ -123,8 +130,8 @@ impl State {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if let Some(line) = self.0.take() {
-            line.pass_on();
+        if let Some(line) = self.line.take() {
+            line.pass_on(mem::take(&mut self.memory));
         }
     }
 }

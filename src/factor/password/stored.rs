@@ -1,7 +1,7 @@
 //! A hash that was stored: of our own making, or brought along from another system.
 
 use argon2::{
-    Algorithm, Argon2, Params, Version,
+    Algorithm, Argon2, Block, Params, Version,
     password_hash::phc::{Output, PasswordHash, Salt},
 };
 use zeroize::Zeroizing;
@@ -71,10 +71,10 @@ impl Stored {
     }
 
     /// Computes whether it is this password's: the one dear step. `None`: there was no memory for it.
-    pub(super) fn is_of(&self, password: &Password) -> Option<bool> {
+    pub(super) fn is_of(&self, password: &Password, memory: &mut Vec<Block>) -> Option<bool> {
         match self {
             Self::Argon2 { params, salt, output } => {
-                Some(hash::same(&argon2id(params, salt, output.len(), password)?, output))
+                Some(hash::same(&argon2id(params, salt, output.len(), password, memory)?, output))
             }
             #[cfg(feature = "bcrypt")]
             Self::Bcrypt(text) => {
@@ -93,10 +93,19 @@ pub(super) fn argon2id(
     salt: &[u8],
     length: usize,
     password: &Password,
+    memory: &mut Vec<Block>,
 ) -> Option<Zeroizing<Vec<u8>>> {
     let mut output = Zeroizing::new(vec![0; length]);
+    let lacking = params.block_count().saturating_sub(memory.len());
+    memory.try_reserve_exact(lacking).ok()?;
+    memory.resize(memory.len() + lacking, Block::new());
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone())
-        .hash_password_into(password.as_str().as_bytes(), salt, &mut output)
+        .hash_password_into_with_memory(
+            password.as_str().as_bytes(),
+            salt,
+            &mut output,
+            memory.as_mut_slice(),
+        )
         .is_ok()
         .then_some(output)
 }

@@ -228,7 +228,8 @@ fn callback() -> Url {
 
 fn code() -> Returned {
     let code = Secret::new("the-code".to_owned());
-    Returned::Code { code, redirect: callback(), verifier: None, issuer: None }
+    let verifier = Some(Secret::new("v".repeat(43)));
+    Returned::Code { code, redirect: callback(), verifier, issuer: None }
 }
 
 fn pairs(url: &Url) -> Vec<(String, String)> {
