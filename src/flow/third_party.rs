@@ -29,7 +29,7 @@ use crate::{
         provider::{self, TenantProviders},
         session,
         spend::Spend,
-        tenant::Tenant,
+        tenant,
         ticket::{self, Kind},
         user::{self, NewLogin, Owner, ThirdPartyId, User},
     },
@@ -108,11 +108,7 @@ impl Desk {
             .map_err(|e| Error::with(ErrorKind::Invalid, "a provider can't be right", e))?;
         let (sealer, providers) = (&self.kit.sealer, providers.as_deref());
         let stage = |mut tx: Tx| async move {
-            let key = keys::tenant(tenant);
-            if tx.get::<Tenant>(&key).await?.is_none() {
-                return Err(Error::new(ErrorKind::NotFound, "there is no such tenant"));
-            }
-            tx.check(key).await?;
+            tenant::joinable(&mut tx, tenant).await?;
             provider::set(&mut tx, sealer, tenant, providers).await?;
             audit::stage(&mut tx, Event::new(Audited::TenantChanged, tenant))?;
             tx.commit(())
