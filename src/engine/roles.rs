@@ -73,9 +73,10 @@ impl RolesOf<'_> {
     ///
     /// ```
     /// # use tower_mfa::{Mfa, ident::{Permission, Role}};
-    /// # async fn set_up(mfa: &Mfa) -> Result<(), tower_mfa::Error> {
-    /// # let read = |text: &str| Permission::parse(text).map_err(|_| unreachable!());
-    /// mfa.roles().allow(&Role::admin(), [read("orders:read")?, read("orders:write")?]).await
+    /// # async fn set_up(mfa: &Mfa) -> Result<(), Box<dyn std::error::Error>> {
+    /// let orders = [Permission::parse("orders:read")?, Permission::parse("orders:write")?];
+    /// mfa.roles().allow(&Role::admin(), orders).await?;
+    /// # Ok(())
     /// # }
     /// ```
     ///
