@@ -100,17 +100,20 @@ impl Default for Fields {
     }
 }
 
-/// As what the app is registered with a provider: a client id, and what proves it.
+/// The app's registration with a provider: a client id, and what proves it.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct ProviderClient {
     pub(crate) id: String,
     pub(crate) kind: Option<String>,
+    /// Not among what anybody can serialise: [`set`] seals it beside.
+    #[serde(skip)]
     pub(crate) key: ClientKey,
 }
 
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub(crate) enum ClientKey {
     /// A public client: PKCE stands in for a secret.
+    #[default]
     None,
     Secret(#[serde(with = "exposed")] Secret<String>),
     /// A secret that is signed anew for each request.
@@ -197,10 +200,13 @@ impl TenantProviders {
 
     pub(crate) fn open(&self, sealer: &Sealer, tenant: &TenantId) -> Result<Vec<Provider>, Error> {
         let plain = sealer.open(&keys::providers(tenant), &self.sealed)?;
-        let list: Vec<Provider> = serde_json::from_slice(&plain)
+        let (mut list, keys): (Vec<Provider>, Vec<Vec<ClientKey>>) = serde_json::from_slice(&plain)
             .map_err(|e| Error::with(ErrorKind::Unavailable, "a tenant's providers can't be read", e))?;
-        let own = |provider| Provider { tenant: Some(tenant.clone()), ..provider };
-        Ok(list.into_iter().map(own).collect())
+        for (provider, keys) in list.iter_mut().zip(keys) {
+            provider.tenant = Some(tenant.clone());
+            provider.clients.iter_mut().zip(keys).for_each(|(client, key)| client.key = key);
+        }
+        Ok(list)
     }
 }
 
@@ -213,7 +219,11 @@ pub(crate) async fn set(
 ) -> Result<(), Error> {
     let key = keys::providers(tenant);
     let Some(providers) = providers else { return tx.delete(key).await };
-    let plain = serde_json::to_vec(providers).map(Zeroizing::new);
+    let keys_of = |provider: &Provider| -> Vec<ClientKey> {
+        provider.clients.iter().map(|client| client.key.clone()).collect()
+    };
+    let client_keys: Vec<Vec<ClientKey>> = providers.iter().map(keys_of).collect();
+    let plain = serde_json::to_vec(&(providers, client_keys)).map(Zeroizing::new);
     let plain = plain.map_err(|_| Error::internal("providers can't be written"))?;
     let sealed = sealer.seal(&key, &plain)?;
     tx.put(key, &TenantProviders { sealed }, None).await
@@ -231,5 +241,21 @@ mod exposed {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Secret<String>, D::Error> {
         String::deserialize(from).map(Secret::new)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_secret_is_serialised_with_a_provider() {
+        let secret = || Secret::new("hunter22".to_owned());
+        let clients =
+            [ProviderClient::new("web", secret()), ProviderClient::apple("ios", "team", "key", secret())];
+        for client in clients {
+            let text = serde_json::to_string(&Provider::google(client)).unwrap();
+            assert!(text.contains("clients") && !text.contains("hunter22"), "{text}");
+        }
     }
 }
