@@ -1,23 +1,8 @@
 //! Digests, MACs, encodings and sealing, each spelt once.
 
 use aws_lc_rs::{constant_time, digest, hkdf, hmac};
-use base64::{
-    Engine as _, alphabet,
-    engine::{
-        DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig,
-        general_purpose::{STANDARD, URL_SAFE_NO_PAD},
-    },
-};
+use base64_simd::{AsOut as _, STANDARD, URL_SAFE_NO_PAD};
 use zeroize::Zeroizing;
-
-/// Canonical, unpadded base64url: no padding, no spare bits, so one value has one spelling (row J17).
-const STRICT: GeneralPurpose = GeneralPurpose::new(
-    &alphabet::URL_SAFE,
-    GeneralPurposeConfig::new()
-        .with_encode_padding(false)
-        .with_decode_padding_mode(DecodePaddingMode::RequireNone)
-        .with_decode_allow_trailing_bits(false),
-);
 
 pub(crate) fn sha256(data: &[u8]) -> [u8; 32] {
     let mut out = [0; 32];
@@ -89,29 +74,30 @@ pub(crate) fn same(a: &[u8], b: &[u8]) -> bool {
 }
 
 pub(crate) fn base64url(data: &[u8]) -> String {
-    URL_SAFE_NO_PAD.encode(data)
+    URL_SAFE_NO_PAD.encode_to_string(data)
 }
 
-/// Decodes canonical unpadded base64url; anything else is `None`.
+/// Decodes canonical base64url: no padding, no spare bits, so one value has one spelling (row J17). Anything else is
+/// `None`.
 pub(crate) fn from_base64url(text: impl AsRef<[u8]>) -> Option<Vec<u8>> {
-    STRICT.decode(text).ok()
+    URL_SAFE_NO_PAD.decode_to_vec(text).ok()
 }
 
 /// The same into a buffer, for what is short and read often: the bytes, and nothing if they don't fit.
 pub(crate) fn base64url_into<'b>(text: &[u8], buffer: &'b mut [u8]) -> Option<&'b [u8]> {
-    let len = STRICT.decode_slice(text, buffer).ok()?;
-    buffer.get(..len)
+    let room = buffer.get_mut(..URL_SAFE_NO_PAD.decoded_length(text).ok()?)?;
+    Some(URL_SAFE_NO_PAD.decode(text, room.as_out()).ok()?)
 }
 
 /// Standard base64 with padding, as the front token wants it.
 pub(crate) fn base64(data: &[u8]) -> String {
-    STANDARD.encode(data)
+    STANDARD.encode_to_string(data)
 }
 
 /// Decodes standard base64 with padding.
 #[cfg(any(test, feature = "third-party"))]
 pub(crate) fn from_base64(text: &str) -> Option<Vec<u8>> {
-    STANDARD.decode(text).ok()
+    STANDARD.decode_to_vec(text).ok()
 }
 
 #[cfg(test)]

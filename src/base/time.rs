@@ -154,14 +154,19 @@ impl SystemClock {
 
     #[inline]
     fn guarded(&self, at: Instant, wall: impl FnOnce() -> i64) -> i64 {
-        let elapsed = millis(at.saturating_duration_since(self.start));
-        if elapsed.saturating_sub(self.looked.load(Ordering::Relaxed)) >= ALONE {
-            self.look(wall(), elapsed);
+        let elapsed = at.saturating_duration_since(self.start);
+        // What a process can live through fits by far: plain arithmetic will do.
+        let elapsed = elapsed.as_secs().cast_signed() * 1000 + i64::from(elapsed.subsec_millis());
+        if elapsed - self.looked.load(Ordering::Relaxed) >= ALONE {
+            self.look(wall, elapsed);
         }
         self.lead.load(Ordering::Relaxed).saturating_add(elapsed)
     }
 
-    fn look(&self, wall: i64, elapsed: i64) {
+    #[cold]
+    #[inline(never)]
+    fn look(&self, wall: impl FnOnce() -> i64, elapsed: i64) {
+        let wall = wall();
         let mut guard = self.guard.lock().unwrap_or_else(PoisonError::into_inner);
         let expected = guard.lead.saturating_add(elapsed);
         let behind = expected.saturating_sub(wall);

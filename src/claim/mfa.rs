@@ -113,6 +113,7 @@ impl MfaClaim {
 }
 
 /// The claim's two members, as they stand in the payload: all that a plain request is judged by.
+#[inline(always)]
 fn members(payload: &Payload) -> Option<(&Value, bool)> {
     let mut members = payload.member(KEY)?.as_object().filter(|members| members.len() == 2)?.iter();
     match (members.next()?, members.next()?) {

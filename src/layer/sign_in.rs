@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use http::{HeaderMap, Response, request::Parts};
+use http::{Extensions, HeaderMap, Response, request::Parts};
 
 use super::arrival::Arrival;
 use crate::{
@@ -167,13 +167,17 @@ pub(super) struct Carried(Arc<(Arc<Kit>, Option<Box<TokenChange>>)>);
 
 impl Carried {
     /// Those of this handle, if a handler left any.
-    #[inline]
+    #[inline(always)]
     pub(super) fn take<B>(kit: &Arc<Kit>, response: &mut Response<B>) -> Option<Self> {
         if response.extensions().is_empty() {
             return None;
         }
-        let ours = response.extensions().get::<Self>().is_some_and(|carried| Arc::ptr_eq(&carried.0.0, kit));
-        ours.then(|| response.extensions_mut().remove())?
+        Self::search(kit, response.extensions_mut())
+    }
+
+    fn search(kit: &Arc<Kit>, extensions: &mut Extensions) -> Option<Self> {
+        let ours = extensions.get::<Self>().is_some_and(|carried| Arc::ptr_eq(&carried.0.0, kit));
+        ours.then(|| extensions.remove())?
     }
 
     pub(super) fn write(&self, headers: &mut HeaderMap) {

@@ -182,7 +182,7 @@ impl Feed {
 }
 
 impl Known {
-    #[inline]
+    #[inline(always)]
     fn verdict(&self, token: &Numbered<'_>, now: Timestamp) -> Verdict {
         let numbers = token.numbers;
         let (mut revoked, mut anew) = (numbers.app < self.app.revoked, numbers.app < self.app.anew);
@@ -210,6 +210,7 @@ impl Known {
 
     /// The monotonic clock may have slept with the machine and the wall clock may have been set: whichever
     /// says more counts.
+    #[inline(always)]
     fn freshness(&self, instant: Instant, now: Timestamp) -> Freshness {
         match self.relied {
             None => Freshness::Never,

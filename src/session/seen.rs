@@ -20,15 +20,14 @@ pub(crate) struct Seen {
     /// Bytes of memory, about; zero keeps nothing.
     room: u64,
     /// Made when there is something to keep.
-    cache: OnceLock<Cache<Tail, Entry, Bytes, DefaultHashBuilder>>,
+    cache: OnceLock<Cache<Tail, Arc<Entry>, Bytes, DefaultHashBuilder>>,
 }
 
 /// The last 16 letters of a token.
 type Tail = u128;
 
-#[derive(Clone)]
 struct Entry {
-    token: Arc<[u8]>,
+    token: Box<[u8]>,
     claims: Arc<AccessClaims>,
     /// From then on the key verifies nothing.
     until: Timestamp,
@@ -37,8 +36,8 @@ struct Entry {
 #[derive(Clone)]
 struct Bytes;
 
-impl Weighter<Tail, Entry> for Bytes {
-    fn weight(&self, _: &Tail, entry: &Entry) -> u64 {
+impl Weighter<Tail, Arc<Entry>> for Bytes {
+    fn weight(&self, _: &Tail, entry: &Arc<Entry>) -> u64 {
         weight(&entry.token)
     }
 }
@@ -62,10 +61,10 @@ impl Seen {
     }
 
     /// The claims of a token whose signature was checked, if its key still counts.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn find(&self, token: &[u8], now: Timestamp) -> Option<Arc<AccessClaims>> {
         let entry = self.cache.get()?.get(&tail(token)?)?;
-        (*entry.token == *token && now < entry.until).then_some(entry.claims)
+        (*entry.token == *token && now < entry.until).then(|| Arc::clone(&entry.claims))
     }
 
     /// Keeps a token whose signature was checked, or made, just now.
@@ -74,7 +73,7 @@ impl Seen {
         let entry = Entry { token: token.into(), claims: Arc::clone(claims), until };
         let usual = usize::try_from(self.room / 4096).unwrap_or(usize::MAX);
         let make = || Cache::with(usual, self.room, Bytes, DefaultHashBuilder::default(), Default::default());
-        self.cache.get_or_init(make).insert(tail, entry);
+        self.cache.get_or_init(make).insert(tail, Arc::new(entry));
     }
 }
 

@@ -17,7 +17,7 @@ thread_local! {
 }
 
 /// A piece that holds this state and belongs to the caller alone.
-#[inline]
+#[inline(always)]
 pub(super) fn take(state: State) -> Arc<Mutex<State>> {
     // A thread that ends has none any more.
     let spare = SPARE.try_with(|spare| spare.borrow_mut().pop()).ok().flatten();

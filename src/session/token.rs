@@ -184,7 +184,7 @@ fn looks_ours(header: &Map<String, Value>) -> bool {
 }
 
 /// Opens a token that must be valid now. One whose signature was checked before is not checked again.
-#[inline]
+#[inline(always)]
 pub(crate) fn open(
     token: &[u8],
     keys: &Keyring,
