@@ -138,10 +138,13 @@ impl Users<'_> {
                 if taken {
                     return Err(Error::invalid("the contact, or one of the user's own, is another user's"));
                 }
-                let factor = FactorId::OTP_EMAIL;
-                courier
-                    .tell(&mut tx, &tenant, &user, |to| Notice::FactorAdded { to, factor: factor.clone() })?;
                 let login = user::method(tx.now(), &tenant, &new, LoginId::random()?);
+                if let Some(factor) = factor_of(&login) {
+                    courier.tell(&mut tx, &tenant, &user, |to| Notice::FactorAdded {
+                        to,
+                        factor: factor.clone(),
+                    })?;
+                }
                 user::add_login(&mut tx, &tenant, &mut user, login, &new).await?;
                 audit::stage(&mut tx, Event::new(Audited::LoginAdded, &tenant).user(&user.id))?;
                 let change = session::end_of_user(&mut tx, &user.id, None, Cause::FactorsChanged).await?;

@@ -152,11 +152,25 @@ fn problem(next: &NextStep) -> Vec<(String, Value)> {
     members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-/// A session that is over is 401 and clears nothing here (row C10); a failure is 503 or 500.
+/// The session is good, but no factor was proven lately.
+fn step_up() -> Answer {
+    let status = StatusCode::FORBIDDEN;
+    let body = json!({
+        "message": "a factor must be proven again first",
+        "type": "urn:tower-mfa:step-up",
+        "title": "A factor must be proven again first",
+        "status": status.as_u16(),
+    });
+    Answer::new(status, &body)
+}
+
+/// A session that is over is 401 and clears nothing here (row C10), one that proved no factor lately 403; a failure
+/// is 503 or 500.
 pub(crate) fn error(error: &Error) -> Answer {
     match error.kind() {
         ErrorKind::SessionEnded => denied(&SessionDenied::Unauthorised),
         ErrorKind::StaleToken => denied(&SessionDenied::TryRefresh),
+        ErrorKind::StepUp => step_up(),
         _ => failed(error),
     }
 }

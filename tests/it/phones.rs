@@ -5,6 +5,7 @@ use serde_json::json;
 use tower_mfa::{
     FactorId,
     config::{Countries, Passwordless},
+    delivery::Notice,
     ident::{Email, Phone, TenantId},
     policy::Everyone,
 };
@@ -130,6 +131,12 @@ async fn who_may_not_sign_up_signs_in_all_the_same() {
     let mut last = app.browser(Mode::Header);
     last.by_code(ALICE).await;
     assert_eq!((app.sent_to(BOB), app.sent_to(OTHER)), (0, 0));
+    // She was told of her number, and of nothing else.
+    let told = app.outbox.messages().into_iter().filter_map(|sent| match sent.notice {
+        Notice::FactorAdded { to, factor } => Some((to.as_str().to_owned(), factor)),
+        _ => None,
+    });
+    assert_eq!(told.collect::<Vec<_>>(), [(ALICE.to_owned(), FactorId::OTP_PHONE)]);
     // One who is signed in adds a factor: that is no sign-up.
     let carol = "carol@shop.example";
     app.mfa.users().create(&PUBLIC, &Email::parse(carol).unwrap()).await.unwrap();

@@ -228,6 +228,10 @@ pub struct Log(Arc<Mutex<Vec<u8>>>);
 impl Log {
     pub fn start() -> (Self, impl Sized) {
         use tracing_subscriber::util::SubscriberInitExt as _;
+        // With a subscriber that stays, a place that logs for the first time on one thread isn't taken for one that
+        // nobody listens to just while another thread begins to.
+        static LISTENING: std::sync::Once = std::sync::Once::new();
+        LISTENING.call_once(|| tracing_subscriber::registry().init());
         let log = Self::default();
         let writer = log.clone();
         let level = tracing_subscriber::filter::LevelFilter::TRACE;

@@ -5,9 +5,7 @@ use crate::{
     base::{error::Error, ident::TenantId},
     flow::Desk,
     model::{
-        Tx,
-        change::Change,
-        keys, tenant,
+        Tx, keys, tenant,
         user::{self, Owner},
     },
     store::{Key, Scan},
@@ -65,14 +63,14 @@ impl Tenants<'_> {
                 });
                 // Here the sessions are over at once, however long the rest takes.
                 desk.kit.learn(&leaving.await?);
-                let mut changes = empty(&desk, &tenant).await?;
+                empty(&desk, &tenant).await?;
                 let tenant = &tenant;
                 let stage = |mut tx: Tx| async move {
                     let change = tenant::remove(&mut tx, tenant).await?;
                     tx.commit(change)
                 };
-                changes.extend(desk.kit.db.transact(tenant, stage).await?);
-                Ok(((), changes))
+                let gone = desk.kit.db.transact(tenant, stage).await?;
+                Ok(((), gone.into_iter().collect()))
             })
             .await
     }
@@ -80,8 +78,8 @@ impl Tenants<'_> {
 
 /// Takes away what a tenant owns, page by page: its users' names first, for with them goes what users have of it
 /// elsewhere.
-async fn empty(desk: &Desk, tenant: &TenantId) -> Result<Vec<Change>, Error> {
-    let (db, mut changes) = (&desk.kit.db, Vec::new());
+async fn empty(desk: &Desk, tenant: &TenantId) -> Result<(), Error> {
+    let db = &desk.kit.db;
     loop {
         let scan = Scan::under(keys::logins(tenant)).limit(USERS);
         let page: Vec<(Key, Option<Owner>)> = db.scan_raw(&scan).await?;
@@ -96,20 +94,21 @@ async fn empty(desk: &Desk, tenant: &TenantId) -> Result<Vec<Change>, Error> {
                     Some(owner) => user::load(&mut tx, &owner.user).await?,
                     None => None,
                 };
-                match user {
-                    Some(mut user) => changes.extend(user::leave(&mut tx, &mut user, tenant).await?),
-                    None => tx.remove(key.clone()),
+                if let Some(mut user) = user {
+                    changes.extend(user::leave(&mut tx, &mut user, tenant).await?);
                 }
+                // Whoever it named: one that stayed would be found again for ever.
+                tx.remove(key.clone());
             }
             tx.commit(changes)
         };
-        changes.extend(db.transact(tenant, stage).await?);
+        desk.kit.learn(&db.transact(tenant, stage).await?);
     }
     loop {
         let scan = Scan::under(keys::of_tenant(tenant)).limit(RECORDS);
         let page: Vec<(Key, Option<serde_json::Value>)> = db.scan_raw(&scan).await?;
         if page.is_empty() {
-            return Ok(changes);
+            return Ok(());
         }
         let page = &page;
         let stage = |mut tx: Tx| async move {

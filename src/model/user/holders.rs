@@ -1,5 +1,8 @@
 //! Who has a contact in a tenant: every login method with it, of whatever kind and of whatever user, proved or not.
 //! Names say who signs in; this says who is meant by an address, which a third party's login method isn't named by.
+//!
+//! Whoever owns many accounts at a provider that proves nothing can claim one address by each of them. Only so many of
+//! these are listed: that there are others is known then, and a login method is listed once it is proved.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +17,9 @@ use crate::{
     model::{Tx, keys},
     store::Key,
 };
+
+/// Where a contact has so many login methods, no further one is listed before it is proved.
+const CROWDED: usize = 64;
 
 /// The login methods that have a contact.
 #[derive(Default, Serialize, Deserialize)]
@@ -51,7 +57,7 @@ pub(crate) async fn holders(tx: &mut Tx, tenant: &TenantId, contact: &Contact) -
     Ok(users)
 }
 
-/// Stages that a login method has its contacts in a tenant, as one of this user's.
+/// Stages that a login method has its contacts in a tenant, as one of this user's. Once more when it is proved.
 pub(super) async fn enter(
     tx: &mut Tx,
     tenant: &TenantId,
@@ -60,8 +66,13 @@ pub(super) async fn enter(
 ) -> Result<(), Error> {
     for key in login.places(tenant) {
         let mut list: Holders = tx.get(&key).await?.unwrap_or_default();
-        list.holders.retain(|holder| holder.login != login.id);
-        list.holders.push(Owner { user: user.clone(), login: login.id.clone() });
+        let holder = Owner { user: user.clone(), login: login.id.clone() };
+        let crowded = list.holders.len() >= CROWDED;
+        match list.holders.iter_mut().find(|holder| holder.login == login.id) {
+            Some(listed) => *listed = holder,
+            None if crowded && !login.verified => continue,
+            None => list.holders.push(holder),
+        }
         tx.put(key, &list, None).await?;
     }
     Ok(())
@@ -78,4 +89,64 @@ pub(super) async fn strike(tx: &mut Tx, tenant: &TenantId, login: &LoginMethod) 
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use super::*;
+    use crate::{
+        base::{contact::Email, time::SystemClock},
+        model::{
+            Db,
+            audit::Trail,
+            user::{Active, NewLogin, ThirdPartyId, create, prepare, prove},
+        },
+        store::{AnyStore, MemoryStore},
+    };
+
+    async fn sign_up(db: &Db, email: &Email, subject: usize) -> User {
+        let id = ThirdPartyId { provider: "p".to_owned(), subject: subject.to_string(), tenant: None };
+        let new = &NewLogin::third_party(id, Some(email.clone()), false);
+        let user = prepare(&TenantId::PUBLIC, new, db.now()).unwrap();
+        let made = &user;
+        let stage = |mut tx: Tx| async move {
+            create(&mut tx, &TenantId::PUBLIC, made, new).await?;
+            tx.commit(())
+        };
+        db.transact("sign-up", stage).await.unwrap();
+        user
+    }
+
+    async fn listed(db: &Db, email: &Email) -> Vec<User> {
+        let contact = &Contact::from(email.clone());
+        let look = |mut tx: Tx| async move {
+            let users = holders(&mut tx, &TenantId::PUBLIC, contact).await?;
+            tx.abandon(users)
+        };
+        db.look(look).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_crowd_that_proves_nothing_makes_no_longer_list_and_hides_nobody_who_proves() {
+        let store = AnyStore::new(MemoryStore::new());
+        let db = Db::new(store, Arc::new(SystemClock::new()), Duration::from_secs(3600), Trail::new().0);
+        let email = Email::parse("alice@shop.example").unwrap();
+        let mut users = Vec::new();
+        for subject in 0..CROWDED + 3 {
+            users.push(sign_up(&db, &email, subject).await);
+        }
+        assert_eq!(listed(&db, &email).await, users[..CROWDED]);
+        let alice = users.last().unwrap();
+        let stage = |mut tx: Tx| async move {
+            let mut user = Active::of(alice.clone()).unwrap();
+            let first = prove(&mut tx, &mut user, &alice.logins[0].id).await?;
+            tx.commit(first)
+        };
+        assert!(db.transact("proof", stage).await.unwrap());
+        let now = listed(&db, &email).await;
+        assert_eq!((now.len(), &now[CROWDED].id), (CROWDED + 1, &alice.id));
+        assert!(now[CROWDED].has_proved(&email));
+    }
 }

@@ -1,6 +1,6 @@
 //! What it changes that an address was proved by mail, and how a credential is replaced.
 
-use super::{Active, LoginKind, LoginMethod, PasswordHash, User, gone};
+use super::{Active, LoginKind, LoginMethod, PasswordHash, User, gone, holders};
 use crate::{
     base::{
         contact::Email,
@@ -49,8 +49,12 @@ impl User {
 pub(crate) async fn prove(tx: &mut Tx, user: &mut Active, id: &LoginId) -> Result<bool, Error> {
     let Some(login) = user.login(id) else { return Err(gone()) };
     let first = !user.is_proved(login);
+    let proved = LoginMethod { verified: true, ..login.clone() };
+    for tenant in &proved.tenants {
+        holders::enter(tx, tenant, &user.id, &proved).await?;
+    }
     if let Some(login) = user.logins.iter_mut().find(|login| login.id == *id) {
-        login.verified = true;
+        *login = proved;
     }
     tx.put(keys::user(&user.id), &**user, None).await?;
     Ok(first)
