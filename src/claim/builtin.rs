@@ -53,6 +53,15 @@ impl SessionClaim for EmailVerified {
 
 /// Asks that the session's e-mail address was proved: [`EmailVerified`] is true. Fetched anew when it is missing, and
 /// when it is false and over 10 s old, for the link may have been opened elsewhere.
+///
+/// ```
+/// # use axum::{Router, routing::get};
+/// # use tower_mfa::{Mfa, MfaLayer, claim::EmailIsVerified};
+/// fn routes(mfa: Mfa) -> Router {
+///     let reviews = MfaLayer::required(mfa).validate(EmailIsVerified::new());
+///     Router::new().route("/reviews", get(|| async { "yours" })).layer(reviews)
+/// }
+/// ```
 #[derive(Debug)]
 pub struct EmailIsVerified(HasValue<EmailVerified>);
 

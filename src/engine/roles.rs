@@ -48,7 +48,7 @@ impl RolesOf<'_> {
     /// Takes a role away. Live sessions are judged anew.
     ///
     /// # Errors
-    /// `Invalid` if the text is no role.
+    /// `Invalid` if the text is no role, `NotFound` without the tenant.
     pub async fn revoke(&self, user: &UserId, tenant: &TenantId, role: &str) -> Result<(), Error> {
         let role = parse_role(role)?;
         self.edit(user, tenant, move |roles| roles.retain(|held| *held != role)).await
@@ -57,7 +57,7 @@ impl RolesOf<'_> {
     /// Gives a user exactly these roles in a tenant. Live sessions are judged anew.
     ///
     /// # Errors
-    /// If the store failed.
+    /// `NotFound` without the tenant; if the store failed.
     pub async fn set(
         &self,
         user: &UserId,

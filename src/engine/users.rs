@@ -291,7 +291,7 @@ impl Users<'_> {
     /// The app's own rule about a user changed: the next request of each of their sessions asks the policy.
     ///
     /// # Errors
-    /// If the store failed.
+    /// `NotFound` without the user: one of the app's own is there from their first sign-in on; if the store failed.
     pub async fn judge_anew(&self, user: &UserId) -> Result<(), Error> {
         self.edit(user.clone(), |mut tx, user| {
             Box::pin(async move {

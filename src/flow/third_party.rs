@@ -8,6 +8,7 @@ use openidconnect::url::Url;
 use super::{Caller, Desk, Refusal, complete::Outcome, quota::Asked, recovery};
 use crate::{
     base::{
+        contact::Email,
         error::{ConfigError, Error, ErrorKind},
         ident::{FactorId, TenantId},
         time::Timestamp,
@@ -286,12 +287,7 @@ impl Desk {
 const NO_CLIENT: Refusal = Refusal::BadInput("the provider has no client of that type");
 
 /// Whether another primary user, and whether anybody else, has an address in a tenant.
-async fn holders(
-    tx: &mut Tx,
-    tenant: &TenantId,
-    user: &User,
-    email: &crate::base::contact::Email,
-) -> Result<(bool, bool), Error> {
+async fn holders(tx: &mut Tx, tenant: &TenantId, user: &User, email: &Email) -> Result<(bool, bool), Error> {
     let name = NewLogin::passwordless(&email.clone().into());
     let primary = user::primary_of(tx, tenant, &name).await?.is_some_and(|other| other != user.id);
     let holders = user::holders(tx, tenant, &email.clone().into()).await?;

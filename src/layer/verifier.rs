@@ -31,6 +31,18 @@ use crate::{
 /// process that has none answers 503. A key that the issuer revoked is refused here from the next fetch on.
 ///
 /// A clone is the same verifier, with the same keys. The methods that change something make another one.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use tower_mfa::layer::Verifier;
+/// # #[cfg(feature = "http-client")]
+/// # fn main() -> Result<(), tower_mfa::config::ConfigError> {
+/// let verifier = Verifier::new("https://api.shop.example/auth")?
+///     .serve_known_keys_for(Duration::from_secs(600));
+/// assert_eq!(verifier.counters().fetches, 0); // none before a request needs a key
+/// # Ok(()) }
+/// # #[cfg(not(feature = "http-client"))] fn main() {}
+/// ```
 #[derive(Clone)]
 #[must_use]
 pub struct Verifier {

@@ -67,6 +67,7 @@ pub(crate) enum Place {
 /// The addresses of a provider that speaks OAuth 2 without OpenID Connect, and where it says who the user is. The
 /// latter are JSON pointers (RFC 6901) into the answer of `user_info`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct OAuth2Endpoints {
     /// Where people are sent.
     pub authorise: String,
@@ -79,6 +80,24 @@ pub struct OAuth2Endpoints {
     pub emails: Option<String>,
     /// Whether it knows PKCE by S256.
     pub s256: bool,
+}
+
+impl OAuth2Endpoints {
+    /// Where people are sent, where a code is exchanged, and where it says who the user is.
+    pub fn new(authorise: impl Into<String>, token: impl Into<String>, user_info: impl Into<String>) -> Self {
+        let (authorise, token, user_info) = (authorise.into(), token.into(), user_info.into());
+        Self { authorise, token, user_info, emails: None, s256: false }
+    }
+
+    /// A list of the user's addresses: [`OAuth2Endpoints::emails`].
+    pub fn with_emails(self, emails: impl Into<String>) -> Self {
+        Self { emails: Some(emails.into()), ..self }
+    }
+
+    /// It knows PKCE by S256.
+    pub fn with_s256(self) -> Self {
+        Self { s256: true, ..self }
+    }
 }
 
 /// Where a provider says who the user is: JSON pointers.

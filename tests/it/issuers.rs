@@ -479,13 +479,7 @@ impl HttpClient for Silent {
 async fn who_never_answers_is_waited_for_ten_seconds_and_by_so_many() {
     let client = ProviderClient::new("shop", Secret::new(SECRET.to_owned()));
     let at = |path: &str| format!("https://id.example/{path}");
-    let endpoints = OAuth2Endpoints {
-        authorise: at("authorise"),
-        token: at("token"),
-        user_info: at("user"),
-        emails: None,
-        s256: false,
-    };
+    let endpoints = OAuth2Endpoints::new(at("authorise"), at("token"), at("user"));
     let silent = Silent::default();
     let app = app(silent.clone(), Provider::oauth2("loopback", "Loopback", endpoints, client)).await;
     let from = tokio::time::Instant::now();

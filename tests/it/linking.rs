@@ -72,8 +72,7 @@ impl Says {
 
     pub(crate) fn settings(&self) -> ThirdParty {
         let at = |path: &str| format!("https://id.example/{path}");
-        let (authorise, token, user_info) = (at("authorise"), at("token"), at("user"));
-        let endpoints = OAuth2Endpoints { authorise, token, user_info, emails: None, s256: false };
+        let endpoints = OAuth2Endpoints::new(at("authorise"), at("token"), at("user"));
         let client = ProviderClient::new("shop", Secret::new("s".to_owned()));
         ThirdParty::new(self.clone()).provider(Provider::oauth2("loopback", "Loopback", endpoints, client))
     }

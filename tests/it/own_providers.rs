@@ -112,8 +112,7 @@ fn client() -> ProviderClient {
 /// By OAuth 2: no document is read.
 fn oauth2(id: &str, host: &str) -> Provider {
     let at = |path: &str| format!("https://{host}/{path}");
-    let (authorise, token, user_info) = (at("auth"), at("token"), at("user"));
-    let endpoints = OAuth2Endpoints { authorise, token, user_info, emails: None, s256: false };
+    let endpoints = OAuth2Endpoints::new(at("auth"), at("token"), at("user"));
     Provider::oauth2(id, "Loopback", endpoints, client())
 }
 

@@ -44,13 +44,13 @@ impl Provider {
 
     /// GitHub, by OAuth 2.
     pub fn github(client: ProviderClient) -> Self {
-        let endpoints = OAuth2Endpoints {
-            authorise: "https://github.com/login/oauth/authorize".to_owned(),
-            token: "https://github.com/login/oauth/access_token".to_owned(),
-            user_info: "https://api.github.com/user".to_owned(),
-            emails: Some("https://api.github.com/user/emails".to_owned()),
-            s256: true,
-        };
+        let endpoints = OAuth2Endpoints::new(
+            "https://github.com/login/oauth/authorize",
+            "https://github.com/login/oauth/access_token",
+            "https://api.github.com/user",
+        )
+        .with_emails("https://api.github.com/user/emails")
+        .with_s256();
         Self::oauth2("github", "GitHub", endpoints, client)
             .scopes(["read:user", "user:email"])
             .fields("/id", "/primary_email/email", Some("/primary_email/verified"))
@@ -59,13 +59,11 @@ impl Provider {
 
     /// Facebook, by OAuth 2. It never says that an address is verified.
     pub fn facebook(client: ProviderClient) -> Self {
-        let endpoints = OAuth2Endpoints {
-            authorise: "https://www.facebook.com/v23.0/dialog/oauth".to_owned(),
-            token: "https://graph.facebook.com/v23.0/oauth/access_token".to_owned(),
-            user_info: "https://graph.facebook.com/v23.0/me?fields=id,name,email".to_owned(),
-            emails: None,
-            s256: false,
-        };
+        let endpoints = OAuth2Endpoints::new(
+            "https://www.facebook.com/v23.0/dialog/oauth",
+            "https://graph.facebook.com/v23.0/oauth/access_token",
+            "https://graph.facebook.com/v23.0/me?fields=id,name,email",
+        );
         Self::oauth2("facebook", "Facebook", endpoints, client)
             .scopes(["email"])
             .fields("/id", "/email", None)
@@ -74,13 +72,11 @@ impl Provider {
 
     /// Discord, by OAuth 2.
     pub fn discord(client: ProviderClient) -> Self {
-        let endpoints = OAuth2Endpoints {
-            authorise: "https://discord.com/oauth2/authorize".to_owned(),
-            token: "https://discord.com/api/oauth2/token".to_owned(),
-            user_info: "https://discord.com/api/users/@me".to_owned(),
-            emails: None,
-            s256: false,
-        };
+        let endpoints = OAuth2Endpoints::new(
+            "https://discord.com/oauth2/authorize",
+            "https://discord.com/api/oauth2/token",
+            "https://discord.com/api/users/@me",
+        );
         Self::oauth2("discord", "Discord", endpoints, client)
             .scopes(["identify", "email"])
             .fields("/id", "/email", Some("/verified"))

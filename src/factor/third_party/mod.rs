@@ -100,6 +100,21 @@ impl Provider {
 
     /// A provider that speaks OAuth 2 alone. Until [`Provider::fields`] says otherwise, its answer is read as
     /// OpenID Connect has it: `sub`, `email`, `email_verified`.
+    ///
+    /// ```
+    /// use tower_mfa::{config::Secret, factor::{OAuth2Endpoints, Provider, ProviderClient}};
+    /// # let from_the_environment = || "s3cret".to_owned();
+    /// let client = ProviderClient::new("shop", Secret::new(from_the_environment()));
+    /// let endpoints = OAuth2Endpoints::new(
+    ///     "https://id.example/authorize",
+    ///     "https://id.example/token",
+    ///     "https://id.example/me",
+    /// );
+    /// let provider = Provider::oauth2("example", "Example", endpoints, client)
+    ///     .scopes(["email"])
+    ///     .fields("/id", "/contact/email", Some("/contact/verified"));
+    /// assert_eq!(provider.id(), "example");
+    /// ```
     pub fn oauth2(
         id: impl Into<String>,
         name: impl Into<String>,

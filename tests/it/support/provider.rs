@@ -29,8 +29,7 @@ impl HttpClient for AtOnce {
 /// An app's settings with it.
 pub fn at_once() -> ThirdParty {
     let at = |path: &str| format!("https://id.example/{path}");
-    let (authorise, token, user_info) = (at("authorise"), at("token"), at("user"));
-    let endpoints = OAuth2Endpoints { authorise, token, user_info, emails: None, s256: false };
+    let endpoints = OAuth2Endpoints::new(at("authorise"), at("token"), at("user"));
     let client = ProviderClient::new("shop", Secret::new(SECRET.to_owned()));
     ThirdParty::new(AtOnce).provider(Provider::oauth2("loopback", "Loopback", endpoints, client))
 }
@@ -76,13 +75,7 @@ impl ProviderServer {
     /// The same by OAuth 2 alone.
     pub fn oauth2(&self) -> Provider {
         let at = |path: &str| format!("{}{path}", self.issuer());
-        let endpoints = OAuth2Endpoints {
-            authorise: at("/auth"),
-            token: at("/token"),
-            user_info: at("/user"),
-            emails: None,
-            s256: true,
-        };
+        let endpoints = OAuth2Endpoints::new(at("/auth"), at("/token"), at("/user")).with_s256();
         let client = ProviderClient::new("shop", Secret::new(SECRET.to_owned()));
         Provider::oauth2("loopback", "Loopback", endpoints, client)
             .scopes(["email"])
