@@ -3,7 +3,7 @@
 use super::Mfa;
 use crate::{
     base::{
-        error::{Error, ErrorKind},
+        error::Error,
         ident::{FactorId, TenantId, UserId},
     },
     flow::quota,
@@ -101,9 +101,7 @@ impl FactorsOf<'_> {
             .change(|desk| async move {
                 let (user, factor) = (&user, &factor);
                 let stage = |mut tx: Tx| async move {
-                    let Some(user) = user::load(&mut tx, user).await? else {
-                        return Err(Error::new(ErrorKind::NotFound, "there is no such user"));
-                    };
+                    let user = user::existing(&mut tx, user).await?;
                     let lifted = quota::lift(&mut tx, &user, factor, &TenantId::PUBLIC).await?;
                     tx.commit(lifted)
                 };

@@ -315,8 +315,7 @@ impl Users<'_> {
                 desk.kit
                     .db
                     .transact(id, |mut tx| async move {
-                        let no_user = Error::new(ErrorKind::NotFound, "there is no such user");
-                        let user = user::load(&mut tx, id).await?.ok_or(no_user)?;
+                        let user = user::existing(&mut tx, id).await?;
                         edit(tx, user).await
                     })
                     .await

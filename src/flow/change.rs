@@ -8,7 +8,7 @@ use super::{Caller, Desk, Refusal, admit, complete::ROUNDS, quota::Send, second:
 use crate::{
     base::{
         contact::{self, Contact, Email},
-        error::{Error, ErrorKind},
+        error::Error,
         ident::{FactorId, LoginId},
     },
     config::{EmailVerification, FactorChanges},
@@ -76,8 +76,8 @@ impl Desk {
             let mine = |login: &&user::LoginMethod| login.kind == LoginKind::EmailPassword;
             // The one that the session was made by, or the only one that there is.
             let by = at.user.login(&at.row.login).filter(mine);
-            let login = by.or_else(|| at.user.logins.iter().find(mine)).ok_or_else(no_login)?;
-            let Some(email) = &login.email else { return Err(no_login().into()) };
+            let login = by.or_else(|| at.user.logins.iter().find(mine)).ok_or_else(user::no_login)?;
+            let Some(email) = &login.email else { return Err(user::no_login().into()) };
             if !self.may_change(&at, Some(&FactorId::PASSWORD)) {
                 return Ok(PasswordChange::StepUp);
             }
@@ -136,7 +136,7 @@ impl Desk {
         }
         let claims = session.claims();
         let at = self.standpoint(caller, &claims).await?;
-        let has = at.user.login(login).ok_or_else(no_login)?;
+        let has = at.user.login(login).ok_or_else(user::no_login)?;
         let ours = matches!(has.kind, LoginKind::EmailPassword | LoginKind::Passwordless);
         if !ours || has.email.as_ref().is_none_or(|now| now == email) {
             return Err(Error::invalid("this login method can't have that address").into());
@@ -148,7 +148,7 @@ impl Desk {
         let (owner, to) = (&owner, &Contact::from(email.clone()));
         let stage = |mut tx: Tx| async move {
             let row = self.kit.held(&mut tx, claims).await?.row;
-            let Some(user) = user::active(&mut tx, &owner.user).await? else { return Err(no_login()) };
+            let Some(user) = user::active(&mut tx, &owner.user).await? else { return Err(user::no_login()) };
             let free = user::may_have(&mut tx, &user, &owner.login, email).await?;
             let for_show = !free || contact::is_fake(email);
             let send = self.take_send(&mut tx, caller, to, for_show).await?;
@@ -176,8 +176,4 @@ impl Desk {
         let fresh = self.kit.config.factor_changes == FactorChanges::Compat;
         at.claim.v && (fresh || admit::fresh(&claim, &at.set_up, now))
     }
-}
-
-fn no_login() -> Error {
-    Error::new(ErrorKind::NotFound, "the user has no such login method")
 }

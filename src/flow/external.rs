@@ -61,8 +61,7 @@ impl Desk {
         self.kit
             .db
             .transact(id, |mut tx| async move {
-                let gone = Error::new(ErrorKind::NotFound, "there is no such user");
-                let mut user = user::load(&mut tx, id).await?.ok_or(gone)?;
+                let mut user = user::existing(&mut tx, id).await?;
                 tenant::joinable(&mut tx, tenant).await?;
                 user::add_to_tenant(&mut tx, &mut user, tenant).await?;
                 tx.commit(())

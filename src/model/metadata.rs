@@ -9,12 +9,11 @@ use serde_json::{Map, Value};
 use super::{
     Tx,
     change::{self, Change, ChangeKind, Subject},
-    keys,
-    user::User,
+    keys, user,
 };
 use crate::base::{
     distinct,
-    error::{Error, ErrorKind},
+    error::Error,
     ident::{FactorId, TenantId, UserId},
 };
 
@@ -33,14 +32,12 @@ pub(crate) struct Metadata {
 /// `NotFound` without the user, `Invalid` if it grew beyond [`MOST`].
 pub(crate) async fn change(
     tx: &mut Tx,
-    user: &UserId,
+    id: &UserId,
     edit: impl FnOnce(&mut Map<String, Value>),
 ) -> Result<Map<String, Value>, Error> {
-    let (key, owner) = (keys::metadata(user), keys::user(user));
+    let (key, owner) = (keys::metadata(id), keys::user(id));
     tx.prefetch([key.clone(), owner.clone()]).await?;
-    if tx.get::<User>(&owner).await?.is_none() {
-        return Err(Error::new(ErrorKind::NotFound, "there is no such user"));
-    }
+    user::existing(tx, id).await?;
     let before: Metadata = tx.get(&key).await?.unwrap_or_default();
     let mut after = before.clone();
     edit(&mut after.members);

@@ -269,6 +269,14 @@ pub(crate) async fn load(tx: &mut Tx, id: &UserId) -> Result<Option<User>, Error
     tx.get(&keys::user(id)).await
 }
 
+/// Loads a user who must be there.
+///
+/// # Errors
+/// `NotFound` without one.
+pub(crate) async fn existing(tx: &mut Tx, id: &UserId) -> Result<User, Error> {
+    load(tx, id).await?.ok_or_else(|| Error::new(ErrorKind::NotFound, "there is no such user"))
+}
+
 /// A user as it will be once [`create`] is committed: policies are asked about it before.
 pub(crate) fn prepare(tenant: &TenantId, new: &NewLogin, now: Timestamp) -> Result<User, Error> {
     let id = match &new.external {
@@ -381,6 +389,6 @@ async fn stage_login(
     Ok(())
 }
 
-fn gone() -> Error {
+pub(crate) fn no_login() -> Error {
     Error::new(ErrorKind::NotFound, "the user has no such login method")
 }

@@ -1,7 +1,7 @@
 //! A login method's address changes.
 
 use super::{
-    LoginMethod, NewLogin, Owner, User, gone, holders, make_primary, owner, primary_of, removal::unname,
+    LoginMethod, NewLogin, Owner, User, holders, make_primary, no_login, owner, primary_of, removal::unname,
 };
 use crate::{
     base::{
@@ -16,7 +16,7 @@ use crate::{
 /// that way, no other primary user claims it, and, unless the user has proved it already, nobody else has it at all
 /// (row L07).
 pub(crate) async fn may_have(tx: &mut Tx, user: &User, id: &LoginId, email: &Email) -> Result<bool, Error> {
-    let Some(login) = user.login(id) else { return Err(gone()) };
+    let Some(login) = user.login(id) else { return Err(no_login()) };
     let name = NewLogin { email: Some(email.clone()), ..NewLogin::from(login) };
     for tenant in &login.tenants {
         let taken = owner(tx, tenant, &name).await?.is_some();
@@ -40,7 +40,7 @@ pub(crate) async fn set_email(
     email: &Email,
     verified: bool,
 ) -> Result<(), Error> {
-    let Some(at) = user.logins.iter().position(|login| login.id == *id) else { return Err(gone()) };
+    let Some(at) = user.logins.iter().position(|login| login.id == *id) else { return Err(no_login()) };
     let old = user.logins.remove(at);
     let new = LoginMethod { email: Some(email.clone()), verified, ..old.clone() };
     unname(tx, &user.id, &old, &user.logins).await?;

@@ -1,6 +1,6 @@
 //! What it changes that an address was proved by mail, and how a credential is replaced.
 
-use super::{Active, LoginKind, LoginMethod, PasswordHash, User, gone, holders};
+use super::{Active, LoginKind, LoginMethod, PasswordHash, User, holders, no_login};
 use crate::{
     base::{
         contact::Email,
@@ -47,7 +47,7 @@ impl User {
 
 /// Stages that a login method's address is proved. Says whether it is the first proof of that address.
 pub(crate) async fn prove(tx: &mut Tx, user: &mut Active, id: &LoginId) -> Result<bool, Error> {
-    let Some(login) = user.login(id) else { return Err(gone()) };
+    let Some(login) = user.login(id) else { return Err(no_login()) };
     let first = !user.is_proved(login);
     let proved = LoginMethod { verified: true, ..login.clone() };
     for tenant in &proved.tenants {

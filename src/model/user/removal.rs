@@ -1,6 +1,6 @@
 //! What goes with a user, or with one of their login methods.
 
-use super::{LoginMethod, NewLogin, PrimaryOf, User, gone, holders};
+use super::{LoginMethod, NewLogin, PrimaryOf, User, holders, no_login};
 use crate::{
     base::{
         error::Error,
@@ -51,7 +51,7 @@ pub(crate) async fn remove_login(
     id: &LoginId,
     proofs: bool,
 ) -> Result<(), Error> {
-    let at = user.logins.iter().position(|login| login.id == *id).ok_or_else(gone)?;
+    let at = user.logins.iter().position(|login| login.id == *id).ok_or_else(no_login)?;
     if user.logins.len() == 1 {
         return Err(Error::invalid("a user keeps one login method: delete the user instead"));
     }
