@@ -222,8 +222,10 @@ fn after_a_code_is_asked_and_the_customers_stay_where_they_were() {
         assert!(without.jar.remove(cookie).is_some(), "{:?}", without.jar.keys());
         assert!(goes_to_sign_in(&without.page("/")), "{cookie}");
     }
+    let mut kept = alice.clone();
     alice.form("/logout", "");
     assert!(goes_to_sign_in(&alice.page("/")));
+    assert_eq!(kept.script("PUT", "/auth/mfa/info", &json!({}))["message"], "unauthorised");
     // Once more, with the password first.
     alice.form("/login", RIGHT);
     assert_eq!(alice.page("/").status, 403);

@@ -22,9 +22,8 @@ async fn main() -> Result<(), Failure> {
     let db = store::SqliteStore::from_pool(shop.db.clone()).await?;
     let mfa = Mfa::builder(config::AppInfo::new("Shop", &url, &url)?, config::Secrets::file("mfa.key")?, db)
         .own_users(account::EmailOf::new(shop.clone(), Shop::email))
-        .policy(policy::Everyone::new(FactorId::OTP_EMAIL))
-        .delivery(tower_mfa::delivery::Outbox::printing())
-        .build()?;
+        .policy(policy::Everyone::new(FactorId::OTP_EMAIL));
+    let mfa = mfa.delivery(tower_mfa::delivery::Outbox::printing()).build()?;
     let app = Router::new()
         .route("/", get(account).layer(MfaLayer::optional(mfa.clone())))
         .route("/login", get(async || Html(LOGIN)).post(log_in))
@@ -59,8 +58,7 @@ struct Credentials {
 async fn log_in(
     State(shop): State<Shop>,
     session: Session,
-    axum::Extension(mfa): axum::Extension<Mfa>,
-    parts: axum::http::request::Parts,
+    (axum::Extension(mfa), parts): (axum::Extension<Mfa>, axum::http::request::Parts),
     Form(typed): Form<Credentials>,
 ) -> Result<Response, Failure> {
     let Some(id) = shop.check(typed).await? else {
@@ -72,9 +70,9 @@ async fn log_in(
     Ok((tokens, Html(include_str!("code.html"))).into_response())
 }
 
-async fn log_out(session: Session) -> Result<Redirect, Failure> {
+async fn log_out(session: Session, mfa: axum::Extension<Mfa>, parts: axum::http::request::Parts) -> Page {
     session.flush().await?;
-    Ok(Redirect::to("/login"))
+    Ok((mfa.sign_out(&parts).await?, Redirect::to("/login")).into_response())
 }
 
 /// The shop's data.

@@ -34,7 +34,7 @@ impl<'a> Call<'a> {
                 "there are too many cookies",
             ));
         };
-        if (Arrival { desk, presented: &presented, parts }).is_foreign() {
+        if (Arrival { desk, presented: &presented, parts, csrf: desk.kit.config.csrf }).is_foreign() {
             #[cfg(feature = "tracing")]
             {
                 let origin: String = presented.hints().origin.unwrap_or_default().chars().take(64).collect();
@@ -84,7 +84,8 @@ impl<'a> Call<'a> {
     }
 
     fn arrival(&self) -> Arrival<'_> {
-        Arrival { desk: self.desk, presented: &self.presented, parts: self.parts }
+        let csrf = self.desk.kit.config.csrf;
+        Arrival { desk: self.desk, presented: &self.presented, parts: self.parts, csrf }
     }
 }
 

@@ -34,6 +34,8 @@ pub enum ErrorKind {
     NotFound,
     /// A factor must be proven again first: none was within the last five minutes (403).
     StepUp,
+    /// Not for this request or this user: another site sent it, or the user is disabled (403).
+    Refused,
 }
 
 const TAKEN: &str = "a new record's name is taken";

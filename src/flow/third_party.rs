@@ -100,10 +100,11 @@ impl Desk {
         providers: Option<Vec<Provider>>,
     ) -> Result<(), Error> {
         let list = providers.as_deref().unwrap_or_default();
-        if self.third_party.is_none() || list.len() > MOST {
-            return Err(Error::invalid(
-                "the app speaks to no third parties, or there are too many providers",
-            ));
+        if self.third_party.is_none() {
+            return Err(Error::invalid("the app speaks to no third parties"));
+        }
+        if list.len() > MOST {
+            return Err(Error::invalid("a tenant has at most 50 providers of its own"));
         }
         ConfigError::all(third_party::problems(list))
             .map_err(|e| Error::with(ErrorKind::Invalid, "a provider can't be right", e))?;

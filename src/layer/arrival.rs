@@ -10,7 +10,8 @@ use crate::{
     session::{
         Opened, Session, SessionDenied,
         cookies::TransferMethod,
-        csrf, token,
+        csrf::{self, AntiCsrf},
+        token,
         transport::{Access, Presented},
         verify::{self, Demand, Evidence, Judgement, Question},
     },
@@ -22,6 +23,8 @@ pub(crate) struct Arrival<'a> {
     pub(crate) desk: &'a Desk,
     pub(crate) presented: &'a Presented<'a>,
     pub(crate) parts: &'a Parts,
+    /// The proof that a session's cookie needs.
+    pub(crate) csrf: AntiCsrf,
 }
 
 impl Arrival<'_> {
@@ -44,7 +47,7 @@ impl Arrival<'_> {
             let evidence = Evidence {
                 presented: self.presented,
                 method: self.parts.method.as_str(),
-                csrf: kit.config.csrf,
+                csrf: self.csrf,
                 keyring: &kit.keys.current(),
                 issuer: &kit.issuer,
                 now: kit.db.now(),
@@ -97,7 +100,7 @@ impl Arrival<'_> {
     }
 
     /// A session that came along unasked; one that isn't good is as if there were none.
-    async fn left_behind(&self) -> Result<Option<Session>, Error> {
+    pub(super) async fn left_behind(&self) -> Result<Option<Session>, Error> {
         match self.session().await {
             Ok(session) => Ok(Some(session)),
             Err(Refusal::Failed(error)) => Err(error),
@@ -110,9 +113,9 @@ impl Arrival<'_> {
     fn expired(&self) -> Option<Session> {
         let (kit, presented) = (&self.desk.kit, self.presented);
         let Access::Token { text, method } = presented.access else { return None };
-        let guarded = csrf::needed(kit.config.csrf, method, self.parts.method.as_str(), false);
+        let guarded = csrf::needed(self.csrf, method, self.parts.method.as_str(), false);
         let claims = token::open_expired(text, &kit.keys.current(), &kit.issuer, kit.db.now()).ok()?;
-        let proven = csrf::proven(kit.config.csrf, &presented.hints(), claims.anti_csrf.as_deref());
+        let proven = csrf::proven(self.csrf, &presented.hints(), claims.anti_csrf.as_deref());
         (proven || !guarded).then(|| Session::new(kit, Opened { claims, method }))
     }
 }

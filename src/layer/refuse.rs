@@ -58,11 +58,19 @@ pub(crate) fn denied(denied: &SessionDenied) -> Answer {
     Answer { status, body, retry_after: None, challenge: None, denied: Some(denied.clone()), change: None }
 }
 
-/// The same to an API client that sent a header token: where authenticating again would help, it is told how
-/// (RFC 9470, section 3).
+/// The same to an API client that sent no token (RFC 6750, section 3).
+pub(crate) fn unauthenticated(denied: &SessionDenied) -> Answer {
+    Answer { challenge: Some(HeaderValue::from_static("Bearer")), ..self::denied(denied) }
+}
+
+/// The same to one that sent a header token: where authenticating again would help, it is told how (RFC 9470,
+/// section 3).
 pub(crate) fn challenged(denied: &SessionDenied) -> Answer {
     let answer = self::denied(denied);
-    let SessionDenied::InvalidClaims(claims) = denied else { return answer };
+    let SessionDenied::InvalidClaims(claims) = denied else {
+        let challenge = HeaderValue::from_static("Bearer error=\"invalid_token\"");
+        return Answer { challenge: Some(challenge), ..answer };
+    };
     let Some(challenge) = challenge(claims) else { return answer };
     let status = StatusCode::UNAUTHORIZED;
     let body = invalid(status, claims).to_string().into();
@@ -164,13 +172,14 @@ fn step_up() -> Answer {
     Answer::new(status, &body)
 }
 
-/// A session that is over is 401 and clears nothing here (row C10), one that proved no factor lately 403; a failure
-/// is 503 or 500.
+/// A session that is over is 401 and clears nothing here (row C10), one that proved no factor lately 403, as is what
+/// this request or its user may not do; a failure is 503 or 500.
 pub(crate) fn error(error: &Error) -> Answer {
     match error.kind() {
         ErrorKind::SessionEnded => denied(&SessionDenied::Unauthorised),
         ErrorKind::StaleToken => denied(&SessionDenied::TryRefresh),
         ErrorKind::StepUp => step_up(),
+        ErrorKind::Refused => Answer::new(StatusCode::FORBIDDEN, &json!({ "message": error.to_string() })),
         _ => failed(error),
     }
 }

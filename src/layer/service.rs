@@ -152,13 +152,13 @@ impl Head<'_> {
 
     /// The refusal, as the client that sent this request is to read it.
     fn denied(&self, denied: &SessionDenied) -> Answer {
-        let by_header = || {
-            let presented = Presented::read(self.headers, &self.kit.config.cookies);
-            presented.is_ok_and(|presented| presented.access.method() == Some(TransferMethod::Header))
-        };
-        match self.challenges() && by_header() {
-            true => refuse::challenged(denied),
-            false => refuse::denied(denied),
+        if !self.challenges() {
+            return refuse::denied(denied);
+        }
+        match Presented::read(self.headers, &self.kit.config.cookies).map(|presented| presented.access) {
+            Ok(Access::Token { method: TransferMethod::Header, .. }) => refuse::challenged(denied),
+            Ok(Access::Absent) => refuse::unauthenticated(denied),
+            _ => refuse::denied(denied),
         }
     }
 

@@ -1,4 +1,5 @@
-//! Signing in from a handler of the app's, after a check of its own: a session, and the tokens for the client.
+//! Signing in from a handler of the app's, after a check of its own: a session, and the tokens for the client. And
+//! out again.
 
 use std::{fmt, sync::Arc};
 
@@ -15,6 +16,7 @@ use crate::{
     session::{
         Kit, Session,
         cookies::TransferMethod,
+        csrf::AntiCsrf,
         transport::{self, Presented, TokenChange},
     },
 };
@@ -44,8 +46,9 @@ impl Mfa {
     /// ```
     ///
     /// # Errors
-    /// `Invalid` if another site sent the request by an unsafe method (row X07), if the factor may not start a session
-    /// in the tenant, or if the user is one of the crate's own in other tenants only; `NotFound` without the tenant;
+    /// `Refused` if another site sent the request by an unsafe method (row X07) or the user is disabled; `Invalid` if the
+    /// factor may not start a session in the tenant, or if the user is one of the crate's own in other tenants only, or
+    /// came with more cookies than anybody needs; `NotFound` without the tenant;
     /// `SessionEnded` if [`AppUsers`](crate::account::AppUsers) knows nobody by this id; `Unavailable` if it, the
     /// policy or the store failed. Nobody is signed in then.
     pub async fn sign_in(
@@ -65,30 +68,80 @@ impl Mfa {
             Outcome::Done(done) => {
                 let session = Session::new(&kit, done.opened);
                 session.set_change(done.tokens.into());
-                Ok((session.clone(), Tokens { session }))
+                Ok((session.clone(), Tokens(Fate::Of(session))))
             }
-            Outcome::NotLinked(NotLinked::Disabled) => Err(Error::invalid("the user is disabled")),
+            Outcome::NotLinked(NotLinked::Disabled) => Err(disabled()),
             Outcome::Lost | Outcome::Taken | Outcome::NotLinked(_) => {
                 Err(Error::unavailable("the sign-in lost its race"))
             }
         }
     }
+
+    /// Ends the session that came with the request, also one whose access token ran out: for a handler of the app's
+    /// that signs out, such as a plain form's, which can't prove itself to a mount by a header. Without a session
+    /// nothing ends, and what the client still holds goes all the same.
+    ///
+    /// The [`Tokens`] tell the client, as those of [`Mfa::sign_in`] do.
+    ///
+    /// ```
+    /// # use axum::response::{IntoResponse, Redirect};
+    /// # use http::request::Parts;
+    /// # use tower_mfa::Mfa;
+    /// async fn sign_out(mfa: Mfa, parts: Parts) -> Result<impl IntoResponse, tower_mfa::Error> {
+    ///     Ok((mfa.sign_out(&parts).await?, Redirect::to("/")))
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// `Refused` if another site sent the request by an unsafe method (row X07); `Invalid` with more cookies than
+    /// anybody needs; `Unavailable` if the store failed: the session may go on.
+    pub async fn sign_out(&self, parts: &Parts) -> Result<Tokens, Error> {
+        let kit = &self.desk.kit;
+        kit.ready().await?;
+        let presented = &presented(self, parts)?;
+        let session = arrival(self, presented, parts)?.left_behind().await?;
+        if let Some(session) = session {
+            session.revoke().await?;
+        }
+        let ways =
+            [TransferMethod::Cookie, TransferMethod::Header].map(|way| presented.carries(way).then_some(way));
+        let gone = match ways {
+            [None, None] => None,
+            [way, None] | [None, way] => Some(TokenChange::Clear(way)),
+            _ => Some(TokenChange::Clear(None)),
+        };
+        Ok(Tokens(Fate::Gone(Arc::clone(kit), gone)))
+    }
+}
+
+fn presented<'a>(mfa: &'a Mfa, parts: &'a Parts) -> Result<Presented<'a>, Error> {
+    let presented = Presented::read(&parts.headers, &mfa.desk.kit.config.cookies);
+    presented.map_err(|_| Error::invalid("there are too many cookies"))
+}
+
+/// A form can't add the header that proves a cookie's request to a mount: that no other site sent it is the proof.
+fn arrival<'a>(mfa: &'a Mfa, presented: &'a Presented<'a>, parts: &'a Parts) -> Result<Arrival<'a>, Error> {
+    let arrival = Arrival { desk: &mfa.desk, presented, parts, csrf: AntiCsrf::None };
+    match arrival.is_foreign() {
+        true => Err(Error::new(ErrorKind::Refused, "another site sent this request")),
+        false => Ok(arrival),
+    }
 }
 
 async fn caller(mfa: &Mfa, parts: &Parts, tenant: &TenantId) -> Result<Caller, Error> {
-    let cookies = &mfa.desk.kit.config.cookies;
-    let presented = Presented::read(&parts.headers, cookies);
-    let presented = &presented.map_err(|_| Error::invalid("there are too many cookies"))?;
-    let arrival = Arrival { desk: &mfa.desk, presented, parts };
-    if arrival.is_foreign() {
-        return Err(Error::invalid("another site sent this sign-in"));
-    }
+    let presented = &presented(mfa, parts)?;
+    let arrival = arrival(mfa, presented, parts)?;
     let caller = arrival.caller(tenant, false).await.map_err(refused)?;
     let hints = presented.hints();
     // A form can't add a header; what only browsers send tells them from other clients.
     let browser = hints.origin.is_some() || hints.fetch_site.is_some();
     let asked = hints.auth_mode.or(browser.then_some(TransferMethod::Cookie));
-    Ok(Caller { vouched: true, ..arrival.by(caller, cookies.methods.choose(asked)) })
+    let methods = mfa.desk.kit.config.cookies.methods;
+    Ok(Caller { vouched: true, ..arrival.by(caller, methods.choose(asked)) })
+}
+
+fn disabled() -> Error {
+    Error::new(ErrorKind::Refused, "the user is disabled")
 }
 
 fn refused(refusal: Refusal) -> Error {
@@ -97,20 +150,28 @@ fn refused(refusal: Refusal) -> Error {
         Refusal::NoTenant => Error::new(ErrorKind::NotFound, "there is no such tenant"),
         Refusal::TooMany(_) => Error::unavailable("too many attempts"),
         Refusal::Denied(_) => Error::new(ErrorKind::SessionEnded, "the user is gone"),
+        Refusal::NotLinked(NotLinked::Disabled) => disabled(),
         Refusal::BadInput(_) | Refusal::NotLinked(_) => {
             Error::invalid("this factor can't start a session here")
         }
     }
 }
 
-/// The tokens of a session that has just begun: they must reach the client with the answer.
+/// The tokens of a session that has just begun, or that the client has none any more: they must reach it with the
+/// answer.
 ///
 /// With axum they are a part of a response, `(tokens, body)`; elsewhere see [`Tokens::write`]. What is written to the
 /// session until then, such as a claim, goes with them. It makes no difference whether the handler lies inside of an
 /// [`MfaLayer`](crate::MfaLayer) or not.
-#[must_use = "the client has no session without its tokens"]
-pub struct Tokens {
-    session: Session,
+#[must_use = "the client knows of no session, or of no end of one, without its tokens"]
+pub struct Tokens(Fate);
+
+/// Whose they are.
+enum Fate {
+    /// Of a session that began.
+    Of(Session),
+    /// Of none any more.
+    Gone(Arc<Kit>, Option<TokenChange>),
 }
 
 impl Tokens {
@@ -135,7 +196,10 @@ impl Tokens {
 
     /// What becomes of the client's tokens is decided now.
     fn carried(self) -> Carried {
-        Carried(Arc::new(self.session.finish()))
+        Carried(Arc::new(match self.0 {
+            Fate::Of(session) => session.finish(),
+            Fate::Gone(kit, change) => (kit, change.map(Box::new)),
+        }))
     }
 }
 
@@ -156,7 +220,7 @@ impl axum_core::response::IntoResponseParts for Tokens {
 
 impl fmt::Debug for Tokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tokens").field("session", &self.session).finish_non_exhaustive()
+        f.debug_struct("Tokens").finish_non_exhaustive()
     }
 }
 

@@ -69,7 +69,8 @@ struct Settings {
 const BOUND: Duration = Duration::from_secs(3600);
 
 impl Verifier {
-    /// Sessions of this issuer: the origin of its API and its base path, as in `https://api.shop.example/auth`.
+    /// Sessions of this issuer: the origin of its API and its base path, as in `https://api.shop.example/auth`. It must be
+    /// written as its tokens have it (`iss`): all of another writing are refused as ones to refresh.
     ///
     /// # Errors
     /// If it isn't such an address, by https, or no HTTP client can be made.

@@ -74,16 +74,6 @@ pub(crate) enum Access<'a> {
     Ambiguous,
 }
 
-impl Access<'_> {
-    /// How the token came that decides.
-    pub(crate) fn method(&self) -> Option<TransferMethod> {
-        match self {
-            Self::Token { method, .. } => Some(*method),
-            _ => None,
-        }
-    }
-}
-
 /// `Sec-Fetch-Site`. A value that isn't known counts as cross-site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FetchSite {

@@ -113,7 +113,7 @@ impl Scene {
                         user.logins.iter().any(|login| login.email.is_some())
                     }
                     Err(error) => {
-                        assert_eq!(error.kind(), ErrorKind::Invalid);
+                        assert_eq!(error.kind(), ErrorKind::Refused);
                         false
                     }
                 };

@@ -229,6 +229,11 @@ impl Scene {
         let _ = self.app.mfa.sign_in(&parts, &own, &PUBLIC, FactorId::OTP_EMAIL).await;
     }
 
+    async fn signs_out(&self) {
+        let (parts, _) = self.alice.request(Method::POST, "/logout", None).into_parts();
+        let _ = self.app.mfa.sign_out(&parts).await;
+    }
+
     async fn carol_over(&self, path: &str) {
         let request = self.carol.request(Method::GET, path, None);
         self.router.clone().oneshot(request).await.unwrap();
@@ -419,6 +424,7 @@ fn everything() -> Vec<(&'static str, Doing)> {
         "Keys::revoke": |s| s.app.mfa.keys().revoke(&s.kid);
         "Mfa::complete": |s| s.over("/in/complete");
         "Mfa::sign_in": |s| s.signs_in();
+        "Mfa::sign_out": |s| s.signs_out();
         "Mfa::audit_trail": |s| s.app.mfa.audit_trail(Timestamp::EPOCH);
         "Mfa::sms_status": |s| s.sms_failed();
         "Mfa::shutdown": |s| s.app.mfa.shutdown();

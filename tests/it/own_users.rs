@@ -127,6 +127,11 @@ async fn log_in(
     }
 }
 
+/// The app's own way out.
+async fn log_out(State(mfa): State<Mfa>, parts: Parts) -> Result<Response, tower_mfa::Error> {
+    Ok((mfa.sign_out(&parts).await?, "bye").into_response())
+}
+
 /// The password once more, for a step-up.
 async fn again(State(mfa): State<Mfa>, session: SessionExtractor) -> Response {
     let now = Timestamp::from_secs(START);
@@ -159,6 +164,7 @@ fn routes(mfa: &Mfa) -> Router {
             Router::new()
                 .route("/again", post(again))
                 .layer(MfaLayer::required(mfa.clone()).without_mfa())
+                .route("/logout", post(log_out))
                 .with_state(mfa.clone()),
         )
         .layer(ApiLayer::new(mfa.clone()))
@@ -276,6 +282,59 @@ async fn sec_s01_a_session_that_came_along_ends_and_nothing_of_it_goes_on() {
                 assert!(list.iter().all(|one| planted != json!(one.handle.as_str())), "{path} {user}");
                 before.refresh().await.is(401);
             }
+        }
+    }
+}
+
+/// What a plain form sends: it can add no header.
+async fn by_form(app: &TestApp, browser: &mut Browser, path: &str) -> crate::support::Answer {
+    let mut request = browser.request(Method::POST, path, None);
+    for header in ["rid", "st-auth-mode", "anti-csrf"] {
+        request.headers_mut().remove(header);
+    }
+    request.headers_mut().insert("origin", SITE.parse().unwrap());
+    let answer = app.send(request).await;
+    browser.keep(&answer);
+    answer
+}
+
+#[tokio::test]
+async fn sec_s01_a_plain_form_ends_what_came_along_as_well() {
+    for late in [false, true] {
+        let (_, app) = app().await;
+        let mut alice = app.browser(Mode::Cookie);
+        post_to(&mut alice, "/login/public/1").await.is(200);
+        alice.pass_code(ALICE).await;
+        let mut before = alice.clone();
+        if late {
+            app.clock.advance(std::time::Duration::from_secs(3601));
+        }
+        by_form(&app, &mut alice, "/login/public/1").await.is(200);
+        assert_eq!(alice.get("/who").await.status, 403, "late: {late}");
+        assert_eq!(app.mfa.sessions().list(&id("1")).await.unwrap().len(), 1, "late: {late}");
+        before.refresh().await.is(401);
+    }
+}
+
+#[tokio::test]
+async fn sec_s12_c09_a_plain_form_signs_out_and_the_client_holds_nothing() {
+    for mode in [Mode::Cookie, Mode::Header] {
+        for late in [false, true] {
+            let (_, app) = app().await;
+            let mut alice = app.browser(mode);
+            post_to(&mut alice, "/login/public/1").await.is(200);
+            alice.pass_code(ALICE).await;
+            let mut before = alice.clone();
+            if late {
+                app.clock.advance(std::time::Duration::from_secs(3601));
+            }
+            assert_eq!(by_form(&app, &mut alice, "/logout").await.text, "bye");
+            assert!(alice.access_token().is_none());
+            assert!(app.mfa.sessions().list(&id("1")).await.unwrap().is_empty(), "late: {late}");
+            before.refresh().await.is(401);
+            // Once more there is nothing to end, and nothing to tell.
+            let again = by_form(&app, &mut alice, "/logout").await;
+            assert_eq!((again.status.as_u16(), again.cookies().len()), (200, 0));
         }
     }
 }
@@ -508,7 +567,9 @@ async fn sec_x07_another_site_signs_nobody_in() {
     {
         let request = Request::post("/login/public/1").header(name, value).body(Body::empty()).unwrap();
         let answer = app.send(request).await;
-        assert_eq!((answer.status.as_u16(), answer.text.as_str()), (500, "Invalid"), "{name} {value}");
+        assert_eq!((answer.status.as_u16(), answer.text.as_str()), (403, "Refused"), "{name} {value}");
+        let request = Request::post("/logout").header(name, value).body(Body::empty()).unwrap();
+        app.send(request).await.is(403);
     }
     assert!(app.mfa.users().load(&id("1")).await.unwrap().is_none());
     // A way back from a provider is a link: the app's own `state` is what guards it.

@@ -244,6 +244,20 @@ async fn a_factor_that_is_too_old_is_refused_and_api_clients_are_challenged() {
     half.sign_up("carol@shop.example").await.ok();
     ask(&api, &half, "/who").await.is(401);
     ask(&plain, &half, "/who").await.is(403);
+    // So is a token that is missing, or bad (RFC 6750).
+    issuer.clock().advance(Duration::from_secs(3700));
+    let stranger = issuer.app.browser(Mode::Header);
+    for (router, client, challenge) in [
+        (&api, &stranger, Some("Bearer")),
+        (&api, &header, Some("Bearer error=\"invalid_token\"")),
+        (&api, &cookie, None),
+        (&plain, &stranger, None),
+        (&plain, &header, None),
+    ] {
+        let refused = ask(router, client, "/who").await;
+        let told = refused.headers.get(header::WWW_AUTHENTICATE).map(|value| value.to_str().unwrap());
+        assert_eq!((refused.status.as_u16(), told), (401, challenge));
+    }
 }
 
 async fn revoke_all(issuer: &Issuer) {

@@ -144,14 +144,14 @@ async fn no_challenge_where_authenticating_would_not_help() {
         let refused = send(&router, alice.request(Method::GET, path, None)).await;
         assert_eq!((refused.status.as_u16(), challenge(&refused)), (403, None), "{path}");
     }
-    // What a client needs a refresh for, or a sign-in, is as it was.
+    // What a client needs a refresh for, or a sign-in, isn't told as a lack of factors.
     app.clock.advance(Duration::from_secs(3601));
-    for (request, message) in [
-        (bare("GET", "/role"), "unauthorised"),
-        (alice.request(Method::GET, "/role", None), "try refresh token"),
+    for (request, message, told) in [
+        (bare("GET", "/role"), "unauthorised", "Bearer"),
+        (alice.request(Method::GET, "/role", None), "try refresh token", "Bearer error=\"invalid_token\""),
     ] {
         let refused = send(&router, request).await;
-        assert_eq!((&refused.body["message"], challenge(&refused)), (&json!(message), None));
+        assert_eq!((&refused.body["message"], challenge(&refused)), (&json!(message), Some(told)));
     }
 }
 
