@@ -122,6 +122,26 @@ mod tests {
         }
     }
 
+    /// What fits is all there is and no more; of what doesn't fit there is nothing, however little is missing.
+    #[test]
+    fn a_buffer_takes_the_whole_or_nothing() {
+        let bytes: Vec<u8> = (0..100).collect();
+        for length in 0..=bytes.len() {
+            let (data, text) = (&bytes[..length], base64url(&bytes[..length]));
+            for room in [length, length + 1, 128] {
+                let mut buffer = vec![0xff; room];
+                assert_eq!(base64url_into(text.as_bytes(), &mut buffer), Some(data), "{length} in {room}");
+            }
+            for room in [0, length.saturating_sub(1)].into_iter().filter(|room| *room < length) {
+                let mut buffer = vec![0xff; room];
+                assert_eq!(base64url_into(text.as_bytes(), &mut buffer), None, "{length} in {room}");
+            }
+        }
+        for other in ["_w==", "_x", "/w", "_w ", "_"] {
+            assert_eq!(base64url_into(other.as_bytes(), &mut [0; 8]), None, "{other}");
+        }
+    }
+
     #[test]
     fn parts_do_not_run_together() {
         let key = [7; 32];

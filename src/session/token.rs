@@ -528,6 +528,11 @@ mod tests {
             for other in [&text[1..], &text[..text.len() - 1], "", &format!("{text}A")] {
                 assert!(ring.by_header(other.as_bytes()).is_none(), "{other}");
             }
+            for at in 0..text.len() {
+                let mut other = text.clone().into_bytes();
+                other[at] = if other[at] == b'A' { b'B' } else { b'A' };
+                assert!(ring.by_header(&other).is_none(), "{at}");
+            }
         }
     }
 
@@ -575,9 +580,11 @@ mod tests {
         let late = old.times().verify_until - Duration::from_secs(1);
         let until = old.times().sign_until;
         let next = key("d-2", 1, Schedule::new(Duration::from_secs(3600)).times(until, until));
-        let ring = Keyring::new([Arc::clone(&old), next]);
+        let ring = Keyring::new([Arc::clone(&old), Arc::clone(&next)]);
         assert_eq!(ring.signing(late).unwrap().kid(), "d-2");
-        assert!(Arc::ptr_eq(ring.by_header(old.header().as_bytes()).unwrap(), &old));
+        for key in [&old, &next] {
+            assert!(Arc::ptr_eq(ring.by_header(key.header().as_bytes()).unwrap(), key));
+        }
         let last = AccessClaims { issued_at: late.as_secs(), expires_at: late.as_secs() + 1, ..claims() };
         let token = mint(&last, &old, ISSUER, ROOM).unwrap().token;
         assert_eq!(open(token.expose(), &ring, ISSUER, late).map(Arc::unwrap_or_clone), Ok(last));
@@ -830,6 +837,12 @@ mod tests {
         let zeros = vec![0; signature.len()];
         for bad in [&signature[1..], &signature[..255], &[&signature[..], &[0]].concat(), &zeros, &[0]] {
             refused(&format!("{text}.{}", hash::base64url(bad)), "signature");
+        }
+        // Longer than that of any key, in a token that isn't too long.
+        for length in [LONGEST_SIGNATURE, LONGEST_SIGNATURE + 1, 2 * LONGEST_SIGNATURE] {
+            let long = format!("{text}.{}", hash::base64url(&vec![1; length]));
+            assert!(long.len() < LONGEST);
+            refused(&long, "a long signature");
         }
         let other = key("d-1", 1, signer().times());
         assert_eq!(open(&token, &Keyring::new([other]), ISSUER, NOW), Err(OpenError::TryRefresh));

@@ -7,6 +7,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -74,7 +75,8 @@ impl Says {
         let at = |path: &str| format!("https://id.example/{path}");
         let endpoints = OAuth2Endpoints::new(at("authorise"), at("token"), at("user"));
         let client = ProviderClient::new("shop", Secret::new("s".to_owned()));
-        ThirdParty::new(self.clone()).provider(Provider::oauth2("loopback", "Loopback", endpoints, client))
+        ThirdParty::new(self.clone())
+            .provider(Provider::oauth2("loopback", "Loopback", endpoints, client).without_email())
     }
 }
 
@@ -603,12 +605,33 @@ struct Contended {
     schedule: Arc<Mutex<(Vec<u8>, usize)>>,
     /// How many commits may still be told that they lost: fewer than a transaction has rounds.
     conflicts: Arc<AtomicUsize>,
+    /// Where those meet who are about to write a name to sign in by, and how many are still to come.
+    meeting: Arc<(Barrier, AtomicUsize)>,
 }
+
+/// How many meet.
+const RACERS: usize = 3;
 
 impl Contended {
     fn new(schedule: Vec<u8>) -> Self {
         let schedule = Arc::new(Mutex::new((schedule, 0)));
-        Self { inner: AnyStore::new(MemoryStore::new()), schedule, conflicts: Arc::default() }
+        let meeting = Arc::new((Barrier::new(RACERS), AtomicUsize::new(0)));
+        Self { inner: AnyStore::new(MemoryStore::new()), schedule, conflicts: Arc::default(), meeting }
+    }
+
+    /// From now on, the first ones who write a name all have decided before any of them writes.
+    fn gather(&self) {
+        self.meeting.1.store(RACERS, Ordering::SeqCst);
+    }
+
+    async fn meet(&self, batch: &Batch) {
+        let (barrier, to_come) = &*self.meeting;
+        let is_named = batch.ops().any(|(key, _)| key.as_str().contains("/login/"));
+        let less = |left: usize| left.checked_sub(1);
+        if is_named && to_come.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok() {
+            // Who waits for another one's turn within the process doesn't come.
+            let _ = tokio::time::timeout(Duration::from_secs(2), barrier.wait()).await;
+        }
     }
 
     /// From now on.
@@ -649,6 +672,7 @@ impl Store for Contended {
 
     async fn commit(&self, batch: Batch) -> Result<Commit, StoreError> {
         self.way().await;
+        self.meet(&batch).await;
         let first = batch.ops().next().map(|(key, _)| key.clone());
         match first.filter(|_| self.is_lost()) {
             Some(key) => Ok(Commit::Conflict(key)),
@@ -847,6 +871,7 @@ fn concurrent_sign_ups_by_one_password_make_one_account() {
             .await;
             let mut browsers = [(); 3].map(|()| app.browser(Mode::Header));
             store.contend();
+            store.gather();
             let answers = join_all(browsers.iter_mut().map(|browser| browser.sign_up(ALICE))).await;
             let told = |status: &str| answers.iter().filter(|answer| answer.body["status"] == status).count();
             let refused = told("FIELD_ERROR") + told("SIGN_UP_NOT_ALLOWED");
@@ -855,4 +880,23 @@ fn concurrent_sign_ups_by_one_password_make_one_account() {
             app.store.check_users().await;
         });
     }
+}
+
+/// Somebody of whom the provider tells no address is known by the provider's name for them alone.
+#[tokio::test]
+async fn concurrent_sign_ups_without_an_address_make_one_account() {
+    let says = Says::new();
+    says.set("nobody", json!({}));
+    let store = Contended::new(vec![7, 90, 31, 144]);
+    let app = TestApp::on(shop(), Secrets::random().unwrap(), store.clone(), |b| settings(b, &says)).await;
+    let mut browsers = [(); RACERS].map(|()| app.browser(Mode::Header));
+    store.gather();
+    let answers = join_all(browsers.iter_mut().map(|browser| by_provider(browser, "nobody", false))).await;
+    let made = answers.iter().filter(|answer| answer.body["createdNewRecipeUser"] == true).count();
+    assert_eq!(made, 1, "{answers:?}");
+    let first = id(&answers[0].body);
+    assert!(answers.iter().all(|answer| answer.body["status"] == "OK" && id(&answer.body) == first));
+    let users = app.store.dump().await.into_keys().filter(|key| key.as_str().starts_with("user/"));
+    assert_eq!(users.count(), 1);
+    app.store.check_users().await;
 }

@@ -15,7 +15,7 @@ use tower_mfa::{
     account::User,
     config::HttpClient,
     factor::{OAuth2Endpoints, Provider, ProviderClient, ThirdParty},
-    ident::{BoxError, Email, Secret, TenantId, UserId},
+    ident::{BoxError, Email, ErrorKind, Secret, TenantId, UserId},
     policy::{Link, LinkContext, LinkPolicy, PolicyError},
 };
 
@@ -25,6 +25,7 @@ use crate::{
         Answer, Browser, Mode, TestApp,
         provider::{CALLBACK, returned},
     },
+    tenants::deletion,
 };
 
 const PUBLIC: TenantId = TenantId::PUBLIC;
@@ -270,6 +271,37 @@ async fn sec_l06_within_a_session_it_is_not_hers_already() {
     assert_eq!(id(&come_back(&mut browser(&app, "north"), "alice", false).await.ok()), alice);
     assert_eq!(emails(&load(&app, &alice).await), emails(&before));
     app.store.check_users().await;
+}
+
+/// A deletion that stopped half way: nothing comes to the tenant any more that the rest of it might pass by.
+#[tokio::test]
+async fn sec_n05_a_tenant_that_is_being_deleted_gets_no_providers() {
+    let app = Hosts::default().app([oauth2("loopback", "a.example")]).await;
+    let (own, tenants) = (|| vec![oauth2("own", "b.example")], app.mfa.tenants());
+    for before in [None, Some(own())] {
+        let north = with_tenant(&app, "north", before).await;
+        app.mfa.users().create(&north, &Email::parse(BOB).unwrap()).await.unwrap();
+        app.store.fail_commits_after(Some(1));
+        assert_eq!(tenants.delete(&north).await.unwrap_err().kind(), ErrorKind::Unavailable);
+        app.store.fail_commits_after(None);
+        let left = app.store.dump().await;
+        for providers in [Some(own()), Some(Vec::new()), None] {
+            let refused = tenants.set_providers(&north, providers).await;
+            assert_eq!(refused.unwrap_err().kind(), ErrorKind::NotFound);
+        }
+        assert_eq!(app.store.dump().await, left);
+        tenants.delete(&north).await.unwrap();
+        let refused = tenants.set_providers(&north, Some(own())).await;
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::NotFound);
+        // Made again it has those of the app, whatever the former one had or is given as its deletion begins.
+        tenants.create(&north, None).await.unwrap();
+        app.store.before_next_commit(deletion(&app, &north).await);
+        let refused = tenants.set_providers(&north, Some(own())).await;
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::NotFound);
+        let offered = tenants.providers(&north).await.unwrap();
+        assert_eq!(offered.iter().map(Provider::id).collect::<Vec<_>>(), ["loopback"]);
+        tenants.delete(&north).await.unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]

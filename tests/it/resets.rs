@@ -368,4 +368,13 @@ async fn sec_w05_the_budget_is_the_users_and_a_reset_sets_it_back() {
         assert!(n < 10);
     }
     wrong("nobody@shop.example").await.status("GENERAL_ERROR");
+    // A link that her mailbox got opens the door again, with a whole budget, long before the quarter of an hour is over.
+    alice.pass_code(ALICE).await;
+    app.clock.advance(Duration::from_secs(31));
+    let token = ticket(&app, ALICE).await;
+    spend(&app, "", &token, NEW).await.status(OK);
+    for _ in 0..9 {
+        wrong(ALICE).await.status("WRONG_CREDENTIALS_ERROR");
+    }
+    app.browser(Mode::Header).post("/auth/signin", credentials(ALICE, NEW)).await.ok();
 }

@@ -10,7 +10,7 @@ use tower_mfa::{
     account::TenantRule,
     guard::RequireTenant,
     ident::{Email, ErrorKind, TenantId, UserId},
-    store::{Scan, Store as _},
+    store::{Batch, Key, Op, Row, Scan, Store as _, Version},
 };
 
 use crate::{
@@ -232,9 +232,14 @@ async fn sec_n05_who_leaves_a_tenant_has_nothing_there() {
     app.mfa.factors().opt_in_within(&user, &tenant("north"), FactorId::OTP_EMAIL).await.unwrap();
     let flow = alice.ask_code(ALICE, true).await.ok();
     let code = app.code(ALICE).await;
+    let mut waiting = at(&app, "north");
+    let seen = app.sent_to(ALICE);
+    let begun = waiting.ask_code(ALICE, false).await.ok();
+    let first = app.code_after(ALICE, seen).await;
     app.mfa.users().remove_from_tenant(&user, &tenant("north")).await.unwrap();
     alice.get("/api/half").await.is(401);
     alice.enter(&flow, &code, true).await.is(401);
+    waiting.enter(&begun, &first, false).await.status("RESTART_FLOW_ERROR");
     alice.refresh().await.is(401);
     at(&app, "north").sign_in(ALICE).await.status("WRONG_CREDENTIALS_ERROR");
     assert!(app.mfa.roles().of(&user, &tenant("north")).await.unwrap().is_empty());
@@ -303,6 +308,14 @@ async fn sec_n05_a_tenant_made_again_is_another_one() {
     again.enter(&flow, &code, false).await.status("RESTART_FLOW_ERROR");
     assert!(app.mfa.roles().of(&theirs[0], &north).await.unwrap().is_empty());
     assert!(app.mfa.users().load(&theirs[0]).await.unwrap().unwrap().logins[0].tenants.is_empty());
+    // Who signs up in it is in, on a node that starts now as well, where the token of before is as dead.
+    let (mut bob, _) = signed_up(&app, "north", BOB).await;
+    let late = app.restarted().await;
+    for node in [&app, &late] {
+        bob.at(node).get("/api/half").await.is(200);
+        alice.at(node).get("/api/half").await.is(401);
+    }
+    bob.refresh().await.is(200);
     // In the other tenant nothing happened.
     app.browser(Mode::Header).sign_in(ALICE).await.ok();
 }
@@ -317,7 +330,7 @@ async fn sec_n05_a_deletion_that_failed_goes_on() {
         app.mfa.users().create(&north, &email).await.unwrap();
     }
     let names = || async {
-        let scan = Scan::under(tower_mfa::store::Key::new(["t", "north", "login"]));
+        let scan = Scan::under(Key::new(["t", "north", "login"]));
         app.store.scan(&scan).await.unwrap().len()
     };
     app.store.fail_commits_after(Some(2));
@@ -338,6 +351,49 @@ async fn sec_n05_a_deletion_that_failed_goes_on() {
     assert_eq!(names().await, 0);
     assert_eq!(app.mfa.tenants().delete(&north).await.unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(app.mfa.tenants().delete(&PUBLIC).await.unwrap_err().kind(), ErrorKind::Invalid);
+}
+
+/// What the beginning of a deletion writes: for another process that begins it right before a commit.
+pub(crate) async fn deletion(app: &TestApp, tenant: &TenantId) -> Batch {
+    let mut batch = Batch::new();
+    for (key, row) in app.store.dump().await {
+        let mut body = row.body.clone();
+        if key == Key::new(["tenant", tenant.as_str()]) {
+            (body["enabled"], body["leaving"]) = (json!(false), json!(true));
+        } else if key == Key::new(["epoch", "tenant", tenant.as_str()]) {
+            let n = body["n"].as_u64().unwrap() + 1;
+            (body["n"], body["revoked"]) = (json!(n), json!(n));
+        } else {
+            continue;
+        }
+        batch.push(key, Op::Replace(row.version, Row { version: Version::random().unwrap(), body, ..row }));
+    }
+    assert_eq!(batch.ops().len(), 2);
+    batch
+}
+
+/// Nobody comes in once it has begun, however late they read the tenant: the deletion may be past where they'd be.
+#[tokio::test]
+async fn sec_n05_nobody_comes_in_once_a_deletion_has_begun() {
+    for by in ["create", "add to", "sign up", "code"] {
+        let app = with_tenants(&["north"]).await;
+        let north = tenant("north");
+        let (_, alice) = signed_up(&app, "public", ALICE).await;
+        let (users, bob) = (app.mfa.users(), Email::parse(BOB).unwrap());
+        let flow = at(&app, "north").ask_code(BOB, false).await.ok();
+        let code = app.code(BOB).await;
+        app.store.before_next_commit(deletion(&app, &north).await);
+        let (mut visitor, none) = (at(&app, "north"), ErrorKind::NotFound);
+        match by {
+            "create" => assert_eq!(users.create(&north, &bob).await.unwrap_err().kind(), none),
+            "add to" => assert_eq!(users.add_to_tenants(&alice, [north]).await.unwrap_err().kind(), none),
+            "sign up" => drop(visitor.sign_up(BOB).await.is(404)),
+            _ => drop(visitor.enter(&flow, &code, false).await.is(404)),
+        }
+        let names =
+            app.store.dump().await.into_keys().filter(|key| key.as_str().starts_with("t/north/login/"));
+        assert_eq!(names.count(), 0, "{by}");
+    }
 }
 
 /// Which factors may start a session, and which are asked for, is read when a code is entered, not when it was sent.

@@ -20,7 +20,7 @@ use crate::{
     spy::{ALICE, BOB},
     support::{
         Answer, Browser, HandClock, Mode, TestApp,
-        provider::{CALLBACK, ProviderServer, SECRET, begin, form_post, returned},
+        provider::{CALLBACK, ProviderServer, SECRET, at_once, begin, form_post, returned},
     },
 };
 
@@ -92,6 +92,24 @@ async fn somebody_signs_up_and_in_by_oauth2() {
     }
     // Nothing of OpenID Connect was used.
     assert_eq!((server.asked("/jwks"), server.asked("/me"), server.asked("/user")), (0, 0, 2));
+}
+
+/// Whoever signs in by a provider and nothing else is found by the address that it gave, where they signed up.
+#[tokio::test]
+async fn who_has_but_a_provider_is_found_by_their_address() {
+    let app = TestApp::with(|b| b.third_party(at_once())).await;
+    let north = TenantId::parse("north").unwrap();
+    app.mfa.tenants().create(&north, None).await.unwrap();
+    let mut carol = app.browser(Mode::Cookie);
+    carol.tenant = Some("north".to_owned());
+    let body = returned(&begin(&mut carol).await.ok(), json!({ "code": "x" }));
+    let id = carol.post("/auth/north/signinup", body).await.ok()["user"]["id"].clone();
+    let (users, email) = (app.mfa.users(), Email::parse("carol@shop.example").unwrap());
+    let found = users.by_email(&north, &email).await.unwrap();
+    assert_eq!(found.iter().map(|user| json!(user.id)).collect::<Vec<_>>(), [id]);
+    assert_eq!(found[0].logins.iter().map(|login| login.kind).collect::<Vec<_>>(), [LoginKind::ThirdParty]);
+    assert!(users.by_email(&PUBLIC, &email).await.unwrap().is_empty());
+    assert!(users.by_email(&north, &Email::parse(ALICE).unwrap()).await.unwrap().is_empty());
 }
 
 #[tokio::test]

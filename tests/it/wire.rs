@@ -155,12 +155,19 @@ async fn every_route_is_there_and_says_what_it_wants_of_a_session() {
     }
 }
 
-/// The members of an answer, sorted, and of the lists in it `name` names.
+/// That it was answered like this, to the letter.
 #[track_caller]
-fn holds(answer: &Answer, members: &[&str]) {
-    assert_eq!(answer.status, 200, "{}", answer.text);
+fn says(answer: &Answer, body: Value) {
+    assert_eq!((answer.status.as_u16(), &answer.body), (200, &body));
+}
+
+/// The members of an answer beside its status.
+#[track_caller]
+fn holds(answer: &Answer, status: &str, members: &[&str]) {
+    assert_eq!((answer.status.as_u16(), &answer.body["status"]), (200, &json!(status)), "{}", answer.text);
+    let members = members.iter().chain(&["status"]);
     let held: BTreeSet<&str> = answer.body.as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(held, members.iter().copied().collect(), "{}", answer.text);
+    assert_eq!(held, members.copied().collect(), "{}", answer.text);
     assert!(!has_null(&answer.body), "what has no value is left out: {}", answer.text);
 }
 
@@ -179,7 +186,7 @@ fn token(link: &str) -> String {
 
 async fn third_party(browser: &mut Browser, flag: bool) -> Answer {
     let begun = begin(browser).await;
-    holds(&begun, &["status", "urlWithQueryParams"]);
+    holds(&begun, "OK", &["urlWithQueryParams"]);
     let body = returned(&begun.ok(), json!({ "code": "x" }));
     browser.post("/auth/signinup", if flag { linking(body).unwrap() } else { body }).await
 }
@@ -190,60 +197,70 @@ async fn answers_hold_the_members_of_their_row_and_no_others() {
     let mut alice = app.browser(Mode::Cookie);
     // 9.1
     let up = alice.sign_up(ALICE).await;
-    holds(&up, &["status", "user"]);
-    let again = alice.sign_up(ALICE).await;
-    again.status("FIELD_ERROR");
-    holds(&again, &["status", "formFields"]);
-    let mut wrong = alice.clone();
-    let wrong = wrong.post("/auth/signin", credentials("x", "")).await;
-    assert_eq!(
-        wrong.body,
-        json!({ "status": "FIELD_ERROR", "formFields": [
-            { "id": "email", "error": "Email is invalid" },
-            { "id": "password", "error": "Field is not optional" },
-        ] })
-    );
-    assert_eq!(
-        app.browser(Mode::Cookie).post("/auth/signin", credentials(ALICE, "wrong 1")).await.body,
-        json!({ "status": "WRONG_CREDENTIALS_ERROR" })
-    );
-    holds(&alice.sign_in(ALICE).await, &["status", "user"]);
-    holds(&alice.get("/auth/emailpassword/email/exists?email=x@y.example").await, &["status", "exists"]);
+    holds(&up, "OK", &["user"]);
+    let wrong = |list: &[(&str, &str)]| {
+        let fields = list.iter().map(|(id, error)| json!({ "id": id, "error": error }));
+        json!({ "status": "FIELD_ERROR", "formFields": fields.collect::<Value>() })
+    };
+    let taken = "This e-mail address is taken. Sign in instead.";
+    says(&alice.sign_up(ALICE).await, wrong(&[("email", taken)]));
+    let both = wrong(&[("email", "Email is invalid"), ("password", "Field is not optional")]);
+    let mut visitor = app.browser(Mode::Cookie);
+    for path in ["/auth/signin", "/auth/signup"] {
+        says(&visitor.post(path, credentials("x", "")).await, both.clone());
+    }
+    let refused = visitor.post("/auth/signin", credentials(ALICE, "wrong 1")).await;
+    says(&refused, json!({ "status": "WRONG_CREDENTIALS_ERROR" }));
+    holds(&alice.sign_in(ALICE).await, "OK", &["user"]);
+    for path in ["emailpassword/email", "passwordless/email", "signup/email"] {
+        let exists = alice.get(&format!("/auth/{path}/exists?email=x@y.example")).await;
+        says(&exists, json!({ "status": "OK", "exists": false }));
+    }
+    for path in ["passwordless/phonenumber", "signup/phonenumber"] {
+        let exists = alice.get(&format!("/auth/{path}/exists?phoneNumber=%2B36301111142")).await;
+        says(&exists, json!({ "status": "OK", "exists": false }));
+    }
     // 9.3
     let email = |email: &str| json!({ "formFields": [{ "id": "email", "value": email }] });
     let ok = json!({ "status": "OK" });
-    assert_eq!(
-        alice.get("/auth/user/email/verify").await.body,
-        json!({ "status": "OK", "isVerified": false })
-    );
+    says(&alice.get("/auth/user/email/verify").await, json!({ "status": "OK", "isVerified": false }));
     let seen = app.sent_to(ALICE);
-    assert_eq!(alice.post("/auth/user/email/verify/token", json!({})).await.body, ok);
+    says(&alice.post("/auth/user/email/verify/token", json!({})).await, ok.clone());
     let link = app.notice_after(ALICE, seen).await.link().unwrap().expose().clone();
     assert!(
         link.starts_with("https://shop.test/auth/verify-email?token=") && link.ends_with("&tenantId=public")
     );
     let opened = json!({ "method": "token", "token": token(&link) });
-    assert_eq!(alice.post("/auth/user/email/verify", opened.clone()).await.body, ok);
+    says(&alice.post("/auth/user/email/verify", opened.clone()).await, ok.clone());
     assert_eq!(alice.payload("st-ev")["v"], true, "the answer carries it");
     let late = alice.post("/auth/user/email/verify", opened).await;
-    assert_eq!(late.body, json!({ "status": "EMAIL_VERIFICATION_INVALID_TOKEN_ERROR" }));
+    says(&late, json!({ "status": "EMAIL_VERIFICATION_INVALID_TOKEN_ERROR" }));
     let already = alice.post("/auth/user/email/verify/token", json!({})).await;
-    assert_eq!(already.body, json!({ "status": "EMAIL_ALREADY_VERIFIED_ERROR" }));
-    assert_eq!(
-        alice.get("/auth/user/email/verify").await.body,
-        json!({ "status": "OK", "isVerified": true })
-    );
+    says(&already, json!({ "status": "EMAIL_ALREADY_VERIFIED_ERROR" }));
+    says(&alice.get("/auth/user/email/verify").await, json!({ "status": "OK", "isVerified": true }));
     // 11
     let refreshed = alice.refresh().await;
     assert_eq!((refreshed.status.as_u16(), refreshed.text.as_str()), (200, "{}"));
     assert!(refreshed.headers.contains_key("front-token") && refreshed.cookies().len() == 2);
     let out = alice.sign_out().await;
-    assert_eq!((&out.body, &out.headers["front-token"]), (&ok, &header::HeaderValue::from_static("remove")));
+    says(&out, ok.clone());
+    assert_eq!(out.headers["front-token"], "remove");
     alice.sign_out().await.is(401);
     // 9.1, the reset
     for address in [ALICE, "nobody@shop.example"] {
-        assert_eq!(alice.post("/auth/user/password/reset/token", email(address)).await.body, ok, "{address}");
+        says(&alice.post("/auth/user/password/reset/token", email(address)).await, ok.clone());
     }
+    for (address, error) in [("x", "Email is invalid"), ("", "Field is not optional")] {
+        let asked = alice.post("/auth/user/password/reset/token", email(address)).await;
+        says(&asked, wrong(&[("email", error)]));
+    }
+    let mallory = "mallory@shop.example";
+    signed_up(&app, Mode::Header, mallory).await;
+    let number = Phone::parse(NUMBER).unwrap();
+    app.mfa.users().add_phone(&app.user(mallory).await, &PUBLIC, &number).await.unwrap();
+    let text = "A new password can't be set by this address. Please contact support. (ERR_CODE_001)";
+    let refused = json!({ "status": "PASSWORD_RESET_NOT_ALLOWED", "reason": text });
+    says(&alice.post("/auth/user/password/reset/token", email(mallory)).await, refused);
     let link = app.notice_after(ALICE, seen + 1).await.link().unwrap().expose().clone();
     assert!(
         link.starts_with("https://shop.test/auth/reset-password?token=")
@@ -254,24 +271,22 @@ async fn answers_hold_the_members_of_their_row_and_no_others() {
         json!({ "formFields": fields, "method": "token", "token": token(&link) })
     };
     let weak = alice.post("/auth/user/password/reset", reset("weak")).await;
-    holds(&weak, &["status", "formFields"]);
-    assert_eq!(
-        (&weak.body["status"], &weak.body["formFields"][0]["id"]),
-        (&json!("FIELD_ERROR"), &json!("password"))
-    );
+    let short = "Password must have at least 8 characters";
+    says(&weak, wrong(&[("password", short)]));
     for body in [ok.clone(), json!({ "status": "RESET_PASSWORD_INVALID_TOKEN_ERROR" })] {
         let done = alice.post("/auth/user/password/reset", reset("another horse 1")).await;
-        assert_eq!((&done.body, done.headers.contains_key("front-token")), (&body, false), "no session");
+        says(&done, body);
+        assert!(!done.headers.contains_key("front-token"), "no session");
     }
     // 9.2
     let signed = third_party(&mut app.browser(Mode::Cookie), false).await;
-    holds(&signed, &["status", "user", "createdNewRecipeUser"]);
+    holds(&signed, "OK", &["user", "createdNewRecipeUser"]);
     assert_eq!(signed.body["createdNewRecipeUser"], true);
     // 9.4
     let offered = alice.get("/auth/loginmethods?clientType=web").await;
     let enabled = json!({ "enabled": true });
-    assert_eq!(
-        offered.body,
+    says(
+        &offered,
         json!({
             "status": "OK",
             "emailPassword": enabled,
@@ -279,7 +294,7 @@ async fn answers_hold_the_members_of_their_row_and_no_others() {
             "passwordless": enabled,
             "webauthn": { "enabled": false },
             "firstFactors": offered.body["firstFactors"],
-        })
+        }),
     );
     let mut listed: Vec<&str> =
         offered.body["firstFactors"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
@@ -288,14 +303,21 @@ async fn answers_hold_the_members_of_their_row_and_no_others() {
     // 7
     let mut bob = app.browser(Mode::Header);
     let asked = bob.ask_code(BOB, false).await;
-    holds(&asked, &["status", "deviceId", "preAuthSessionId", "flowType"]);
+    holds(&asked, "OK", &["deviceId", "preAuthSessionId", "flowType"]);
     let flow = asked.ok();
-    assert_eq!(bob.ask_again(&flow, false).await.body, ok);
+    assert_eq!(flow["flowType"], "USER_INPUT_CODE");
+    says(&bob.ask_again(&flow, false).await, ok);
     let code = app.code_after(BOB, 1).await;
     let wrong = bob.enter(&flow, &crate::support::wrong(&code), false).await;
-    holds(&wrong, &["status", "failedCodeInputAttemptCount", "maximumCodeInputAttempts"]);
-    holds(&bob.enter(&flow, &code, false).await, &["status", "user", "createdNewRecipeUser"]);
-    assert_eq!(bob.enter(&flow, &code, false).await.body, json!({ "status": "RESTART_FLOW_ERROR" }));
+    let counts = ["failedCodeInputAttemptCount", "maximumCodeInputAttempts"];
+    holds(&wrong, "INCORRECT_USER_INPUT_CODE_ERROR", &counts);
+    let done = bob.enter(&flow, &code, false).await;
+    holds(&done, "OK", &["user", "createdNewRecipeUser"]);
+    assert_eq!(done.body["createdNewRecipeUser"], true);
+    says(&bob.enter(&flow, &code, false).await, json!({ "status": "RESTART_FLOW_ERROR" }));
+    let unread = bob.ask_code("not an address", false).await;
+    holds(&unread, "GENERAL_ERROR", &["message"]);
+    assert!(unread.body["message"].is_string());
 }
 
 #[tokio::test]
@@ -355,6 +377,7 @@ async fn a_user_is_shown_in_one_shape() {
     let mut alice = app.browser(Mode::Cookie);
     let signed = alice.sign_up(ALICE).await.ok();
     shape(&signed["user"], json!([password]));
+    shape(&app.browser(Mode::Header).sign_in(ALICE).await.ok()["user"], json!([password]));
     let code = |contact: &str| {
         let member = if contact.contains('@') { "email" } else { "phoneNumber" };
         json!({ "recipeId": "passwordless", (member): contact, "verified": true })
@@ -431,7 +454,7 @@ async fn any_version_gets_the_answers_of_the_newest() {
         body.as_object_mut().unwrap().remove("shouldTryLinkingWithSessionUser");
         let request = client.request(Method::POST, "/auth/signin", Some(body));
         let answer = app.send(with(request, &[("fdi-version", version)])).await;
-        holds(&answer, &["status", "user"]);
+        holds(&answer, "OK", &["user"]);
         assert_eq!(answer.body["user"]["loginMethods"][0]["recipeId"], "emailpassword", "{version}");
         client.keep(&answer);
         // Within a session and without the flag it is a first factor: the session that was there is left behind.
@@ -445,7 +468,7 @@ async fn any_version_gets_the_answers_of_the_newest() {
         let before = client.access_token().cloned();
         let request = client.request(Method::POST, "/auth/signinup/code/consume", Some(guess));
         let answer = app.send(with(request, &[("fdi-version", version)])).await;
-        holds(&answer, &["status", "user", "createdNewRecipeUser"]);
+        holds(&answer, "OK", &["user", "createdNewRecipeUser"]);
         client.keep(&answer);
         assert_eq!(answer.body["user"]["emails"], json!([BOB]), "{version}");
         assert_ne!(client.access_token().cloned(), before, "{version}");
@@ -453,7 +476,7 @@ async fn any_version_gets_the_answers_of_the_newest() {
     // None at all.
     let request =
         app.browser(Mode::Header).request(Method::POST, "/auth/signin", Some(credentials(ALICE, PASSWORD)));
-    holds(&app.send(without(request, &["fdi-version"])).await, &["status", "user"]);
+    holds(&app.send(without(request, &["fdi-version"])).await, "OK", &["user"]);
 }
 
 /// What an SDK that knows the combined recipes sends: their name as `rid`, an older version.
@@ -473,7 +496,7 @@ async fn the_older_combined_names_are_the_same_routes() {
     let up = app
         .send(older(&client, tpep, Method::POST, "/auth/signup", Some(credentials(ALICE, PASSWORD))))
         .await;
-    holds(&up, &["status", "user"]);
+    holds(&up, "OK", &["user"]);
     let signed = app
         .send(older(&client, tpep, Method::POST, "/auth/signin", Some(credentials(ALICE, PASSWORD))))
         .await;
