@@ -113,7 +113,10 @@ impl Scene {
                         user.logins.iter().any(|login| login.email.is_some())
                     }
                     Err(error) => {
-                        assert_eq!(error.kind(), ErrorKind::Refused);
+                        let stored = self.app.mfa.users().load(&self.user).await.unwrap();
+                        let disabled = stored.is_some_and(|user| user.disabled);
+                        let kind = if disabled { ErrorKind::Refused } else { ErrorKind::Invalid };
+                        assert_eq!(error.kind(), kind);
                         false
                     }
                 };
