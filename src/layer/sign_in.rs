@@ -78,8 +78,9 @@ impl Mfa {
     }
 
     /// Ends the session that came with the request, also one whose access token ran out: for a handler of the app's
-    /// that signs out, such as a plain form's, which can't prove itself to a mount by a header. Without a session
-    /// nothing ends, and what the client still holds goes all the same.
+    /// that signs out, such as a plain form's, which can't prove itself to a mount by a header. Let it take a POST: any
+    /// page could make a browser send a GET. Without a session nothing ends, and what the client still holds goes all
+    /// the same.
     ///
     /// The [`Tokens`] tell the client, as those of [`Mfa::sign_in`] do.
     ///
