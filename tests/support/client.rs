@@ -46,7 +46,17 @@ impl Client {
 
     /// A call that the server may not live to answer.
     pub(crate) fn try_call(&mut self, method: &str, path: &str, body: Option<Value>) -> Option<Answer> {
-        let mut stream = TcpStream::connect(self.address).ok()?;
+        self.call_on(TcpStream::connect(self.address).ok()?, method, path, body)
+    }
+
+    /// The same on a connection that is open already.
+    pub(crate) fn call_on(
+        &mut self,
+        mut stream: TcpStream,
+        method: &str,
+        path: &str,
+        body: Option<Value>,
+    ) -> Option<Answer> {
         let token = if path.ends_with("/refresh") { &self.refresh } else { &self.access };
         let token =
             token.as_ref().map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
