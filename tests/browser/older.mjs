@@ -93,7 +93,7 @@ function story(mode) {
       }
       await work();
       await breathe(page);
-      assertCounted(api.answers, requests);
+      await assertCounted(api.answers, requests);
     });
   }
 

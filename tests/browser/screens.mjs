@@ -113,7 +113,7 @@ function story(mode) {
       }
       await work();
       for (const open of browser.pages()) await breathe(open);
-      assertCounted(api.answers, requests);
+      await assertCounted(api.answers, requests);
     });
   }
 

@@ -118,10 +118,21 @@ export function watcher({ origins, settle, left = () => false }) {
 export const breathe = (page) => page.evaluate(() => new Promise((done) => setTimeout(done, 50)));
 
 /**
- * Compares what passed on the wire with what may pass: how often (a number), or at least and at most how often. `POST
- * /auth/signin 200` is a key. Each request may have one preflight.
+ * Compares what passed on the wire with what may pass, and waits up to five seconds for what is still under way. It
+ * says how often (a number), or at least and at most how often; `POST /auth/signin 200` is a key. Each request may have
+ * one preflight.
  */
-export function assertCounted(answers, requests) {
+export async function assertCounted(answers, requests) {
+  for (const end = Date.now() + 5000; ; await new Promise((done) => setTimeout(done, 50))) {
+    try {
+      return compareCounts(answers, requests);
+    } catch (error) {
+      if (Date.now() > end) throw error;
+    }
+  }
+}
+
+function compareCounts(answers, requests) {
   const seen = {};
   for (const { method, path, status } of answers) {
     const what = `${method} ${path} ${status}`;
