@@ -102,7 +102,7 @@ impl Provider {
     /// OpenID Connect has it: `sub`, `email`, `email_verified`.
     ///
     /// ```
-    /// use tower_mfa::{config::Secret, factor::{OAuth2Endpoints, Provider, ProviderClient}};
+    /// use tower_mfa::{factor::{OAuth2Endpoints, Provider, ProviderClient}, ident::Secret};
     /// # let from_the_environment = || "s3cret".to_owned();
     /// let client = ProviderClient::new("shop", Secret::new(from_the_environment()));
     /// let endpoints = OAuth2Endpoints::new(
