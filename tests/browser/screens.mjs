@@ -27,6 +27,7 @@ const SIGN_IN = 'POST /auth/signin';
 const SIGN_OUT = 'POST /auth/signout';
 const REFRESH = 'POST /auth/session/refresh';
 const EXISTS = 'GET /auth/emailpassword/email/exists';
+const CODE_EXISTS = 'GET /auth/passwordless/email/exists';
 const ASK_RESET = 'POST /auth/user/password/reset/token';
 const RESET = 'POST /auth/user/password/reset';
 const ASK_VERIFICATION = 'POST /auth/user/email/verify/token';
@@ -408,6 +409,50 @@ function story(mode) {
       await enterCode(wrongFor(await sentCode(email)));
       await shows('Invalid OTP');
       await enterCode(await sentCode(email));
+      await home();
+    },
+  );
+
+  step(
+    'a password or a code on one screen, which asks everybody the same: no address is known to it',
+    {
+      [`${REFRESH} 401`]: 1,
+      [`${EXISTS} 200`]: 4,
+      [`${CODE_EXISTS} 200`]: 3,
+      [`${SEND_CODE} 200`]: 2,
+      [`${CHECK_CODE} 200`]: 2,
+      [`${SIGN_UP} 200`]: 1,
+      [`${SIGN_IN} 200`]: 2,
+      [`${SIGN_OUT} 200`]: 3,
+      [`${FULL} 200`]: 4,
+    },
+    async () => {
+      await begin(['emailpassword', 'passwordless'], { FIRST_FACTORS: 'emailpassword,otp-email,otp-phone' });
+      await page.goto('/');
+      await at('/auth');
+      /** Somebody who is new, and then the same one again. */
+      for (const _ of ['up', 'in']) {
+        await field('email').fill(email);
+        await button('CONTINUE').click();
+        await field('password').waitFor();
+        await page.getByText('Continue with passwordless').click();
+        await shows('Enter OTP');
+        await enterCode(await sentCode(email));
+        await home();
+        await signOut();
+      }
+      await page.getByText('Sign Up', { exact: true }).click();
+      await fill({ email: guest, password });
+      await button('SIGN UP').click();
+      await home();
+      await signOut();
+      await field('email').fill(guest);
+      await button('CONTINUE').click();
+      await field('password').fill('lighthouse 8');
+      await button('CONTINUE').click();
+      await shows('Incorrect email and password combination');
+      await field('password').fill(password);
+      await button('CONTINUE').click();
       await home();
     },
   );
