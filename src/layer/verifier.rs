@@ -208,7 +208,7 @@ fn key_set(url: &str, plain: bool) -> Result<Uri, ConfigError> {
     };
     let url: Uri = url.parse().map_err(|_| wrong())?;
     let scheme = if plain { "http" } else { "https" };
-    let fits = url.scheme_str() == Some(scheme) && http_client::is_safe(&url) && url.query().is_none();
+    let fits = url.scheme_str() == Some(scheme) && http_client::is_safe(&url, plain) && url.query().is_none();
     if fits { Ok(url) } else { Err(wrong()) }
 }
 

@@ -295,12 +295,9 @@ impl Provider {
     }
 }
 
-/// By https; or to this machine, if that was chosen.
+/// By https; or to this machine, by its address or as `localhost`, if that was chosen.
 fn may_ask(uri: &http::Uri, loopback: bool) -> bool {
-    match uri.scheme_str() {
-        Some("https") => is_safe(uri),
-        _ => loopback && (is_safe(uri) || line::by_address(uri).is_some_and(|uri| is_safe(&uri))),
-    }
+    is_safe(uri, loopback) || line::by_address(uri).is_some_and(|uri| is_safe(&uri, loopback))
 }
 
 /// What can't be right of a list of providers.
