@@ -471,7 +471,7 @@ async fn it_counts_in_every_tenant_that_the_app_names() {
         [PUBLIC, north.clone()]
     );
     // A tenant's list of first factors is kept.
-    app.mfa.tenants().first_factors(&north, Some(vec![FactorId::THIRD_PARTY])).await.unwrap();
+    app.mfa.tenants().set_first_factors(&north, Some(vec![FactorId::THIRD_PARTY])).await.unwrap();
     assert_eq!(post_to(&mut app.browser(Mode::Header), "/login/north/1").await.text, "Invalid");
     post_to(&mut alice, "/login/public/1").await.is(200);
 }

@@ -170,7 +170,7 @@ async fn sec_n04_what_happens_in_another_tenant_changes_no_answer() {
             }
             let rule = TenantRule::require([FactorId::OTP_EMAIL]);
             app.mfa.tenants().set_rule(&tenant("b"), rule).await.unwrap();
-            app.mfa.tenants().first_factors(&tenant("b"), Some(vec![FactorId::PASSWORD])).await.unwrap();
+            app.mfa.tenants().set_first_factors(&tenant("b"), Some(vec![FactorId::PASSWORD])).await.unwrap();
             for _ in 0..5 {
                 at(&app, "b").post("/auth/signin", credentials(ALICE, "wrong horse 1")).await;
             }
@@ -390,11 +390,11 @@ async fn sec_n06_what_a_tenant_says_counts_when_a_factor_is_completed() {
     let mut alice = at(&app, "north");
     let flow = alice.ask_code(ALICE, false).await.ok();
     let code = app.code(ALICE).await;
-    app.mfa.tenants().first_factors(&north, Some(vec![FactorId::PASSWORD])).await.unwrap();
+    app.mfa.tenants().set_first_factors(&north, Some(vec![FactorId::PASSWORD])).await.unwrap();
     let refused = alice.enter(&flow, &code, false).await;
     assert!(refused.status != 200 || refused.body["status"] != "OK", "{}", refused.text);
     assert!(alice.access_token().is_none());
-    app.mfa.tenants().first_factors(&north, None).await.unwrap();
+    app.mfa.tenants().set_first_factors(&north, None).await.unwrap();
     app.mfa.tenants().require(&north, [FactorId::OTP_EMAIL]).await.unwrap();
     let (mut bob, _) = signed_up(&app, "north", BOB).await;
     assert_eq!(bob.claim()["v"], false);
