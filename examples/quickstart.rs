@@ -3,6 +3,7 @@
 
 use std::error::Error;
 
+// README begin
 use axum::{Router, routing::get};
 use tower_mfa::{
     FactorId, Mfa, MfaLayer, RequireFactors, SessionExtractor,
@@ -12,6 +13,7 @@ use tower_mfa::{
     policy::ForRole,
     store::MemoryStore,
 };
+// README end
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {

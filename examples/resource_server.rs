@@ -10,9 +10,10 @@
 //! cargo run --features http-client --example resource_server
 //! ```
 //!
-//! `curl -H "Authorization: Bearer $TOKEN" http://127.0.0.1:3002/reports`, with an access token of the first.
+//! `curl -H "Authorization: Bearer $TOKEN" http://127.0.0.1:3002/reports`, with an access token of the first. It listens
+//! at `PORT`, 3002 if that isn't set.
 
-use std::{error::Error, time::Duration};
+use std::{env, error::Error, time::Duration};
 
 use axum::{Router, routing::get};
 use tower_mfa::{FactorId, MfaLayer, RequireFactors, SessionExtractor, config::ConfigError, layer::Verifier};
@@ -21,7 +22,8 @@ use tower_mfa::{FactorId, MfaLayer, RequireFactors, SessionExtractor, config::Co
 async fn main() -> Result<(), Box<dyn Error>> {
     // A real issuer is reached by TLS: `Verifier::new("https://api.shop.example/auth")?`.
     let issuer = Verifier::plain_http_on_loopback("http://127.0.0.1:3001/auth")?;
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:3002").await?;
+    let port: u16 = env::var("PORT").map_or(Ok(3002), |port| port.parse())?;
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;
     println!("GET http://{}/reports", listener.local_addr()?);
     axum::serve(listener, reports(issuer)?).await?;
     Ok(())

@@ -102,7 +102,8 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for SessionExtractor {
 }
 
 /// A handler may end with it: 503 if the store or something of the app's didn't answer, 401 if the session is over
-/// or its token stale, 403 if a factor must be proven again first or another site sent the request, else 500, logged. What the user could mend is the app's to say: see [`Error::kind`].
+/// or its token stale, 403 if a factor must be proven again first, another site sent the request or the user is
+/// disabled, else 500, logged. What the user could mend is the app's to say: see [`Error::kind`].
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         Box::new(refuse::error(&self)).into_response::<Body>().map(Body::new)

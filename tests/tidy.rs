@@ -346,15 +346,18 @@ fn root_exports(lib: &str) -> (BTreeSet<String>, BTreeSet<String>) {
     (names, modules)
 }
 
-/// The lines of an example between its marks, as the README shows them.
+/// The parts of an example between its marks, as the README shows them: one below the other.
 fn marked(example: &str) -> Option<String> {
-    let from = example.split_once("// README begin")?.1;
-    let (_, from) = from.split_once('\n')?;
-    let lines: Vec<&str> = from.split_once("// README end")?.0.lines().collect();
-    let filled = lines.iter().filter(|line| !line.trim().is_empty());
-    let indent = filled.map(|line| line.len() - line.trim_start().len()).min()?;
-    let shown = lines.iter().map(|line| line.get(indent..).unwrap_or("").trim_end());
-    Some(shown.collect::<Vec<_>>().join("\n").trim().to_owned())
+    let part = |from: &str| {
+        let (_, from) = from.split_once('\n')?;
+        let lines: Vec<&str> = from.split_once("// README end")?.0.lines().collect();
+        let filled = lines.iter().filter(|line| !line.trim().is_empty());
+        let indent = filled.map(|line| line.len() - line.trim_start().len()).min()?;
+        let shown = lines.iter().map(|line| line.get(indent..).unwrap_or("").trim_end());
+        Some(shown.collect::<Vec<_>>().join("\n").trim().to_owned())
+    };
+    let parts: Vec<String> = example.split("// README begin").skip(1).map(part).collect::<Option<_>>()?;
+    (!parts.is_empty()).then(|| parts.join("\n\n"))
 }
 
 /// Ids in back quotes, as `o08`, that no test's name carries.
@@ -773,14 +776,16 @@ fn the_root_shows_the_paved_path() {
 fn the_readme_is_the_crate_docs_and_shows_what_compiles() {
     let opening = "#![doc = include_str!(\"../README.md\")]";
     assert!(read("src/lib.rs").lines().any(|line| line == opening), "lib.rs opens with the README");
-    let ten = marked(&read("examples/quickstart.rs")).expect("examples/quickstart.rs has the marks");
+    let program = marked(&read("examples/quickstart.rs")).expect("examples/quickstart.rs has the marks");
     let readme = read("README.md");
     let hidden = |line: &&str| !(line.starts_with("# ") || *line == "#");
     let shown = |block: &str| block.lines().skip(1).filter(hidden).collect::<Vec<_>>().join("\n");
     let blocks: Vec<String> = readme.split("```").skip(1).step_by(2).map(shown).collect();
-    assert!(blocks.iter().any(|block| block.trim() == ten), "the README doesn't show\n{ten}");
+    assert!(blocks.iter().any(|block| block.trim() == program), "the README doesn't show\n{program}");
     let planted = "x\n    // README begin\n    let a = 1;\n\n        b(a);\n    // README end\ny";
     assert_eq!(marked(planted).as_deref(), Some("let a = 1;\n\n    b(a);"));
+    let two = format!("// README begin\nuse b;\n// README end\n{planted}");
+    assert_eq!(marked(&two).as_deref(), Some("use b;\n\nlet a = 1;\n\n    b(a);"));
     assert_eq!(marked("no marks"), None);
 }
 

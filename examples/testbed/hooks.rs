@@ -130,7 +130,7 @@ async fn tenant(State(hooks): State<Hooks>, Path(id): Path<String>, body: Bytes)
     let TenantBody { first_factors, required_secondary_factors } = read(&body)?;
     let tenants = hooks.mfa.tenants();
     tenants.create(&id, first_factors.clone()).await?;
-    tenants.first_factors(&id, first_factors).await?;
+    tenants.set_first_factors(&id, first_factors).await?;
     tenants.require(&id, required_secondary_factors.unwrap_or_default()).await?;
     Ok(done())
 }

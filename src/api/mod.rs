@@ -1,8 +1,7 @@
-//! The routes under the base path: what the SuperTokens browser SDKs speak (`spec/wire.md`).
+//! The routes under the base path: what the SuperTokens browser SDKs speak.
 //!
-//! [`ApiLayer`] answers requests to its own routes and hands everything else to the inner service
-//! untouched; it never answers 404 or 405 for a path that isn't its own, nor for a route whose feature is off. Mount
-//! it outside of [`MfaLayer`](crate::MfaLayer), and CORS outside of both.
+//! [`ApiLayer`] answers requests to its own routes and hands everything else to the inner service untouched. Mount it
+//! outside of [`MfaLayer`](crate::MfaLayer), and CORS outside of both.
 //!
 //! Answers are those of FDI 4.2, whatever version a client names. `rid` counts only at `/signup/email/exists`, which
 //! two recipes shared once: it asks for users with codes if it is `passwordless` or, as SDKs said that combined
@@ -59,6 +58,10 @@ const BODY: usize = 16 * 1024;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Serves the crate's own routes in front of a service.
+///
+/// A route is a method and a path. Any other request goes to the inner service, and its answer is the client's: so does
+/// `GET /auth/signin`, where only `POST` is a route, and a route that the app doesn't have. The app may serve these
+/// itself, so the layer says neither 404 nor 405 in its place.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct ApiLayer {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::wire::BadInput;
 use crate::{
-    base::error::Error,
+    base::{counted, error::Error},
     flow::{Refusal, link::NotLinked},
     layer::{
         body::MfaBody,
@@ -57,9 +57,8 @@ impl Reply {
 
     /// Too many tries, in the form that the SDKs can show.
     pub(super) fn too_many(wait: Duration) -> Self {
-        let minutes = wait.as_secs().div_ceil(60).max(1);
-        let text = format!("Too many attempts. Try again in {minutes} minutes.");
-        Self::general_error(text).retry_after(wait)
+        let minutes = counted(wait.as_secs().div_ceil(60).max(1), "minute");
+        Self::general_error(format!("Too many attempts. Try again in {minutes}.")).retry_after(wait)
     }
 
     /// Says when another try is worth it, in whole seconds: not a moment too early (row K06).

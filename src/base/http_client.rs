@@ -73,13 +73,17 @@ impl<C: HttpClient> Erased for C {
     }
 }
 
-/// Whether a request may go there: by TLS, or to this very machine.
-pub(crate) fn is_safe(uri: &http::Uri) -> bool {
+/// Whether a request may go there: by TLS; or, where `loopback` was chosen, by plain HTTP to this very machine.
+pub(crate) fn is_safe(uri: &http::Uri, loopback: bool) -> bool {
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-    let loopback = host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
-    let plain = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
-    let scheme = uri.scheme_str().unwrap_or_default();
-    plain && !host.is_empty() && (scheme == "https" || (scheme == "http" && loopback))
+    let here = || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+    let named = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
+    let safe = match uri.scheme_str() {
+        Some("https") => true,
+        Some("http") => loopback && here(),
+        _ => false,
+    };
+    safe && named && !host.is_empty()
 }
 
 #[cfg(test)]
@@ -99,7 +103,9 @@ mod tests {
             ("ftp://127.0.0.1/", false),
             ("/x", false),
         ] {
-            assert_eq!(is_safe(&uri.parse().unwrap()), safe, "{uri}");
+            let uri = uri.parse().unwrap();
+            assert_eq!(is_safe(&uri, true), safe, "{uri}");
+            assert_eq!(is_safe(&uri, false), safe && uri.scheme_str() == Some("https"), "{uri}");
         }
     }
 }

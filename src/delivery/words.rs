@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Notice;
-use crate::base::ident::FactorId;
+use crate::base::{counted, ident::FactorId};
 
 /// The sentences of a message, as plain text: [`Texts`](super::Texts) puts the code and the link between them, makes
 /// the text and the HTML part of a mail of them, and escapes them there. An empty one is left out.
@@ -177,14 +177,12 @@ fn spoken_of(factor: &FactorId) -> &'static str {
 
 fn spoken(duration: Duration) -> String {
     let secs = duration.as_secs();
-    let (count, unit) = match secs {
-        0..60 => (secs, "second"),
+    match secs {
+        0..60 => counted(secs, "second"),
         // A message that took a moment to leave still says 10 minutes, not 9.
-        60..7200 => ((secs + 5) / 60, "minute"),
-        _ => (secs / 3600, "hour"),
-    };
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{count} {unit}{plural}")
+        60..7200 => counted((secs + 5) / 60, "minute"),
+        _ => counted(secs / 3600, "hour"),
+    }
 }
 
 #[cfg(test)]

@@ -96,8 +96,8 @@ impl Users<'_> {
     ///
     /// # Errors
     /// `Invalid` if the hash isn't of these kinds, or would never be computed: Argon2id that costs more than four times
-    /// what is configured, bcrypt with a cost below 4 or above 14 (row W03). `Invalid` as well if somebody signs in by the address and a password; `NotFound`
-    /// without the tenant.
+    /// what is configured, bcrypt with a cost below 4 or above 14 (row W03). `Invalid` as well if somebody signs in by
+    /// the address and a password; `NotFound` without the tenant.
     #[cfg(feature = "password")]
     pub async fn import_password_hash(
         &self,

@@ -40,7 +40,8 @@ impl FactorsOf<'_> {
         Ok(self.load(user).await?.within(tenant))
     }
 
-    /// Asks a factor of a user from now on. Answers the list as it is then; writes nothing if it was there.
+    /// Asks a factor of a user from now on, also of one of the app's own before their first sign-in. Answers the list as
+    /// it is then; writes nothing if it was there.
     ///
     /// # Errors
     /// `Invalid` for a factor that nobody knows (row P10); if the store failed. If it is known no more one day, who

@@ -31,7 +31,8 @@ impl RolesOf<'_> {
         Ok(self.mfa.db().get::<Roles>(&keys::role(tenant, user)).await?.unwrap_or_default().roles)
     }
 
-    /// Gives a user a role in a tenant. Their live sessions are judged anew.
+    /// Gives a user a role in a tenant. Their live sessions are judged anew. The user need not be there yet: one of the
+    /// app's own may have roles before their first sign-in, which counts them.
     ///
     /// # Errors
     /// `Invalid` if the text is no role, `NotFound` without the tenant.
@@ -54,7 +55,7 @@ impl RolesOf<'_> {
         self.edit(user, tenant, move |roles| roles.retain(|held| *held != role)).await
     }
 
-    /// Gives a user exactly these roles in a tenant. Live sessions are judged anew.
+    /// Gives a user exactly these roles in a tenant, also before their first sign-in. Live sessions are judged anew.
     ///
     /// # Errors
     /// `NotFound` without the tenant; if the store failed.

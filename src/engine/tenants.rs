@@ -52,7 +52,7 @@ impl Tenants<'_> {
     /// nobody may, until that changes. One that is there stays as it is.
     ///
     /// # Errors
-    /// `Invalid` as [`Tenants::first_factors`], and while one of this id is being deleted; if the store failed.
+    /// `Invalid` as [`Tenants::set_first_factors`], and while one of this id is being deleted; if the store failed.
     pub async fn create(&self, tenant: &TenantId, first: Option<Vec<FactorId>>) -> Result<(), Error> {
         // The app's own list was checked by `build()`.
         if first.is_some() {
@@ -84,7 +84,11 @@ impl Tenants<'_> {
     /// # Errors
     /// `NotFound` without the tenant. `Invalid` if somebody who starts with one of them could never do what is
     /// demanded of them (row P11); the cause says of whom what.
-    pub async fn first_factors(&self, tenant: &TenantId, first: Option<Vec<FactorId>>) -> Result<(), Error> {
+    pub async fn set_first_factors(
+        &self,
+        tenant: &TenantId,
+        first: Option<Vec<FactorId>>,
+    ) -> Result<(), Error> {
         self.edit(tenant, move |desk, tenant| {
             tenant.first_factors.clone_from(&first);
             check(desk, tenant)

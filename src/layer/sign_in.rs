@@ -46,11 +46,11 @@ impl Mfa {
     /// ```
     ///
     /// # Errors
-    /// `Refused` if another site sent the request by an unsafe method (row X07) or the user is disabled; `Invalid` if the
-    /// factor may not start a session in the tenant, or if the user is one of the crate's own in other tenants only, or
-    /// came with more cookies than anybody needs; `NotFound` without the tenant;
-    /// `SessionEnded` if [`AppUsers`](crate::account::AppUsers) knows nobody by this id; `Unavailable` if it, the
-    /// policy or the store failed. Nobody is signed in then.
+    /// `Refused` if another site sent the request by an unsafe method (row X07) or the user is disabled; `Invalid` if
+    /// the factor may not start a session in the tenant, if the user is one of the crate's own in other tenants only,
+    /// or with more cookies than anybody needs; `NotFound` without the tenant; `SessionEnded` if
+    /// [`AppUsers`](crate::account::AppUsers) knows nobody by this id; `Unavailable` if it, the policy or the store
+    /// failed. Nobody is signed in then.
     pub async fn sign_in(
         &self,
         parts: &Parts,
@@ -104,11 +104,11 @@ impl Mfa {
         if let Some(session) = session {
             session.revoke().await?;
         }
-        let ways =
-            [TransferMethod::Cookie, TransferMethod::Header].map(|way| presented.carries(way).then_some(way));
-        let gone = match ways {
-            [None, None] => None,
-            [way, None] | [None, way] => Some(TokenChange::Clear(way)),
+        let ways = [TransferMethod::Cookie, TransferMethod::Header];
+        let held: Vec<_> = ways.into_iter().filter(|way| presented.carries(*way)).collect();
+        let gone = match held[..] {
+            [] => None,
+            [way] => Some(TokenChange::Clear(Some(way))),
             _ => Some(TokenChange::Clear(None)),
         };
         Ok(Tokens(Fate::Gone(Arc::clone(kit), gone)))

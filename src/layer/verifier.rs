@@ -69,8 +69,8 @@ struct Settings {
 const BOUND: Duration = Duration::from_secs(3600);
 
 impl Verifier {
-    /// Sessions of this issuer: the origin of its API and its base path, as in `https://api.shop.example/auth`. It must be
-    /// written as its tokens have it (`iss`): all of another writing are refused as ones to refresh.
+    /// Sessions of this issuer: the origin of its API and its base path, as in `https://api.shop.example/auth`. It must
+    /// be written as its tokens have it (`iss`): all of another writing are refused as ones to refresh.
     ///
     /// # Errors
     /// If it isn't such an address, by https, or no HTTP client can be made.
@@ -79,7 +79,8 @@ impl Verifier {
         Self::with_client(issuer, crate::config::Reqwest::new()?)
     }
 
-    /// The same for an issuer on this very machine that has no TLS, for development and tests: `http://127.0.0.1:3001/auth`.
+    /// The same for an issuer on this very machine that has no TLS, for development and tests:
+    /// `http://127.0.0.1:3001/auth`.
     ///
     /// # Errors
     /// If it isn't an address by plain HTTP on a loopback address, or no HTTP client can be made.
@@ -208,7 +209,7 @@ fn key_set(url: &str, plain: bool) -> Result<Uri, ConfigError> {
     };
     let url: Uri = url.parse().map_err(|_| wrong())?;
     let scheme = if plain { "http" } else { "https" };
-    let fits = url.scheme_str() == Some(scheme) && http_client::is_safe(&url) && url.query().is_none();
+    let fits = url.scheme_str() == Some(scheme) && http_client::is_safe(&url, plain) && url.query().is_none();
     if fits { Ok(url) } else { Err(wrong()) }
 }
 

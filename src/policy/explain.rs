@@ -12,7 +12,7 @@ use super::{
     list::{NextSet, Requirements},
     requirement::{Limit, Requirement, shorter},
 };
-use crate::base::{ident::FactorId, time::Timestamp};
+use crate::base::{counted, ident::FactorId, time::Timestamp};
 
 /// What of a list is met and what isn't, item by item.
 ///
@@ -315,12 +315,11 @@ fn named(factor: &FactorId) -> String {
 }
 
 fn span(age: Duration) -> String {
-    let (number, unit) = match age.as_secs() {
-        secs if secs > 0 && secs % 3600 == 0 => (secs / 3600, "hour"),
-        secs if secs > 0 && secs % 60 == 0 => (secs / 60, "minute"),
-        secs => (secs, "second"),
-    };
-    format!("{number} {unit}{}", if number == 1 { "" } else { "s" })
+    match age.as_secs() {
+        secs if secs > 0 && secs % 3600 == 0 => counted(secs / 3600, "hour"),
+        secs if secs > 0 && secs % 60 == 0 => counted(secs / 60, "minute"),
+        secs => counted(secs, "second"),
+    }
 }
 
 #[cfg(test)]

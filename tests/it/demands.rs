@@ -542,7 +542,7 @@ async fn sec_p19_a_method_outside_of_the_list_is_refused_before_it_is_looked_at(
             (EMAIL, vec!["/signin", "/signup"]),
             (FactorId::PASSWORD, vec!["/signinup/code", "/signinup/code/resend", "/signinup/code/consume"]),
         ] {
-            app.mfa.tenants().first_factors(&north, Some(vec![allowed])).await.unwrap();
+            app.mfa.tenants().set_first_factors(&north, Some(vec![allowed])).await.unwrap();
             let rows = app.store.sessions().await;
             for route in refused {
                 for (who, status) in [(&nobody, 401), (&alice, 400)] {

@@ -261,8 +261,10 @@ async fn sec_p11_two_changes_of_a_tenant_at_once_are_checked_as_they_are_committ
         TenantScoped::new(Everyone::new(Requirement::one_of([EMAIL, PASSWORD]).excluding_first_factor()));
     let app = TestApp::with(|b| b.policy(asks).first_factors([PASSWORD])).await;
     let (tenants, public) = (app.mfa.tenants(), public());
-    let (rule, first) =
-        tokio::join!(tenants.require(&public, [EMAIL]), tenants.first_factors(&public, Some(vec![EMAIL])));
+    let (rule, first) = tokio::join!(
+        tenants.require(&public, [EMAIL]),
+        tenants.set_first_factors(&public, Some(vec![EMAIL]))
+    );
     let kinds: Vec<ErrorKind> =
         [rule, first].into_iter().filter_map(|done| Some(done.err()?.kind())).collect();
     assert_eq!(kinds, [ErrorKind::Invalid]);

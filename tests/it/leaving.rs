@@ -391,7 +391,7 @@ fn everything() -> Vec<(&'static str, Doing)> {
         "Tenants::load": |s| s.app.mfa.tenants().load(&s.north);
         "Tenants::list": |s| s.app.mfa.tenants().list();
         "Tenants::create": |s| async { s.app.mfa.tenants().create(&TenantId::parse("south").unwrap(), None).await };
-        "Tenants::first_factors": |s| s.app.mfa.tenants().first_factors(&s.north, Some(vec![FactorId::PASSWORD]));
+        "Tenants::set_first_factors": |s| s.app.mfa.tenants().set_first_factors(&s.north, Some(vec![FactorId::PASSWORD]));
         "Tenants::require": |s| s.app.mfa.tenants().require(&s.north, [FactorId::OTP_EMAIL]);
         "Tenants::set_rule": |s| s.app.mfa.tenants().set_rule(&s.north, TenantRule::require([FactorId::OTP_EMAIL]));
         "Tenants::disable": |s| s.app.mfa.tenants().disable(&s.north);

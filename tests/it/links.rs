@@ -76,7 +76,7 @@ async fn only_what_the_tenant_lets_begin_a_session_is_sent() {
         (FactorId::LINK_EMAIL, "MAGIC_LINK", false, true),
         (FactorId::OTP_EMAIL, "USER_INPUT_CODE", true, false),
     ] {
-        app.mfa.tenants().first_factors(&public, Some(vec![first])).await.unwrap();
+        app.mfa.tenants().set_first_factors(&public, Some(vec![first])).await.unwrap();
         let seen = app.sent_to(ALICE);
         assert_eq!(alice.ask_code(ALICE, false).await.ok()["flowType"], flow);
         let notice = app.notice_after(ALICE, seen).await;
@@ -84,11 +84,11 @@ async fn only_what_the_tenant_lets_begin_a_session_is_sent() {
         alice.ask_code(NUMBER, false).await.is(401);
     }
     // Read again when it is used: a link that is under way while the list changes begins no session.
-    app.mfa.tenants().first_factors(&public, None).await.unwrap();
+    app.mfa.tenants().set_first_factors(&public, None).await.unwrap();
     let seen = app.sent_to(ALICE);
     let flow = alice.ask_code(ALICE, false).await.ok();
     let (sent, code) = (link(&app, ALICE, seen).await, app.code_after(ALICE, seen).await);
-    app.mfa.tenants().first_factors(&public, Some(vec![FactorId::OTP_EMAIL])).await.unwrap();
+    app.mfa.tenants().set_first_factors(&public, Some(vec![FactorId::OTP_EMAIL])).await.unwrap();
     alice.open(&sent, false).await.is(401);
     alice.enter(&flow, &code, false).await.ok();
 }

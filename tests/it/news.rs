@@ -160,7 +160,7 @@ async fn change(two: &Two, what: What, session: &mut Browser, user: &User) {
         RequireNothing => mfa.tenants().require(&public, []).await.unwrap(),
         FirstFactors => {
             mfa.tenants()
-                .first_factors(&public, Some(vec![FactorId::OTP_EMAIL, FactorId::PASSWORD]))
+                .set_first_factors(&public, Some(vec![FactorId::OTP_EMAIL, FactorId::PASSWORD]))
                 .await
                 .unwrap();
         }

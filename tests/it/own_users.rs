@@ -27,7 +27,7 @@ use tower_mfa::{
     config::Secrets,
     factor::danger::assert_proof,
     ident::{BoxError, Email, Payload, Phone, TenantId, Timestamp, UserId},
-    policy::{Everyone, FixedFacts, PolicyError},
+    policy::{Compose as _, Everyone, FixedFacts, ForRole, OptIn, PolicyError},
     store::MemoryStore,
 };
 
@@ -339,6 +339,22 @@ async fn sec_s12_c09_a_plain_form_signs_out_and_the_client_holds_nothing() {
     }
 }
 
+/// The ids are the app's: what is asked of somebody may be said before they are here.
+#[tokio::test]
+async fn what_was_said_of_a_user_ahead_counts_at_the_first_sign_in() {
+    let table = Table::new();
+    table.put("3", AppUser::new());
+    let asks = ForRole::new("admin", FactorId::OTP_EMAIL).and(OptIn);
+    let app = app_with(&table, |b| b.policy(asks)).await;
+    app.mfa.roles().grant(&id("1"), &PUBLIC, "admin").await.unwrap();
+    app.mfa.factors().opt_in(&id("2"), FactorId::OTP_EMAIL).await.unwrap();
+    for (user, status) in [("1", 403), ("2", 403), ("3", 200)] {
+        let mut browser = app.browser(Mode::Cookie);
+        post_to(&mut browser, &format!("/login/public/{user}")).await.is(200);
+        browser.get("/who").await.is(status);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_first_sign_ins_at_once_make_one_account() {
     let (table, secrets, store) = (Table::new(), Secrets::random().unwrap(), MemoryStore::new());
@@ -471,7 +487,7 @@ async fn it_counts_in_every_tenant_that_the_app_names() {
         [PUBLIC, north.clone()]
     );
     // A tenant's list of first factors is kept.
-    app.mfa.tenants().first_factors(&north, Some(vec![FactorId::THIRD_PARTY])).await.unwrap();
+    app.mfa.tenants().set_first_factors(&north, Some(vec![FactorId::THIRD_PARTY])).await.unwrap();
     assert_eq!(post_to(&mut app.browser(Mode::Header), "/login/north/1").await.text, "Invalid");
     post_to(&mut alice, "/login/public/1").await.is(200);
 }

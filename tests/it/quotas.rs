@@ -215,7 +215,7 @@ async fn sec_o27_all_routes_share_the_limits_and_success_gives_nothing_back() {
     // In the session its own user is told.
     let over = alice.ask_code(ALICE, true).await;
     over.status("GENERAL_ERROR");
-    assert_eq!(over.body["message"], "Too many attempts. Try again in 1 minutes.");
+    assert_eq!(over.body["message"], "Too many attempts. Try again in 1 minute.");
     assert_eq!(over.headers["retry-after"], "31");
     assert_eq!(arrived(&[&app]).await, 2);
     // Five an hour, ten a day.

@@ -356,18 +356,18 @@ async fn sec_p10_a_tenants_rule_that_nobody_can_meet_is_refused() {
         }
     }
     // Where nobody signs in with it, it may be asked for.
-    tenants.first_factors(&north, Some(vec![PASSWORD])).await.unwrap();
+    tenants.set_first_factors(&north, Some(vec![PASSWORD])).await.unwrap();
     tenants.require(&north, [EMAIL]).await.unwrap();
     // And then nobody may: whoever did would be stuck.
     for first in [Some(vec![PASSWORD, EMAIL]), Some(vec![EMAIL]), None] {
-        let error = tenants.first_factors(&north, first).await.unwrap_err();
+        let error = tenants.set_first_factors(&north, first).await.unwrap_err();
         assert_eq!(error.kind(), tower_mfa::ident::ErrorKind::Invalid);
         let said = std::error::Error::source(&error).unwrap().to_string();
         assert!(said.contains("who signs in with otp-email"), "{said}");
         let stored = tenants.load(&north).await.unwrap().unwrap().first_factors;
         assert_eq!(stored, Some(vec![PASSWORD]));
     }
-    tenants.first_factors(&north, Some(Vec::new())).await.unwrap();
+    tenants.set_first_factors(&north, Some(Vec::new())).await.unwrap();
 }
 
 struct Hanging;

@@ -127,6 +127,21 @@ pub fn problems(app: AppInfo, change: impl FnOnce(MfaBuilder) -> MfaBuilder) -> 
     change(builder).build().err().map(|error| error.problems().to_vec()).unwrap_or_default()
 }
 
+/// What it writes that a user or a tenant comes to an end, with all sessions there: `set` in the record, and a new
+/// number in its epoch. For another process that does it right before a commit.
+pub async fn ending(app: &TestApp, [kind, id]: [&str; 2], set: Value) -> Batch {
+    let (rows, mut batch) = (app.store.dump().await, Batch::new());
+    let epoch = Key::new(["epoch", kind, id]);
+    let n = rows[&epoch].body["n"].as_u64().unwrap() + 1;
+    for (key, set) in [(Key::new([kind, id]), set), (epoch, json!({ "n": n, "revoked": n }))] {
+        let mut row = rows[&key].clone();
+        let seen = std::mem::replace(&mut row.version, Version::random().unwrap());
+        row.body.as_object_mut().unwrap().extend(set.as_object().unwrap().clone());
+        batch.push(key, Op::Replace(seen, row));
+    }
+    batch
+}
+
 pub fn bare(method: &str, path: &str) -> Request<Body> {
     Request::builder().method(method).uri(path).body(Body::empty()).unwrap()
 }

@@ -10,11 +10,11 @@ use tower_mfa::{
     account::TenantRule,
     guard::RequireTenant,
     ident::{Email, ErrorKind, TenantId, UserId},
-    store::{Batch, Key, Op, Row, Scan, Store as _, Version},
+    store::{Batch, Key, Scan, Store as _},
 };
 
 use crate::{
-    spy::{ALICE, BOB, handle},
+    spy::{ALICE, BOB, ending, handle},
     support::{Answer, Browser, Mode, PASSWORD, TestApp, credentials, send},
 };
 
@@ -170,7 +170,7 @@ async fn sec_n04_what_happens_in_another_tenant_changes_no_answer() {
             }
             let rule = TenantRule::require([FactorId::OTP_EMAIL]);
             app.mfa.tenants().set_rule(&tenant("b"), rule).await.unwrap();
-            app.mfa.tenants().first_factors(&tenant("b"), Some(vec![FactorId::PASSWORD])).await.unwrap();
+            app.mfa.tenants().set_first_factors(&tenant("b"), Some(vec![FactorId::PASSWORD])).await.unwrap();
             for _ in 0..5 {
                 at(&app, "b").post("/auth/signin", credentials(ALICE, "wrong horse 1")).await;
             }
@@ -355,21 +355,7 @@ async fn sec_n05_a_deletion_that_failed_goes_on() {
 
 /// What the beginning of a deletion writes: for another process that begins it right before a commit.
 pub(crate) async fn deletion(app: &TestApp, tenant: &TenantId) -> Batch {
-    let mut batch = Batch::new();
-    for (key, row) in app.store.dump().await {
-        let mut body = row.body.clone();
-        if key == Key::new(["tenant", tenant.as_str()]) {
-            (body["enabled"], body["leaving"]) = (json!(false), json!(true));
-        } else if key == Key::new(["epoch", "tenant", tenant.as_str()]) {
-            let n = body["n"].as_u64().unwrap() + 1;
-            (body["n"], body["revoked"]) = (json!(n), json!(n));
-        } else {
-            continue;
-        }
-        batch.push(key, Op::Replace(row.version, Row { version: Version::random().unwrap(), body, ..row }));
-    }
-    assert_eq!(batch.ops().len(), 2);
-    batch
+    ending(app, ["tenant", tenant.as_str()], json!({ "enabled": false, "leaving": true })).await
 }
 
 /// Nobody comes in once it has begun, however late they read the tenant: the deletion may be past where they'd be.
@@ -404,11 +390,11 @@ async fn sec_n06_what_a_tenant_says_counts_when_a_factor_is_completed() {
     let mut alice = at(&app, "north");
     let flow = alice.ask_code(ALICE, false).await.ok();
     let code = app.code(ALICE).await;
-    app.mfa.tenants().first_factors(&north, Some(vec![FactorId::PASSWORD])).await.unwrap();
+    app.mfa.tenants().set_first_factors(&north, Some(vec![FactorId::PASSWORD])).await.unwrap();
     let refused = alice.enter(&flow, &code, false).await;
     assert!(refused.status != 200 || refused.body["status"] != "OK", "{}", refused.text);
     assert!(alice.access_token().is_none());
-    app.mfa.tenants().first_factors(&north, None).await.unwrap();
+    app.mfa.tenants().set_first_factors(&north, None).await.unwrap();
     app.mfa.tenants().require(&north, [FactorId::OTP_EMAIL]).await.unwrap();
     let (mut bob, _) = signed_up(&app, "north", BOB).await;
     assert_eq!(bob.claim()["v"], false);

@@ -659,7 +659,7 @@ async fn it_is_a_first_factor_and_others_follow() {
     let kinds: Vec<LoginKind> = user.logins.iter().map(|login| login.kind).collect();
     assert_eq!(kinds, [LoginKind::ThirdParty, LoginKind::Passwordless]);
     // Where it isn't listed, it starts nothing.
-    app.mfa.tenants().first_factors(&PUBLIC, Some(vec![FactorId::OTP_EMAIL])).await.unwrap();
+    app.mfa.tenants().set_first_factors(&PUBLIC, Some(vec![FactorId::OTP_EMAIL])).await.unwrap();
     let mut body = server.came_back(&mut alice, "alice").await;
     body["thirdPartyId"] = json!("loopback");
     app.browser(Mode::Cookie).post("/auth/signinup", body).await.is(401);

@@ -494,7 +494,7 @@ async fn sec_p04_without_a_first_factor_one_signs_in_again() {
         let flow = alice.ask_code(ALICE, true).await.ok();
         let code = app.code(ALICE).await;
         with_claim(&app, &mut alice, None).await;
-        app.mfa.tenants().first_factors(&PUBLIC, Some(vec![EMAIL])).await.unwrap();
+        app.mfa.tenants().set_first_factors(&PUBLIC, Some(vec![EMAIL])).await.unwrap();
         let refused = match first {
             "mount" => alice.get("/api/me").await,
             "info" => alice.info().await,

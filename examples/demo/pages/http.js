@@ -46,7 +46,8 @@ export async function call(method, path, body, { keep = [] } = {}) {
   if (status === 401) return go(withNext('/signin'));
   if (status === 403 && wantsCode(answer.body)) return toCode(answer.body);
   if (status === 403) throw new Problem('Your account may not do that.');
-  if (status === 429) throw new Problem(`That was a bit much. Try again in ${wait || 30} seconds.`, wait);
+  const seconds = wait === 1 ? '1 second' : `${wait || 30} seconds`;
+  if (status === 429) throw new Problem(`That was a bit much. Try again in ${seconds}.`, wait);
   if (status === 503) throw new Problem("The shop can't answer just now. Try again in a moment.", wait);
   if (status >= 500) throw new Problem('Something broke on our side. Try again later.');
   throw new Problem(text ?? 'The shop did not understand that.');

@@ -22,8 +22,8 @@ impl Provider {
     }
 
     /// Microsoft, by OpenID Connect, for the accounts of one directory, by its id (a UUID; `consumers` has
-    /// `9188040d-6c67-4c5b-b112-36a304b66dad`). Not for `common`, where every directory is an issuer of its own. Microsoft never says that an
-    /// address is verified.
+    /// `9188040d-6c67-4c5b-b112-36a304b66dad`). Not for `common`, where every directory is an issuer of its own. Microsoft
+    /// never says that an address is verified.
     pub fn microsoft(directory: &str, client: ProviderClient) -> Self {
         let issuer = format!("https://login.microsoftonline.com/{directory}/v2.0");
         Self::oidc("active-directory", "Microsoft", issuer, client).scopes(["openid", "email", "profile"])

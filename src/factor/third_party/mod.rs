@@ -230,8 +230,9 @@ impl Provider {
 
     /// Also takes an `id_token` that a native app got by itself: signed by the provider, for the client that the
     /// request names, not expired. If it says to whom it was issued (`azp`), that must be one of the provider's
-    /// clients here: for Google's Android tokens add the Android client by [`Provider::also_client`]. Off, because no redirect and no code bind it to this sign-in. An access token
-    /// from a client is never taken: nothing says for whom it was issued (row L14).
+    /// clients here: for Google's Android tokens add the Android client by [`Provider::also_client`]. Off, because no
+    /// redirect and no code bind it to this sign-in. An access token from a client is never taken: nothing says for
+    /// whom it was issued (row L14).
     pub fn accept_id_tokens(mut self) -> Self {
         self.takes_id_tokens = true;
         self
@@ -295,12 +296,9 @@ impl Provider {
     }
 }
 
-/// By https; or to this machine, if that was chosen.
+/// By https; or to this machine, by its address or as `localhost`, if that was chosen.
 fn may_ask(uri: &http::Uri, loopback: bool) -> bool {
-    match uri.scheme_str() {
-        Some("https") => is_safe(uri),
-        _ => loopback && (is_safe(uri) || line::by_address(uri).is_some_and(|uri| is_safe(&uri))),
-    }
+    is_safe(uri, loopback) || line::by_address(uri).is_some_and(|uri| is_safe(&uri, loopback))
 }
 
 /// What can't be right of a list of providers.

@@ -143,7 +143,7 @@ async fn over(path: &str, gone: Gone, expected: &Value) {
             change(&app, Key::new(["user", id.as_str()]), other).await;
         }
         Gone::FirstFactor => {
-            app.mfa.tenants().first_factors(&public, Some(vec![FactorId::PASSWORD])).await.unwrap();
+            app.mfa.tenants().set_first_factors(&public, Some(vec![FactorId::PASSWORD])).await.unwrap();
         }
     }
     let answer = ask(&mut alice, path).await;
