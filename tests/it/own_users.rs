@@ -19,7 +19,7 @@ use http_body_util::Full;
 use serde_json::json;
 use tower::{Layer as _, service_fn};
 use tower_mfa::{
-    FactorId, Mfa, MfaBuilder, MfaLayer, MfaPolicy, PolicyContext, RequireFactors, Requirements,
+    FactorId, Mfa, MfaBuilder, MfaLayer, MfaPolicy, PolicyContext, RequireFactors, Requirements, Session,
     SessionClaim, SessionExtractor,
     account::{AppUser, AppUsers, LoginKind},
     api::ApiLayer,
@@ -32,7 +32,7 @@ use tower_mfa::{
 };
 
 use crate::{
-    spy::{ALICE, BOB, NUMBER, SITE, shop},
+    spy::{ALICE, BOB, NUMBER, SITE, shop, token_headers},
     support::{Browser, Mode, START, TestApp, send},
 };
 
@@ -127,9 +127,16 @@ async fn log_in(
     }
 }
 
-/// The app's own way out.
+/// The app's own way out; with a query, after something else that the client would be told.
 async fn log_out(State(mfa): State<Mfa>, parts: Parts) -> Result<Response, tower_mfa::Error> {
-    Ok((mfa.sign_out(&parts).await?, "bye").into_response())
+    if parts.uri.query().is_none() {
+        return Ok((mfa.sign_out(&parts).await?, "bye").into_response());
+    }
+    if let Some(session) = Session::from_extensions(&parts.extensions) {
+        session.set_claim(&Plan, "gold".to_owned()).await?;
+    }
+    let cookies = [(header::SET_COOKIE, "cart=3"), (header::SET_COOKIE, "sAccessToken=forged; Path=/")];
+    Ok((axum::response::AppendHeaders(cookies), mfa.sign_out(&parts).await?, "bye").into_response())
 }
 
 /// The password once more, for a step-up.
@@ -146,6 +153,7 @@ async fn who(session: SessionExtractor) -> String {
 }
 
 fn routes(mfa: &Mfa) -> Router {
+    let logout = || Router::new().route("/logout", post(log_out)).with_state(mfa.clone());
     let login = || Router::new().route("/{tenant}/{user}", get(log_in).post(log_in)).with_state(mfa.clone());
     let close = RequireFactors::one_of([FactorId::PASSWORD]).max_age(std::time::Duration::from_secs(300));
     Router::new()
@@ -164,8 +172,15 @@ fn routes(mfa: &Mfa) -> Router {
             Router::new()
                 .route("/again", post(again))
                 .layer(MfaLayer::required(mfa.clone()).without_mfa())
-                .route("/logout", post(log_out))
                 .with_state(mfa.clone()),
+        )
+        .merge(logout())
+        .nest("/inside", logout().layer(MfaLayer::required(mfa.clone())))
+        .nest(
+            "/inside/twice",
+            logout()
+                .layer(MfaLayer::required(mfa.clone()))
+                .layer(MfaLayer::optional(mfa.clone()).without_mfa()),
         )
         .layer(ApiLayer::new(mfa.clone()))
 }
@@ -335,6 +350,61 @@ async fn sec_s12_c09_a_plain_form_signs_out_and_the_client_holds_nothing() {
             // Once more there is nothing to end, and nothing to tell.
             let again = by_form(&app, &mut alice, "/logout").await;
             assert_eq!((again.status.as_u16(), again.cookies().len()), (200, 0));
+        }
+    }
+}
+
+/// Around a handler that signs out a mount changes nothing: the row goes, and the client is told so once. If the store
+/// fails it is told nothing, and keeps what it has.
+#[tokio::test]
+async fn sec_s12_c09_c12_signing_out_inside_a_mount() {
+    for mode in [Mode::Cookie, Mode::Header] {
+        for path in ["/logout", "/inside/logout", "/inside/logout?plan", "/inside/twice/logout?plan"] {
+            let (_, app) = app().await;
+            let mut alice = app.browser(mode);
+            post_to(&mut alice, "/login/public/1").await.is(200);
+            alice.pass_code(ALICE).await;
+            let mut before = alice.clone();
+            let fail = |everything: u64, commits: u64| {
+                app.store.fail_next(everything);
+                app.store.fail_commits(commits);
+            };
+            for (everything, commits) in [(u64::MAX, 0), (0, u64::MAX)] {
+                fail(everything, commits);
+                let failed = post_to(&mut alice, path).await;
+                fail(0, 0);
+                assert_eq!(failed.status, 503, "{mode:?} {path} {}", failed.text);
+                assert_eq!(token_headers(&failed), [""; 0], "{mode:?} {path}");
+                assert_eq!(alice.access_token(), before.access_token());
+                assert_eq!(app.store.sessions().await.len(), 1, "{mode:?} {path}");
+                assert_eq!(alice.get("/who").await.text, "1 in public");
+            }
+            let answer = post_to(&mut alice, path).await;
+            assert_eq!((answer.status.as_u16(), &*answer.text), (200, "bye"), "{mode:?} {path}");
+            assert!(app.store.sessions().await.is_empty(), "{mode:?} {path}");
+            assert!(app.mfa.sessions().list(&id("1")).await.unwrap().is_empty());
+            let said = |name: &str| -> Vec<&str> {
+                answer.headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect()
+            };
+            assert_eq!((said("front-token"), said("cache-control")), (vec!["remove"], vec!["no-store"]));
+            let cookies = answer.cookies();
+            let named = |name: &str| cookies.iter().filter(|cookie| cookie.starts_with(name)).count();
+            let cleared = |cookie: &&&str| cookie.contains("=; ") && cookie.contains("Max-Age=0");
+            let gone = cookies.iter().filter(cleared).count();
+            let tokens = (named("sAccessToken="), named("sRefreshToken="), gone);
+            let fields = [said("st-access-token"), said("st-refresh-token")];
+            match mode {
+                Mode::Cookie => {
+                    assert_eq!((tokens, fields), ((1, 1, 2), [vec![], vec![]]), "{path} {cookies:?}");
+                }
+                Mode::Header => {
+                    assert_eq!((tokens, fields), ((0, 0, 0), [vec![""], vec![""]]), "{path} {cookies:?}");
+                }
+            }
+            assert_eq!(named("cart="), usize::from(path.ends_with("plan")), "{path}");
+            assert!((alice.access_token(), alice.refresh_token()) == (None, None), "{mode:?} {path}");
+            before.get("/who").await.is(401);
+            before.refresh().await.is(401);
         }
     }
 }
