@@ -145,6 +145,11 @@ impl<'a> Presented<'a> {
         (!values.is_empty()).then_some((values, TransferMethod::Cookie))
     }
 
+    /// Whether a bearer token came, whatever it is.
+    pub(crate) fn has_bearer(&self) -> bool {
+        self.bearer.is_some()
+    }
+
     /// Whether the request carries a token by this method, valid or not: what to clear when a session
     /// goes on by the other.
     pub(crate) fn carries(&self, method: TransferMethod) -> bool {
