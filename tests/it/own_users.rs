@@ -409,6 +409,23 @@ async fn sec_s12_c09_c12_signing_out_inside_a_mount() {
     }
 }
 
+#[tokio::test]
+async fn who_is_disabled_is_refused_and_comes_to_no_tenant() {
+    let (_, app) = app().await;
+    let north = TenantId::parse("north").unwrap();
+    app.mfa.tenants().create(&north, None).await.unwrap();
+    post_to(&mut app.browser(Mode::Header), "/login/public/1").await.is(200);
+    app.mfa.users().disable(&id("1")).await.unwrap();
+    for tenant in ["public", "north"] {
+        let mut alice = app.browser(Mode::Header);
+        let refused = post_to(&mut alice, &format!("/login/{tenant}/1")).await;
+        assert_eq!((refused.status.as_u16(), &*refused.text), (403, "Refused"), "{tenant}");
+        assert_eq!(token_headers(&refused), [""; 0]);
+    }
+    let stored = app.mfa.users().load(&id("1")).await.unwrap().unwrap();
+    assert_eq!(stored.logins[0].tenants, [PUBLIC]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_first_sign_ins_at_once_make_one_account() {
     let (table, secrets, store) = (Table::new(), Secrets::random().unwrap(), MemoryStore::new());
