@@ -12,7 +12,7 @@ use crate::{
         cookies::TransferMethod,
         csrf::{self, AntiCsrf},
         token,
-        transport::{Access, Presented},
+        transport::{Access, FetchSite, Presented},
         verify::{self, Demand, Evidence, Judgement, Question},
     },
 };
@@ -28,12 +28,26 @@ pub(crate) struct Arrival<'a> {
 }
 
 impl Arrival<'_> {
-    /// Whether another site sent it (rows X06, X07).
+    /// Whether another site sent it (rows X06, X07). Operators hear of it.
     pub(crate) fn is_foreign(&self) -> bool {
         let (api, websites) = (&self.desk.kit.config.app.api, &self.desk.kit.config.app.websites);
         let same_site = websites.iter().all(|website| api.same_site(website));
-        csrf::is_unsafe(self.parts.method.as_str())
-            && !csrf::origin_allowed(&self.presented.hints(), websites, same_site)
+        let hints = self.presented.hints();
+        let foreign =
+            csrf::is_unsafe(self.parts.method.as_str()) && !csrf::origin_allowed(&hints, websites, same_site);
+        #[cfg(feature = "tracing")]
+        if foreign {
+            let origin: String = hints.origin.unwrap_or_default().chars().take(64).collect();
+            tracing::warn!(?origin, "a request that another site sent was refused");
+        }
+        foreign
+    }
+
+    /// Whether another site sent it, and which one isn't said.
+    pub(super) fn is_nameless(&self) -> bool {
+        let hints = self.presented.hints();
+        let cross_site = hints.fetch_site == Some(FetchSite::CrossSite);
+        csrf::is_unsafe(self.parts.method.as_str()) && cross_site && hints.origin.is_none()
     }
 
     pub(crate) fn request(&self) -> RequestFacts {

@@ -33,6 +33,9 @@ impl Mfa {
     /// [`Tokens::write`]. They travel as the request asked by `st-auth-mode`; where it says nothing, by cookies if a
     /// browser sent it, and in headers else.
     ///
+    /// A page with `Referrer-Policy: no-referrer` sends its forms with `Origin: null`, which is no website's: let the
+    /// pages with such a form have another policy, `same-origin` for one.
+    ///
     /// ```
     /// # use axum::response::IntoResponse;
     /// # use http::request::Parts;
@@ -120,10 +123,11 @@ fn presented<'a>(mfa: &'a Mfa, parts: &'a Parts) -> Result<Presented<'a>, Error>
     presented.map_err(|_| Error::invalid("there are too many cookies"))
 }
 
-/// A form can't add the header that proves a cookie's request to a mount: that no other site sent it is the proof.
+/// A form can't add the header that proves a cookie's request to a mount: that no other site sent it is the proof. So a
+/// page of another site must be one of ours by its origin.
 fn arrival<'a>(mfa: &'a Mfa, presented: &'a Presented<'a>, parts: &'a Parts) -> Result<Arrival<'a>, Error> {
     let arrival = Arrival { desk: &mfa.desk, presented, parts, csrf: AntiCsrf::None };
-    match arrival.is_foreign() {
+    match arrival.is_foreign() || arrival.is_nameless() {
         true => Err(Error::new(ErrorKind::Refused, "another site sent this request")),
         false => Ok(arrival),
     }

@@ -32,7 +32,7 @@ use tower_mfa::{
 };
 
 use crate::{
-    spy::{ALICE, BOB, NUMBER, SITE, shop, token_headers},
+    spy::{ALICE, BOB, NUMBER, SITE, shop, token_headers, two_sites},
     support::{Browser, Mode, START, TestApp, send},
 };
 
@@ -406,6 +406,30 @@ async fn sec_s12_c09_c12_signing_out_inside_a_mount() {
             before.get("/who").await.is(401);
             before.refresh().await.is(401);
         }
+    }
+}
+
+#[tokio::test]
+async fn sec_x07_where_the_api_is_on_another_site_the_origin_is_the_proof() {
+    let app = TestApp::of(two_sites(), |b| b.own_users(Table::new())).await;
+    let (router, outbox) = (routes(&app.mfa), app.outbox.clone());
+    let app = app.serving(router, outbox);
+    let mut alice = app.browser(Mode::Cookie);
+    post_to(&mut alice, "/login/public/1").await.is(200);
+    for (origin, status) in [(None, 403), (Some("https://evil.test"), 403), (Some(SITE), 200)] {
+        for path in ["/login/public/2", "/logout"] {
+            let mut request = alice.request(Method::POST, path, None);
+            for header in ["rid", "st-auth-mode"] {
+                request.headers_mut().remove(header);
+            }
+            request.headers_mut().insert("sec-fetch-site", "cross-site".parse().unwrap());
+            if let Some(origin) = origin {
+                request.headers_mut().insert("origin", origin.parse().unwrap());
+            }
+            app.send(request).await.is(status);
+        }
+        let signed_in = app.mfa.sessions().list(&id("1")).await.unwrap().len();
+        assert_eq!(signed_in, usize::from(status != 200), "{origin:?}");
     }
 }
 
