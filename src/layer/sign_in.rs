@@ -17,7 +17,7 @@ use crate::{
         Kit, Session,
         cookies::TransferMethod,
         csrf::AntiCsrf,
-        transport::{self, Presented, TokenChange},
+        transport::{self, Access, Presented, TokenChange},
     },
 };
 
@@ -82,8 +82,8 @@ impl Mfa {
 
     /// Ends the session that came with the request, also one whose access token ran out: for a handler of the app's
     /// that signs out, such as a plain form's, which can't prove itself to a mount by a header. Let it take a POST: any
-    /// page could make a browser send a GET. Without a session nothing ends, and what the client still holds goes all
-    /// the same.
+    /// page could make a browser send a GET. Without a session nothing ends, and what the client still sends goes all
+    /// the same. Of several access cookies, as a changed cookie domain leaves them, each one's session ends.
     ///
     /// The [`Tokens`] tell the client, as those of [`Mfa::sign_in`] do.
     ///
@@ -103,13 +103,14 @@ impl Mfa {
         let kit = &self.desk.kit;
         kit.ready().await?;
         let presented = &presented(self, parts)?;
-        let session = arrival(self, presented, parts)?.left_behind().await?;
-        if let Some(session) = session {
+        let arrival = arrival(self, presented, parts)?;
+        for session in arrival.left_behind().await? {
             session.revoke().await?;
         }
         let ways =
             [TransferMethod::Cookie, TransferMethod::Header].map(|way| presented.carries(way).then_some(way));
         let gone = match ways {
+            _ if matches!(presented.access, Access::Duplicate) => Some(TokenChange::ClearEverywhere),
             [None, None] => None,
             [way, None] | [None, way] => Some(TokenChange::Clear(way)),
             _ => Some(TokenChange::Clear(None)),

@@ -409,6 +409,44 @@ async fn sec_s12_c09_c12_signing_out_inside_a_mount() {
     }
 }
 
+/// Where one browser holds several cookies by one name nobody can say which of them it would go on with (row C04).
+#[tokio::test]
+async fn sec_s01_s12_c04_no_session_of_several_cookies_goes_on() {
+    for (path, left) in [("/logout", 0), ("/login/public/1", 1)] {
+        for turned in [false, true] {
+            let table = Table::new();
+            let moved = |b: MfaBuilder| b.own_users(table).cookie_domain("shop.test").older_cookie_domain("");
+            let app = TestApp::with(moved).await;
+            let (router, outbox) = (routes(&app.mfa), app.outbox.clone());
+            let app = app.serving(router, outbox);
+            let (mut alice, mut bob) = (app.browser(Mode::Cookie), app.browser(Mode::Cookie));
+            post_to(&mut alice, "/login/public/1").await.is(200);
+            post_to(&mut bob, "/login/public/2").await.is(200);
+            let mut tokens = [alice.access_token().unwrap(), bob.access_token().unwrap(), "garbage"];
+            if turned {
+                tokens.reverse();
+            }
+            let jar = tokens.map(|token| format!("sAccessToken={token}")).join("; ");
+            let request = Request::post(path).header("origin", SITE).header("cookie", jar);
+            let answer = app.send(request.body(Body::empty()).unwrap()).await;
+            answer.is(200);
+            assert_eq!(app.store.sessions().await.len(), left, "{path}, turned: {turned}");
+            alice.refresh().await.is(401);
+            bob.refresh().await.is(401);
+            // What the older domain holds would get in the way of whatever comes next.
+            let cookies = answer.cookies();
+            let cleared = cookies
+                .iter()
+                .copied()
+                .filter(|cookie| cookie.contains("=; ") && cookie.contains("Max-Age=0"));
+            let (here, older): (Vec<&str>, Vec<&str>) =
+                cleared.partition(|cookie| cookie.contains("Domain=shop.test"));
+            assert_eq!((here.len(), older.len()), (if left == 0 { 2 } else { 0 }, 2), "{cookies:?}");
+            assert_eq!(cookies.len(), 4, "{cookies:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn sec_x07_where_the_api_is_on_another_site_the_origin_is_the_proof() {
     let app = TestApp::of(two_sites(), |b| b.own_users(Table::new())).await;
