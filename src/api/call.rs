@@ -35,11 +35,6 @@ impl<'a> Call<'a> {
             ));
         };
         if (Arrival { desk, presented: &presented, parts, csrf: desk.kit.config.csrf }).is_foreign() {
-            #[cfg(feature = "tracing")]
-            {
-                let origin: String = presented.hints().origin.unwrap_or_default().chars().take(64).collect();
-                tracing::warn!(?origin, "a request that another site sent was refused");
-            }
             return Err(Reply::message(StatusCode::BAD_REQUEST, "this origin may not use the API"));
         }
         let body = match body.is_empty() {

@@ -40,10 +40,11 @@ pub(super) fn caller(mfa: &Mfa, session: &Session) -> Result<(Arc<Desk>, Caller)
     let caller = Caller {
         tenant: session.tenant_id(),
         session: Some(session.clone()),
-        left_behind: None,
+        left_behind: Vec::new(),
         vouched: true,
         method: session.opened().method,
         clear_other: false,
+        expire_older: false,
         request: RequestFacts::default(),
         form: Form::default(),
     };

@@ -46,7 +46,8 @@ impl Desk {
         let own = user.logins.iter().find(|login| login.kind == LoginKind::External);
         let here = user.logins.iter().find(|login| login.tenants.contains(tenant));
         let login = match (own, here) {
-            (Some(own), _) if own.tenants.contains(tenant) => own,
+            // Who is disabled comes to no other tenant, and is refused as everywhere.
+            (Some(own), _) if own.tenants.contains(tenant) || user.disabled => own,
             (Some(own), _) => {
                 self.join(tenant, &user.id).await?;
                 own

@@ -89,14 +89,16 @@ pub(crate) struct Caller {
     pub(crate) tenant: TenantId,
     /// The session, if the request asked to use it.
     pub(crate) session: Option<Session>,
-    /// A session that came along unasked: it ends when another one begins (row S01).
-    pub(crate) left_behind: Option<Session>,
+    /// Sessions that came along unasked: they end when another one begins (row S01).
+    pub(crate) left_behind: Vec<Session>,
     /// Whether the app itself asks, and answers for what was proved: no route does.
     pub(crate) vouched: bool,
     /// How tokens of a new session travel.
     pub(crate) method: TransferMethod,
     /// Whether the request also carries tokens of the other method.
     pub(crate) clear_other: bool,
+    /// Whether several cookies came by one name, of which some may be of the older domain (row C04).
+    pub(crate) expire_older: bool,
     pub(crate) request: RequestFacts,
     /// What a sign-up form held beside e-mail and password.
     pub(crate) form: Form,

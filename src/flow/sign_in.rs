@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     base::{
+        distinct,
         error::{Error, ErrorKind},
         ident::{FactorId, LoginId, SessionHandle},
         payload::Payload,
@@ -31,7 +32,7 @@ use crate::{
     },
     policy::{Person, SessionFacts},
     session::{
-        SessionDenied,
+        Session, SessionDenied,
         refresh::{self, RefreshToken},
     },
 };
@@ -73,7 +74,7 @@ impl Desk {
         });
         match factors.is_empty() {
             false => Ok(factors),
-            true if caller.left_behind.is_none() => Err(Refusal::Denied(SessionDenied::Unauthorised)),
+            true if caller.left_behind.is_empty() => Err(Refusal::Denied(SessionDenied::Unauthorised)),
             true => Err(Refusal::BadInput("this factor can't start a session here")),
         }
     }
@@ -289,7 +290,7 @@ impl Desk {
         }
         apply(&mut row, &mut claim.clone(), &verdicts.requirements, numbers, now);
         let (opened, mut tokens) = kit.issue(&row, &token, caller.method, now)?;
-        tokens.clear_other = caller.clear_other;
+        (tokens.clear_other, tokens.expire_older) = (caller.clear_other, caller.expire_older);
         changes.extend(session::insert(&mut tx, user, handle, &row, kit.config.max_sessions).await?);
         changes.extend(end_left_behind(&mut tx, caller).await?);
         Standing::check(&mut tx, tenant, &user.id).await?;
@@ -310,14 +311,14 @@ impl Desk {
 }
 
 /// A session that came along and wasn't used ends with the sign-in (row S01).
-async fn end_left_behind(tx: &mut Tx, caller: &Caller) -> Result<Option<Change>, Error> {
-    let Some(session) = &caller.left_behind else { return Ok(None) };
-    let handle = session.handle();
-    match tx.get::<SessionRecord>(&keys::session(&handle)).await? {
-        Some(row) => {
+async fn end_left_behind(tx: &mut Tx, caller: &Caller) -> Result<Vec<Change>, Error> {
+    let mut changes = Vec::new();
+    // Two tokens may be of one session.
+    for handle in distinct(caller.left_behind.iter().map(Session::handle)) {
+        if let Some(row) = tx.get::<SessionRecord>(&keys::session(&handle)).await? {
             let event = Event::new(Audited::SessionRevoked, &row.tenant).cause(Cause::SignedInAnew);
-            session::end(tx, &handle, &row, event).await.map(Some)
+            changes.push(session::end(tx, &handle, &row, event).await?);
         }
-        None => Ok(None),
     }
+    Ok(changes)
 }

@@ -142,6 +142,9 @@ impl Lack {
                 "a guard without MfaLayer around it: add .layer(MfaLayer::required(mfa))",
             )),
             Self::Failed(error) => refuse::failed(error),
+            Self::Session { denied: denied @ SessionDenied::Unauthorised, challenged: true } => {
+                refuse::unauthenticated(denied)
+            }
             Self::Session { denied, challenged: true } => refuse::challenged(denied),
             Self::Session { denied, challenged: false } => refuse::denied(denied),
         }

@@ -12,7 +12,7 @@ use crate::{
         cookies::TransferMethod,
         csrf::{self, AntiCsrf},
         token,
-        transport::{Access, Presented},
+        transport::{Access, FetchSite, Presented},
         verify::{self, Demand, Evidence, Judgement, Question},
     },
 };
@@ -28,12 +28,26 @@ pub(crate) struct Arrival<'a> {
 }
 
 impl Arrival<'_> {
-    /// Whether another site sent it (rows X06, X07).
+    /// Whether another site sent it (rows X06, X07). Operators hear of it.
     pub(crate) fn is_foreign(&self) -> bool {
         let (api, websites) = (&self.desk.kit.config.app.api, &self.desk.kit.config.app.websites);
         let same_site = websites.iter().all(|website| api.same_site(website));
-        csrf::is_unsafe(self.parts.method.as_str())
-            && !csrf::origin_allowed(&self.presented.hints(), websites, same_site)
+        let hints = self.presented.hints();
+        let foreign =
+            csrf::is_unsafe(self.parts.method.as_str()) && !csrf::origin_allowed(&hints, websites, same_site);
+        #[cfg(feature = "tracing")]
+        if foreign {
+            let origin: String = hints.origin.unwrap_or_default().chars().take(64).collect();
+            tracing::warn!(?origin, "a request that another site sent was refused");
+        }
+        foreign
+    }
+
+    /// Whether another site sent it, and which one isn't said.
+    pub(super) fn is_nameless(&self) -> bool {
+        let hints = self.presented.hints();
+        let cross_site = hints.fetch_site == Some(FetchSite::CrossSite);
+        csrf::is_unsafe(self.parts.method.as_str()) && cross_site && hints.origin.is_none()
     }
 
     pub(crate) fn request(&self) -> RequestFacts {
@@ -71,7 +85,7 @@ impl Arrival<'_> {
     /// used, and ends if another one begins.
     pub(crate) async fn caller(&self, tenant: &TenantId, try_linking: bool) -> Result<Caller, Refusal> {
         let (session, left_behind) = match try_linking {
-            true => (Some(self.session().await?), None),
+            true => (Some(self.session().await?), Vec::new()),
             false => (None, self.left_behind().await?),
         };
         let tenant = session.as_ref().map_or_else(|| tenant.clone(), Session::tenant_id);
@@ -85,10 +99,11 @@ impl Arrival<'_> {
         Caller {
             tenant: tenant.clone(),
             session: None,
-            left_behind: None,
+            left_behind: Vec::new(),
             vouched: false,
             method: self.desk.kit.config.cookies.methods.choose(self.presented.hints().auth_mode),
             clear_other: false,
+            expire_older: false,
             request: self.request(),
             form: Form::default(),
         }
@@ -96,16 +111,24 @@ impl Arrival<'_> {
 
     /// The same caller, who gets tokens by this way.
     pub(crate) fn by(&self, caller: Caller, method: TransferMethod) -> Caller {
-        Caller { method, clear_other: self.presented.carries(method.other()), ..caller }
+        let clear_other = self.presented.carries(method.other());
+        let expire_older = matches!(self.presented.access, Access::Duplicate);
+        Caller { method, clear_other, expire_older, ..caller }
     }
 
-    /// A session that came along unasked; one that isn't good is as if there were none.
-    pub(super) async fn left_behind(&self) -> Result<Option<Session>, Error> {
-        match self.session().await {
-            Ok(session) => Ok(Some(session)),
-            Err(Refusal::Failed(error)) => Err(error),
-            Err(_) => Ok(self.expired()),
+    /// The sessions that came along unasked; one that isn't good is as if there were none. Of several cookies by one
+    /// name any may be the one that the client went on with (row C04): each counts.
+    pub(super) async fn left_behind(&self) -> Result<Vec<Session>, Error> {
+        let mut sessions = Vec::new();
+        for presented in &self.presented.apart() {
+            let one = Arrival { presented, ..*self };
+            match one.session().await {
+                Ok(session) => sessions.push(session),
+                Err(Refusal::Failed(error)) => return Err(error),
+                Err(_) => sessions.extend(one.expired()),
+            }
         }
+        Ok(sessions)
     }
 
     /// A session whose access token ran out: the refresh cookie doesn't reach this route, so the token is

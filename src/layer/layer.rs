@@ -238,7 +238,7 @@ impl MfaLayer {
 
     /// For API clients: a session that came as a header token and lacks a factor gets 401 with the challenge
     /// of RFC 9470, where others get 403. The guards and mounts inside do the same. Without a token the challenge is
-    /// `Bearer`, with a bad one `Bearer error="invalid_token"` (RFC 6750).
+    /// `Bearer realm="session"`, with a bad one `Bearer error="invalid_token"` (RFC 6750).
     ///
     /// ```text
     /// WWW-Authenticate: Bearer error="insufficient_user_authentication", error_description="…",

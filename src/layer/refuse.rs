@@ -58,9 +58,10 @@ pub(crate) fn denied(denied: &SessionDenied) -> Answer {
     Answer { status, body, retry_after: None, challenge: None, denied: Some(denied.clone()), change: None }
 }
 
-/// The same to an API client that sent no token (RFC 6750, section 3).
+/// The same to an API client that sent no token: no error, but a parameter there must be (RFC 6750, section 3).
 pub(crate) fn unauthenticated(denied: &SessionDenied) -> Answer {
-    Answer { challenge: Some(HeaderValue::from_static("Bearer")), ..self::denied(denied) }
+    let challenge = HeaderValue::from_static("Bearer realm=\"session\"");
+    Answer { challenge: Some(challenge), ..self::denied(denied) }
 }
 
 /// The same to one that sent a header token: where authenticating again would help, it is told how (RFC 9470,

@@ -155,9 +155,15 @@ impl Head<'_> {
         if !self.challenges() {
             return refuse::denied(denied);
         }
-        match Presented::read(self.headers, &self.kit.config.cookies).map(|presented| presented.access) {
-            Ok(Access::Token { method: TransferMethod::Header, .. }) => refuse::challenged(denied),
-            Ok(Access::Absent) => refuse::unauthenticated(denied),
+        let Ok(presented) = Presented::read(self.headers, &self.kit.config.cookies) else {
+            return refuse::denied(denied);
+        };
+        match presented.access {
+            Access::Token { method: TransferMethod::Header, .. } | Access::Ambiguous => {
+                refuse::challenged(denied)
+            }
+            Access::Absent if presented.has_bearer() => refuse::challenged(denied),
+            Access::Absent => refuse::unauthenticated(denied),
             _ => refuse::denied(denied),
         }
     }

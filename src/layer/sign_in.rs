@@ -17,7 +17,7 @@ use crate::{
         Kit, Session,
         cookies::TransferMethod,
         csrf::AntiCsrf,
-        transport::{self, Presented, TokenChange},
+        transport::{self, Access, Presented, TokenChange},
     },
 };
 
@@ -32,6 +32,9 @@ impl Mfa {
     /// The [`Tokens`] must reach the client with the answer: with axum `(tokens, body)`, elsewhere
     /// [`Tokens::write`]. They travel as the request asked by `st-auth-mode`; where it says nothing, by cookies if a
     /// browser sent it, and in headers else.
+    ///
+    /// A page with `Referrer-Policy: no-referrer` sends its forms with `Origin: null`, which is no website's: let the
+    /// pages with such a form have another policy, `same-origin` for one.
     ///
     /// ```
     /// # use axum::response::IntoResponse;
@@ -48,7 +51,7 @@ impl Mfa {
     /// # Errors
     /// `Refused` if another site sent the request by an unsafe method (row X07) or the user is disabled; `Invalid` if
     /// the factor may not start a session in the tenant, if the user is one of the crate's own in other tenants only,
-    /// or with more cookies than anybody needs; `NotFound` without the tenant; `SessionEnded` if
+    /// or if more cookies came than anybody needs; `NotFound` without the tenant; `SessionEnded` if
     /// [`AppUsers`](crate::account::AppUsers) knows nobody by this id; `Unavailable` if it, the policy or the store
     /// failed. Nobody is signed in then.
     pub async fn sign_in(
@@ -79,8 +82,8 @@ impl Mfa {
 
     /// Ends the session that came with the request, also one whose access token ran out: for a handler of the app's
     /// that signs out, such as a plain form's, which can't prove itself to a mount by a header. Let it take a POST: any
-    /// page could make a browser send a GET. Without a session nothing ends, and what the client still holds goes all
-    /// the same.
+    /// page could make a browser send a GET. Without a session nothing ends, and what the client still sends goes all
+    /// the same. Of several access cookies, as a changed cookie domain leaves them, each one's session ends.
     ///
     /// The [`Tokens`] tell the client, as those of [`Mfa::sign_in`] do.
     ///
@@ -100,13 +103,14 @@ impl Mfa {
         let kit = &self.desk.kit;
         kit.ready().await?;
         let presented = &presented(self, parts)?;
-        let session = arrival(self, presented, parts)?.left_behind().await?;
-        if let Some(session) = session {
+        let arrival = arrival(self, presented, parts)?;
+        for session in arrival.left_behind().await? {
             session.revoke().await?;
         }
         let ways = [TransferMethod::Cookie, TransferMethod::Header];
         let held: Vec<_> = ways.into_iter().filter(|way| presented.carries(*way)).collect();
         let gone = match held[..] {
+            _ if matches!(presented.access, Access::Duplicate) => Some(TokenChange::ClearEverywhere),
             [] => None,
             [way] => Some(TokenChange::Clear(Some(way))),
             _ => Some(TokenChange::Clear(None)),
@@ -120,10 +124,11 @@ fn presented<'a>(mfa: &'a Mfa, parts: &'a Parts) -> Result<Presented<'a>, Error>
     presented.map_err(|_| Error::invalid("there are too many cookies"))
 }
 
-/// A form can't add the header that proves a cookie's request to a mount: that no other site sent it is the proof.
+/// A form can't add the header that proves a cookie's request to a mount: that no other site sent it is the proof. So a
+/// page of another site must be one of ours by its origin.
 fn arrival<'a>(mfa: &'a Mfa, presented: &'a Presented<'a>, parts: &'a Parts) -> Result<Arrival<'a>, Error> {
     let arrival = Arrival { desk: &mfa.desk, presented, parts, csrf: AntiCsrf::None };
-    match arrival.is_foreign() {
+    match arrival.is_foreign() || arrival.is_nameless() {
         true => Err(Error::new(ErrorKind::Refused, "another site sent this request")),
         false => Ok(arrival),
     }

@@ -44,10 +44,10 @@ impl Verified {
         self.found.as_ref().ok()
     }
 
-    /// Whether a refusal is told by a challenge: to a header token, on a mount for API clients.
+    /// Whether a refusal is told by a challenge: to a header token or nobody, on a mount for API clients.
     pub(crate) fn challenged(&self) -> bool {
         let by_header = |session: &Session| session.opened().method == TransferMethod::Header;
-        self.challenges && self.session().is_some_and(by_header)
+        self.challenges && self.session().is_none_or(by_header)
     }
 
     /// What this mount tells the client beside the handler's answer.

@@ -126,6 +126,19 @@ impl<'a> Presented<'a> {
         fields.flat_map(|field| by_name(self.config.finder(jar), field)).collect()
     }
 
+    /// The same request, once for each token that may be the client's: several access cookies are judged one by one
+    /// where each of them is to end (row C04).
+    pub(crate) fn apart(&self) -> Vec<Self> {
+        if !matches!(self.access, Access::Duplicate) {
+            return vec![Self { ..*self }];
+        }
+        let texts = self.cookies(Jar::Access).into_iter().filter(|text| token::shaped(text));
+        texts
+            .map(|text| Access::Token { text, method: TransferMethod::Cookie })
+            .map(|access| Self { access, ..*self })
+            .collect()
+    }
+
     /// Reads the rest of what the request says: only where it matters.
     pub(crate) fn hints(&self) -> Hints<'a> {
         Hints::read(self.headers)
@@ -143,6 +156,11 @@ impl<'a> Presented<'a> {
         let values = self.cookies(Jar::Refresh).into_iter().filter_map(|value| str::from_utf8(value).ok());
         let values: Vec<&str> = values.collect();
         (!values.is_empty()).then_some((values, TransferMethod::Cookie))
+    }
+
+    /// Whether a bearer token came, whatever it is.
+    pub(crate) fn has_bearer(&self) -> bool {
+        self.bearer.is_some()
     }
 
     /// Whether the request carries a token by this method, valid or not: what to clear when a session

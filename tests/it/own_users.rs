@@ -19,7 +19,7 @@ use http_body_util::Full;
 use serde_json::json;
 use tower::{Layer as _, service_fn};
 use tower_mfa::{
-    FactorId, Mfa, MfaBuilder, MfaLayer, MfaPolicy, PolicyContext, RequireFactors, Requirements,
+    FactorId, Mfa, MfaBuilder, MfaLayer, MfaPolicy, PolicyContext, RequireFactors, Requirements, Session,
     SessionClaim, SessionExtractor,
     account::{AppUser, AppUsers, LoginKind},
     api::ApiLayer,
@@ -32,7 +32,7 @@ use tower_mfa::{
 };
 
 use crate::{
-    spy::{ALICE, BOB, NUMBER, SITE, shop},
+    spy::{ALICE, BOB, NUMBER, SITE, shop, token_headers, two_sites},
     support::{Browser, Mode, START, TestApp, send},
 };
 
@@ -127,9 +127,16 @@ async fn log_in(
     }
 }
 
-/// The app's own way out.
+/// The app's own way out; with a query, after something else that the client would be told.
 async fn log_out(State(mfa): State<Mfa>, parts: Parts) -> Result<Response, tower_mfa::Error> {
-    Ok((mfa.sign_out(&parts).await?, "bye").into_response())
+    if parts.uri.query().is_none() {
+        return Ok((mfa.sign_out(&parts).await?, "bye").into_response());
+    }
+    if let Some(session) = Session::from_extensions(&parts.extensions) {
+        session.set_claim(&Plan, "gold".to_owned()).await?;
+    }
+    let cookies = [(header::SET_COOKIE, "cart=3"), (header::SET_COOKIE, "sAccessToken=forged; Path=/")];
+    Ok((axum::response::AppendHeaders(cookies), mfa.sign_out(&parts).await?, "bye").into_response())
 }
 
 /// The password once more, for a step-up.
@@ -146,6 +153,7 @@ async fn who(session: SessionExtractor) -> String {
 }
 
 fn routes(mfa: &Mfa) -> Router {
+    let logout = || Router::new().route("/logout", post(log_out)).with_state(mfa.clone());
     let login = || Router::new().route("/{tenant}/{user}", get(log_in).post(log_in)).with_state(mfa.clone());
     let close = RequireFactors::one_of([FactorId::PASSWORD]).max_age(std::time::Duration::from_secs(300));
     Router::new()
@@ -164,8 +172,15 @@ fn routes(mfa: &Mfa) -> Router {
             Router::new()
                 .route("/again", post(again))
                 .layer(MfaLayer::required(mfa.clone()).without_mfa())
-                .route("/logout", post(log_out))
                 .with_state(mfa.clone()),
+        )
+        .merge(logout())
+        .nest("/inside", logout().layer(MfaLayer::required(mfa.clone())))
+        .nest(
+            "/inside/twice",
+            logout()
+                .layer(MfaLayer::required(mfa.clone()))
+                .layer(MfaLayer::optional(mfa.clone()).without_mfa()),
         )
         .layer(ApiLayer::new(mfa.clone()))
 }
@@ -353,6 +368,140 @@ async fn what_was_said_of_a_user_ahead_counts_at_the_first_sign_in() {
         post_to(&mut browser, &format!("/login/public/{user}")).await.is(200);
         browser.get("/who").await.is(status);
     }
+}
+
+/// Around a handler that signs out a mount changes nothing: the row goes, and the client is told so once. If the store
+/// fails it is told nothing, and keeps what it has.
+#[tokio::test]
+async fn sec_s12_c09_c12_signing_out_inside_a_mount() {
+    for mode in [Mode::Cookie, Mode::Header] {
+        for path in ["/logout", "/inside/logout", "/inside/logout?plan", "/inside/twice/logout?plan"] {
+            let (_, app) = app().await;
+            let mut alice = app.browser(mode);
+            post_to(&mut alice, "/login/public/1").await.is(200);
+            alice.pass_code(ALICE).await;
+            let mut before = alice.clone();
+            let fail = |everything: u64, commits: u64| {
+                app.store.fail_next(everything);
+                app.store.fail_commits(commits);
+            };
+            for (everything, commits) in [(u64::MAX, 0), (0, u64::MAX)] {
+                fail(everything, commits);
+                let failed = post_to(&mut alice, path).await;
+                fail(0, 0);
+                assert_eq!(failed.status, 503, "{mode:?} {path} {}", failed.text);
+                assert_eq!(token_headers(&failed), [""; 0], "{mode:?} {path}");
+                assert_eq!(alice.access_token(), before.access_token());
+                assert_eq!(app.store.sessions().await.len(), 1, "{mode:?} {path}");
+                assert_eq!(alice.get("/who").await.text, "1 in public");
+            }
+            let answer = post_to(&mut alice, path).await;
+            assert_eq!((answer.status.as_u16(), &*answer.text), (200, "bye"), "{mode:?} {path}");
+            assert!(app.store.sessions().await.is_empty(), "{mode:?} {path}");
+            assert!(app.mfa.sessions().list(&id("1")).await.unwrap().is_empty());
+            let said = |name: &str| -> Vec<&str> {
+                answer.headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect()
+            };
+            assert_eq!((said("front-token"), said("cache-control")), (vec!["remove"], vec!["no-store"]));
+            let cookies = answer.cookies();
+            let named = |name: &str| cookies.iter().filter(|cookie| cookie.starts_with(name)).count();
+            let cleared = |cookie: &&&str| cookie.contains("=; ") && cookie.contains("Max-Age=0");
+            let gone = cookies.iter().filter(cleared).count();
+            let tokens = (named("sAccessToken="), named("sRefreshToken="), gone);
+            let fields = [said("st-access-token"), said("st-refresh-token")];
+            match mode {
+                Mode::Cookie => {
+                    assert_eq!((tokens, fields), ((1, 1, 2), [vec![], vec![]]), "{path} {cookies:?}");
+                }
+                Mode::Header => {
+                    assert_eq!((tokens, fields), ((0, 0, 0), [vec![""], vec![""]]), "{path} {cookies:?}");
+                }
+            }
+            assert_eq!(named("cart="), usize::from(path.ends_with("plan")), "{path}");
+            assert!((alice.access_token(), alice.refresh_token()) == (None, None), "{mode:?} {path}");
+            before.get("/who").await.is(401);
+            before.refresh().await.is(401);
+        }
+    }
+}
+
+/// Where one browser holds several cookies by one name nobody can say which of them it would go on with (row C04).
+#[tokio::test]
+async fn sec_s01_s12_c04_no_session_of_several_cookies_goes_on() {
+    for (path, left) in [("/logout", 0), ("/login/public/1", 1)] {
+        for turned in [false, true] {
+            let table = Table::new();
+            let moved = |b: MfaBuilder| b.own_users(table).cookie_domain("shop.test").older_cookie_domain("");
+            let app = TestApp::with(moved).await;
+            let (router, outbox) = (routes(&app.mfa), app.outbox.clone());
+            let app = app.serving(router, outbox);
+            let (mut alice, mut bob) = (app.browser(Mode::Cookie), app.browser(Mode::Cookie));
+            post_to(&mut alice, "/login/public/1").await.is(200);
+            post_to(&mut bob, "/login/public/2").await.is(200);
+            let mut tokens = [alice.access_token().unwrap(), bob.access_token().unwrap(), "garbage"];
+            if turned {
+                tokens.reverse();
+            }
+            let jar = tokens.map(|token| format!("sAccessToken={token}")).join("; ");
+            let request = Request::post(path).header("origin", SITE).header("cookie", jar);
+            let answer = app.send(request.body(Body::empty()).unwrap()).await;
+            answer.is(200);
+            assert_eq!(app.store.sessions().await.len(), left, "{path}, turned: {turned}");
+            alice.refresh().await.is(401);
+            bob.refresh().await.is(401);
+            // What the older domain holds would get in the way of whatever comes next.
+            let cookies = answer.cookies();
+            let cleared = cookies
+                .iter()
+                .copied()
+                .filter(|cookie| cookie.contains("=; ") && cookie.contains("Max-Age=0"));
+            let (here, older): (Vec<&str>, Vec<&str>) =
+                cleared.partition(|cookie| cookie.contains("Domain=shop.test"));
+            assert_eq!((here.len(), older.len()), (if left == 0 { 2 } else { 0 }, 2), "{cookies:?}");
+            assert_eq!(cookies.len(), 4, "{cookies:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn sec_x07_where_the_api_is_on_another_site_the_origin_is_the_proof() {
+    let app = TestApp::of(two_sites(), |b| b.own_users(Table::new())).await;
+    let (router, outbox) = (routes(&app.mfa), app.outbox.clone());
+    let app = app.serving(router, outbox);
+    let mut alice = app.browser(Mode::Cookie);
+    post_to(&mut alice, "/login/public/1").await.is(200);
+    for (origin, status) in [(None, 403), (Some("https://evil.test"), 403), (Some(SITE), 200)] {
+        for path in ["/login/public/2", "/logout"] {
+            let mut request = alice.request(Method::POST, path, None);
+            for header in ["rid", "st-auth-mode"] {
+                request.headers_mut().remove(header);
+            }
+            request.headers_mut().insert("sec-fetch-site", "cross-site".parse().unwrap());
+            if let Some(origin) = origin {
+                request.headers_mut().insert("origin", origin.parse().unwrap());
+            }
+            app.send(request).await.is(status);
+        }
+        let signed_in = app.mfa.sessions().list(&id("1")).await.unwrap().len();
+        assert_eq!(signed_in, usize::from(status != 200), "{origin:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_is_disabled_is_refused_and_comes_to_no_tenant() {
+    let (_, app) = app().await;
+    let north = TenantId::parse("north").unwrap();
+    app.mfa.tenants().create(&north, None).await.unwrap();
+    post_to(&mut app.browser(Mode::Header), "/login/public/1").await.is(200);
+    app.mfa.users().disable(&id("1")).await.unwrap();
+    for tenant in ["public", "north"] {
+        let mut alice = app.browser(Mode::Header);
+        let refused = post_to(&mut alice, &format!("/login/{tenant}/1")).await;
+        assert_eq!((refused.status.as_u16(), &*refused.text), (403, "Refused"), "{tenant}");
+        assert_eq!(token_headers(&refused), [""; 0]);
+    }
+    let stored = app.mfa.users().load(&id("1")).await.unwrap().unwrap();
+    assert_eq!(stored.logins[0].tenants, [PUBLIC]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -248,7 +248,7 @@ async fn a_factor_that_is_too_old_is_refused_and_api_clients_are_challenged() {
     issuer.clock().advance(Duration::from_secs(3700));
     let stranger = issuer.app.browser(Mode::Header);
     for (router, client, challenge) in [
-        (&api, &stranger, Some("Bearer")),
+        (&api, &stranger, Some("Bearer realm=\"session\"")),
         (&api, &header, Some("Bearer error=\"invalid_token\"")),
         (&api, &cookie, None),
         (&plain, &stranger, None),

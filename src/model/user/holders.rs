@@ -97,18 +97,22 @@ mod tests {
 
     use super::*;
     use crate::{
-        base::{contact::Email, time::SystemClock},
+        base::{contact::Email, ident::LoginId, time::SystemClock},
         model::{
             Db,
             audit::Trail,
-            user::{Active, NewLogin, ThirdPartyId, create, prepare, prove},
+            user::{Active, NewLogin, ThirdPartyId, add_login, create, method, prepare, prove, remove_login},
         },
         store::{AnyStore, MemoryStore},
     };
 
+    fn login(provider: &str, email: &Email, subject: usize, verified: bool) -> NewLogin {
+        let id = ThirdPartyId { provider: provider.to_owned(), subject: subject.to_string(), tenant: None };
+        NewLogin::third_party(id, Some(email.clone()), verified)
+    }
+
     async fn sign_up(db: &Db, email: &Email, subject: usize) -> User {
-        let id = ThirdPartyId { provider: "p".to_owned(), subject: subject.to_string(), tenant: None };
-        let new = &NewLogin::third_party(id, Some(email.clone()), false);
+        let new = &login("p", email, subject, false);
         let user = prepare(&TenantId::PUBLIC, new, db.now()).unwrap();
         let made = &user;
         let stage = |mut tx: Tx| async move {
@@ -148,5 +152,33 @@ mod tests {
         let now = listed(&db, &email).await;
         assert_eq!((now.len(), &now[CROWDED].id), (CROWDED + 1, &alice.id));
         assert!(now[CROWDED].has_proved(&email));
+    }
+    /// A login method that takes over another one's proof is as good as proved.
+    #[tokio::test]
+    async fn who_loses_the_login_that_proved_an_address_is_not_lost_in_a_crowd() {
+        let store = AnyStore::new(MemoryStore::new());
+        let db = Db::new(store, Arc::new(SystemClock::new()), Duration::from_secs(3600), Trail::new().0);
+        let email = Email::parse("alice@shop.example").unwrap();
+        for subject in 0..CROWDED {
+            sign_up(&db, &email, subject).await;
+        }
+        let alice = &sign_up(&db, &email, CROWDED).await;
+        let (new, tenant) = (&login("q", &email, 0, true), &TenantId::PUBLIC);
+        let proved = &method(db.now(), tenant, new, LoginId::random().unwrap());
+        let add = |mut tx: Tx| async move {
+            let mut user = alice.clone();
+            add_login(&mut tx, tenant, &mut user, proved.clone(), new).await?;
+            tx.commit(user)
+        };
+        let user = &db.transact("add", add).await.unwrap();
+        assert_eq!(listed(&db, &email).await.len(), CROWDED + 1);
+        let remove = |mut tx: Tx| async move {
+            let mut user = user.clone();
+            remove_login(&mut tx, &mut user, &proved.id, true).await?;
+            tx.commit(user)
+        };
+        let kept = db.transact("remove", remove).await.unwrap();
+        assert!(kept.logins.len() == 1 && kept.has_proved(&email));
+        assert!(listed(&db, &email).await.contains(&kept));
     }
 }

@@ -57,8 +57,14 @@ pub(crate) async fn remove_login(
     }
     let was_proved = user.logins.get(at).is_some_and(|login| user.is_proved(login));
     let login = user.logins.remove(at);
-    for kept in &mut user.logins {
-        kept.verified |= login.verified && kept.email.is_some() && kept.email == login.email;
+    let inherits = |kept: &&mut LoginMethod| {
+        login.verified && !kept.verified && kept.email.is_some() && kept.email == login.email
+    };
+    for kept in user.logins.iter_mut().filter(inherits) {
+        kept.verified = true;
+        for tenant in &kept.tenants {
+            holders::enter(tx, tenant, &user.id, kept).await?;
+        }
     }
     if proofs && was_proved && !user.logins.iter().any(|kept| user.is_proved(kept)) {
         return Err(Error::invalid("a user keeps one login method that was proved"));

@@ -29,6 +29,8 @@ pub(crate) enum TokenChange {
     Set(Tokens),
     /// None any more, by one method or by both.
     Clear(Option<TransferMethod>),
+    /// None any more, on the older domain neither: several cookies by one name came (row C04).
+    ClearEverywhere,
 }
 
 /// New tokens for a client.
@@ -82,6 +84,10 @@ impl TokenChange {
     ) -> Result<(), Error> {
         match self {
             Self::Set(tokens) => tokens.write(headers, config, now)?,
+            Self::ClearEverywhere => {
+                clear_older(headers, config)?;
+                return Self::Clear(None).write(headers, config, now);
+            }
             Self::Clear(method) => {
                 if *method != Some(TransferMethod::Header) {
                     clear_cookies(headers, config)?;
@@ -142,9 +148,7 @@ impl Tokens {
             }
         }
         if self.expire_older {
-            for cookie in [Jar::Access, Jar::Refresh].into_iter().filter_map(|jar| config.clear_older(jar)) {
-                put_cookie(headers, cookie)?;
-            }
+            clear_older(headers, config)?;
         }
         headers.insert(FRONT, sensitive(self.front.expose())?);
         Ok(())
@@ -216,6 +220,12 @@ fn expose(headers: &mut HeaderMap) {
 fn clear_cookies(headers: &mut HeaderMap, config: &CookieConfig) -> Result<(), Error> {
     put_cookie(headers, config.clear(Jar::Access))?;
     put_cookie(headers, config.clear(Jar::Refresh))
+}
+
+/// Those of the older domain, if there is one.
+fn clear_older(headers: &mut HeaderMap, config: &CookieConfig) -> Result<(), Error> {
+    let cookies = [Jar::Access, Jar::Refresh].into_iter().filter_map(|jar| config.clear_older(jar));
+    cookies.into_iter().try_for_each(|cookie| put_cookie(headers, cookie))
 }
 
 fn clear_headers(headers: &mut HeaderMap) {

@@ -2,8 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{Router, routing::get};
-use http::Method;
+use axum::{Router, body::Body, routing::get};
+use http::{Method, Request};
 use serde_json::json;
 use tower_mfa::{
     FactorId, MfaLayer, RequireFactors, SessionExtractor,
@@ -43,6 +43,9 @@ fn challenged(answer: &Answer, why: &str, acr_values: &str, max_age: Option<u64>
 const MISSING: &str = "a further factor is needed";
 const EXPIRED: &str = "the authentication is too old";
 const LEVEL: &str = "a higher level of authentication is needed";
+/// What a request without a token is told, and one with a bad one.
+const NOBODY: &str = "Bearer realm=\"session\"";
+const BAD: &str = "Bearer error=\"invalid_token\"";
 const EMAIL: &str = "urn:tower-mfa:factor:otp-email";
 
 /// A factor of the app's own, with a name that fits into no header.
@@ -147,11 +150,32 @@ async fn no_challenge_where_authenticating_would_not_help() {
     // What a client needs a refresh for, or a sign-in, isn't told as a lack of factors.
     app.clock.advance(Duration::from_secs(3601));
     for (request, message, told) in [
-        (bare("GET", "/role"), "unauthorised", "Bearer"),
-        (alice.request(Method::GET, "/role", None), "try refresh token", "Bearer error=\"invalid_token\""),
+        (bare("GET", "/role"), "unauthorised", NOBODY),
+        (alice.request(Method::GET, "/role", None), "try refresh token", BAD),
+        // Nonsense is a bad token, too, and so are several; another scheme is none (RFC 6750, section 3).
+        (with(bare("GET", "/role"), &[("authorization", "Bearer x")]), "unauthorised", BAD),
+        (twice(bare("GET", "/role")), "unauthorised", BAD),
+        (with(bare("GET", "/role"), &[("authorization", "Basic YTpi")]), "unauthorised", NOBODY),
     ] {
         let refused = send(&router, request).await;
         assert_eq!((&refused.body["message"], challenge(&refused)), (&json!(message), Some(told)));
+    }
+}
+
+fn twice(mut request: Request<Body>) -> Request<Body> {
+    for token in ["Bearer x", "Bearer y"] {
+        request.headers_mut().append("authorization", token.parse().unwrap());
+    }
+    request
+}
+
+#[tokio::test]
+async fn a_guard_in_an_optional_mount_tells_strangers_how_to_authenticate() {
+    let app = TestApp::new().await;
+    let optional = || MfaLayer::optional(app.mfa.clone());
+    for (mount, told) in [(optional().bearer_challenges(), Some(NOBODY)), (optional(), None)] {
+        let refused = send(&guarded().layer(mount), bare("GET", "/layer/code")).await;
+        assert_eq!((refused.status.as_u16(), challenge(&refused)), (401, told));
     }
 }
 
