@@ -61,9 +61,10 @@ async fn log_in(
     Ok(Redirect::to("/").into_response())
 }
 
-async fn log_out(session: Session) -> Result<Redirect, Failure> {
+async fn log_out(session: Session) -> Page {
+    let answer = Redirect::to("/login").into_response();
     session.flush().await?;
-    Ok(Redirect::to("/login"))
+    Ok(answer)
 }
 
 /// The shop's data.

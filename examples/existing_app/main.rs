@@ -71,8 +71,9 @@ async fn log_in(
 }
 
 async fn log_out(session: Session, mfa: axum::Extension<Mfa>, parts: axum::http::request::Parts) -> Page {
+    let answer = (mfa.sign_out(&parts).await?, Redirect::to("/login")).into_response();
     session.flush().await?;
-    Ok((mfa.sign_out(&parts).await?, Redirect::to("/login")).into_response())
+    Ok(answer)
 }
 
 /// The shop's data.

@@ -112,7 +112,7 @@ impl HttpSms {
     /// A stand-in for Twilio on this machine, such as `http://127.0.0.1:9000`: for tests.
     ///
     /// # Errors
-    /// If it isn't on the loopback address.
+    /// If it is neither https nor http on the loopback address.
     pub fn dangerous_loopback(mut self, base: &str) -> Result<Self, ConfigError> {
         if let Provider::Twilio { account, .. } = &self.provider {
             self.url = twilio_url(base, account)?;

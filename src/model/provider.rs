@@ -119,7 +119,8 @@ impl Default for Fields {
     }
 }
 
-/// The app's registration with a provider: a client id, and what proves it.
+/// The app's registration with a provider: a client id, and what proves it. As JSON it holds no secret, and read back from
+/// there it has none: it is made by one of the functions here.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct ProviderClient {
     pub(crate) id: String,

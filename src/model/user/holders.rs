@@ -153,6 +153,7 @@ mod tests {
         assert_eq!((now.len(), &now[CROWDED].id), (CROWDED + 1, &alice.id));
         assert!(now[CROWDED].has_proved(&email));
     }
+
     /// A login method that takes over another one's proof is as good as proved.
     #[tokio::test]
     async fn who_loses_the_login_that_proved_an_address_is_not_lost_in_a_crowd() {
