@@ -28,7 +28,7 @@ use tower_mfa::{
 
 use crate::{
     spy::{ALICE, BOB, linking, problems, refresh_token, shop, signed_up},
-    support::{Answer, Browser, Mode, PASSWORD, TestApp, credentials, nodes::in_memory, send},
+    support::{Answer, Browser, Mode, PASSWORD, TestApp, Watched, credentials, nodes::in_memory, send},
 };
 
 const MODES: [Mode; 2] = [Mode::Cookie, Mode::Header];
@@ -289,6 +289,14 @@ async fn sec_w03_w07_a_hash_from_elsewhere_is_taken_within_bounds_and_made_anew(
     assert_eq!(stored(&app).await, new, "once is enough");
 }
 
+/// Another writer's batch: a login method's password by this hash.
+fn rehashed(login: &LoginId, hash: &str) -> Batch {
+    let mut batch = Batch::new();
+    let row = Row { version: Version::random().unwrap(), expires_at: None, body: json!({ "hash": hash }) };
+    batch.push(Key::new(["password", login.as_str()]), Op::Upsert(row));
+    batch
+}
+
 /// Row W07: a password that is changed between the comparison and the hash made anew stays what it was changed to.
 #[tokio::test]
 async fn sec_w07_a_change_wins_over_a_hash_made_anew() {
@@ -297,14 +305,50 @@ async fn sec_w07_a_change_wins_over_a_hash_made_anew() {
     let user =
         users.import_password_hash(&PUBLIC, &email, hashed(PASSWORD, 8 * 1024, 1), true).await.unwrap();
     let changed = hashed(NEW, 8 * 1024, 1);
-    let mut batch = Batch::new();
-    let row = Row { version: Version::random().unwrap(), expires_at: None, body: json!({ "hash": changed }) };
-    batch.push(Key::new(["password", user.logins[0].id.as_str()]), Op::Upsert(row));
-    app.store.before_next_commit(batch);
+    app.store.before_next_commit(rehashed(&user.logins[0].id, &changed));
     assert!(!signs_in(&app, ALICE, PASSWORD).await, "it was compared with a password that isn't any more");
     assert_eq!(stored(&app).await, changed);
     assert!(app.mfa.sessions().list(&user.id).await.unwrap().is_empty());
     assert!(signs_in(&app, ALICE, NEW).await);
+}
+
+/// Lets another writer be faster than a change whose current password was compared already.
+#[derive(Clone, Default)]
+struct Meanwhile(Arc<Mutex<Option<(Watched, Batch)>>>);
+
+impl BreachedPasswords for Meanwhile {
+    async fn is_breached(&self, _: &Secret<String>) -> Result<bool, BoxError> {
+        if let Some((store, batch)) = self.0.lock().unwrap().take() {
+            store.before_next_commit(batch);
+        }
+        Ok(false)
+    }
+}
+
+/// Row W07: what was compared is what is replaced. A hash made anew in between is compared in its turn, and so is
+/// another password: to whoever knows only the one before, it is a wrong one.
+#[tokio::test]
+async fn sec_w07_a_change_replaces_the_hash_that_it_compared() {
+    for (between, told, works) in
+        [(PASSWORD, "Changed", NEW), ("third horse 3", "WrongPassword", "third horse 3")]
+    {
+        let meanwhile = Meanwhile::default();
+        let hook = meanwhile.clone();
+        let app = TestApp::with(|b| b.breached_passwords(hook)).await;
+        let mut alice = signed_up(&app, Mode::Header, ALICE).await;
+        let user = app.mfa.users().load(&app.user(ALICE).await).await.unwrap().unwrap();
+        let batch = rehashed(&user.logins[0].id, &hashed(between, 8 * 1024, 1));
+        *meanwhile.0.lock().unwrap() = Some((app.store.clone(), batch));
+        let compared = app.mfa.counters().password_hashes;
+        assert_eq!(change(&app, &mut alice, PASSWORD, NEW).await, told);
+        assert!(meanwhile.0.lock().unwrap().is_none());
+        // Each of the two was compared; a new one was made for the first, and for the second only if it matched.
+        let hashes = if told == "Changed" { 4 } else { 3 };
+        assert_eq!(app.mfa.counters().password_hashes - compared, hashes);
+        for password in [PASSWORD, NEW, "third horse 3"] {
+            assert_eq!(signs_in(&app, ALICE, password).await, password == works, "{between}: {password}");
+        }
+    }
 }
 
 /// What an app asks of new passwords.
