@@ -17,6 +17,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
 
 /// As many as the README promises.
 const MOST: usize = 15;
@@ -119,8 +120,10 @@ impl Browser {
     fn send(&mut self, method: &str, path: &str, kind: &str, body: &str) -> Answer {
         let address = &self.address;
         let cookies: Vec<String> = self.jar.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let script =
-            if kind == "application/json" { "rid: anti-csrf\r\nst-auth-mode: cookie\r\n" } else { "" };
+        let script = match kind {
+            "application/json" => "rid: anti-csrf\r\nst-auth-mode: cookie\r\nsec-fetch-mode: cors\r\n",
+            _ => "sec-fetch-mode: navigate\r\n",
+        };
         let head = format!(
             "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\norigin: http://{address}\r\n\
              sec-fetch-site: same-origin\r\ncookie: {}\r\n{script}content-type: {kind}\r\ncontent-length: {}\r\n\r\n",
@@ -165,20 +168,27 @@ impl Browser {
         serde_json::from_str(&answer.text).unwrap_or_else(|_| panic!("{} {}", answer.status, answer.text))
     }
 
-    /// What `code.html` does.
+    /// What `code.html` does, after a wrong code first.
     fn pass_code(&mut self, shop: &mut Shop) {
         let info = self.script("PUT", "/auth/mfa/info", &json!({}));
         let email = &info["emails"]["otp-email"][0];
         assert!(email.as_str().unwrap().contains('*'), "{info}");
         let asked = json!({ "email": email, "shouldTryLinkingWithSessionUser": true });
         let flow = self.script("POST", "/auth/signinup/code", &asked);
-        let sent = json!({
-            "deviceId": flow["deviceId"],
-            "preAuthSessionId": flow["preAuthSessionId"],
-            "userInputCode": shop.code(),
-            "shouldTryLinkingWithSessionUser": true,
-        });
-        assert_eq!(self.script("POST", "/auth/signinup/code/consume", &sent)["status"], "OK");
+        let code = shop.code();
+        let wrong = code.chars().rev().collect::<String>();
+        let wrong = if wrong == code { "012345" } else { &wrong };
+        let mut told = Vec::new();
+        for typed in [wrong, &code] {
+            let sent = json!({
+                "deviceId": flow["deviceId"],
+                "preAuthSessionId": flow["preAuthSessionId"],
+                "userInputCode": typed,
+                "shouldTryLinkingWithSessionUser": true,
+            });
+            told.push(self.script("POST", "/auth/signinup/code/consume", &sent)["status"].clone());
+        }
+        assert_eq!(told, ["INCORRECT_USER_INPUT_CODE_ERROR", "OK"]);
     }
 }
 
@@ -187,6 +197,29 @@ const GREETING: &str = "You are signed in. We write to alice@shop.example.";
 
 fn goes_to_sign_in(answer: &Answer) -> bool {
     answer.status == 303 && answer.location.as_deref() == Some("/login")
+}
+
+fn goes_to_code(answer: &Answer) -> bool {
+    answer.status == 303 && answer.location.as_deref() == Some("/code?redirectToPath=%2F")
+}
+
+/// Every table with how many of its rows hold a password's hash, and who the customers are.
+async fn stored(folder: &Path) -> (BTreeMap<String, i64>, Vec<(i64, String, String, String)>) {
+    let options = SqliteConnectOptions::new().filename(folder.join("shop.db")).read_only(true);
+    let mut db = SqliteConnection::connect_with(&options).await.unwrap();
+    let tables = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'";
+    let mut found = BTreeMap::new();
+    for (table,) in sqlx::query_as::<_, (String,)>(tables).fetch_all(&mut db).await.unwrap() {
+        let columns = format!("SELECT name FROM pragma_table_info('{table}')");
+        let columns: Vec<(String,)> =
+            sqlx::query_as(AssertSqlSafe(columns)).fetch_all(&mut db).await.unwrap();
+        let holds = |(column,): &(String,)| format!("instr(CAST(\"{column}\" AS TEXT), '$argon2') > 0");
+        let holds = columns.iter().map(holds).collect::<Vec<_>>().join(" OR ");
+        let count = format!("SELECT COUNT(*) FROM \"{table}\" WHERE {holds}");
+        found.insert(table, sqlx::query_scalar(AssertSqlSafe(count)).fetch_one(&mut db).await.unwrap());
+    }
+    let customers = "SELECT id, name, email, password FROM customers";
+    (found, sqlx::query_as(customers).fetch_all(&mut db).await.unwrap())
 }
 
 #[test]
@@ -207,13 +240,19 @@ fn after_a_code_is_asked_and_the_customers_stay_where_they_were() {
     let folder = tempfile::tempdir().unwrap();
     // The table is there already, with a customer in it.
     drop(Shop::start("existing_app_before", folder.path()));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (_, customers) = runtime.block_on(stored(folder.path()));
+    assert_eq!(customers.len(), 1);
     let mut shop = Shop::start("existing_app", folder.path());
     let mut alice = Browser::at(&shop);
     assert!(goes_to_sign_in(&alice.page("/")));
     assert_eq!(alice.form("/login", "name=alice&password=wrong").status, 401);
     let half = alice.form("/login", RIGHT);
-    assert!(half.status == 200 && half.text.contains("/signinup/code/consume"), "{}", half.text);
-    assert_eq!(alice.page("/").status, 403, "a password alone is not enough");
+    assert_eq!((half.status, half.location.as_deref()), (303, Some("/")));
+    // A password alone is not enough: a person is asked for the code, a script told so.
+    assert!(goes_to_code(&alice.page("/")));
+    assert_eq!(alice.send("GET", "/", "application/json", "").status, 403);
+    assert!(alice.page("/code").text.contains("/signinup/code/consume"));
     alice.pass_code(&mut shop);
     assert!(alice.page("/").text.contains(GREETING));
     // Each of the two sessions alone is worth nothing.
@@ -228,7 +267,7 @@ fn after_a_code_is_asked_and_the_customers_stay_where_they_were() {
     assert_eq!(kept.script("PUT", "/auth/mfa/info", &json!({}))["message"], "unauthorised");
     // Once more, with the password first.
     alice.form("/login", RIGHT);
-    assert_eq!(alice.page("/").status, 403);
+    assert!(goes_to_code(&alice.page("/")));
     // A stranger can't sign up past the app.
     let fields = json!({ "formFields": [
         { "id": "email", "value": "mallory@shop.example" }, { "id": "password", "value": "correct horse 1" },
@@ -239,6 +278,12 @@ fn after_a_code_is_asked_and_the_customers_stay_where_they_were() {
     let shop = Shop::start("existing_app", folder.path());
     alice.address.clone_from(&shop.address);
     alice.form("/login", RIGHT);
-    assert_eq!(alice.page("/").status, 403);
+    assert!(goes_to_code(&alice.page("/")));
     assert_eq!(alice.script("PUT", "/auth/mfa/info", &json!({}))["factors"]["next"], json!(["otp-email"]));
+    // What a password is known by stands where it was, and nowhere else.
+    let (hashes, now) = runtime.block_on(stored(folder.path()));
+    assert_eq!(now, customers);
+    let holding: Vec<_> = hashes.iter().filter(|(_, count)| **count > 0).collect();
+    assert!(hashes.len() > 1, "{hashes:?}");
+    assert_eq!(holding, [(&"customers".to_owned(), &1)]);
 }

@@ -54,7 +54,7 @@ async fn log_in(
     Form(typed): Form<Credentials>,
 ) -> Result<Response, Failure> {
     let Some(id) = shop.check(typed).await? else {
-        return Ok((StatusCode::UNAUTHORIZED, Html(LOGIN)).into_response());
+        return Ok((StatusCode::UNAUTHORIZED, Html(format!("{LOGIN}{WRONG}"))).into_response());
     };
     session.cycle_id().await?;
     session.insert("customer", &id).await?;
@@ -123,5 +123,6 @@ impl IntoResponse for Failure {
 
 const LOGIN: &str = r#"<!doctype html><title>Shop</title><form method="post"><p><label>Name <input name="name"></label>
 <p><label>Password <input name="password" type="password"></label><p><button>Sign in</button></form>"#;
+const WRONG: &str = r#"<p role="alert">Name or password is wrong."#;
 const ACCOUNT: &str = r#"<!doctype html><title>Shop</title><form method="post" action="/logout"><button>Sign out</button>
 </form>"#;

@@ -10,7 +10,7 @@ use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use axum::{Form, Router, extract::State, http::StatusCode};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
-use tower_mfa::{FactorId, Mfa, MfaLayer, SessionExtractor, account, api, config, ident, policy, store};
+use tower_mfa::{account::*, api::*, config::*, delivery::*, ident::*, layer::*, policy::*, store::*, *};
 use tower_sessions::{MemoryStore, Session, SessionManagerLayer};
 
 #[tokio::main]
@@ -19,17 +19,17 @@ async fn main() -> Result<(), Failure> {
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;
     let url = format!("http://127.0.0.1:{}", listener.local_addr()?.port());
     let shop = Shop::open("shop.db").await?;
-    let db = store::SqliteStore::from_pool(shop.db.clone()).await?;
-    let mfa = Mfa::builder(config::AppInfo::new("Shop", &url, &url)?, config::Secrets::file("mfa.key")?, db)
-        .own_users(account::EmailOf::new(shop.clone(), Shop::email))
-        .policy(policy::Everyone::new(FactorId::OTP_EMAIL));
-    let mfa = mfa.delivery(tower_mfa::delivery::Outbox::printing()).build()?;
+    let db = SqliteStore::from_pool(shop.db.clone()).await?;
+    let mfa = Mfa::builder(AppInfo::new("Shop", &url, &url)?, Secrets::file("mfa.key")?, db);
+    let mfa = mfa.own_users(EmailOf::new(shop.clone(), Shop::email)).delivery(Outbox::printing());
+    let mfa = mfa.policy(Everyone::new(FactorId::OTP_EMAIL)).build()?;
     let app = Router::new()
         .route("/", get(account).layer(MfaLayer::optional(mfa.clone())))
+        .route("/code", get(async || Html(include_str!("code.html"))))
         .route("/login", get(async || Html(LOGIN)).post(log_in))
         .route("/logout", post(log_out))
         .with_state(shop)
-        .layer((api::ApiLayer::new(mfa.clone()), axum::Extension(mfa)))
+        .layer((PageRedirect::to("/code")?, ApiLayer::new(mfa.clone()), axum::Extension(mfa)))
         .layer(SessionManagerLayer::new(MemoryStore::default()).with_secure(false));
     println!("open {url}/login");
     axum::serve(listener, app).await?;
@@ -62,12 +62,12 @@ async fn log_in(
     Form(typed): Form<Credentials>,
 ) -> Result<Response, Failure> {
     let Some(id) = shop.check(typed).await? else {
-        return Ok((StatusCode::UNAUTHORIZED, Html(LOGIN)).into_response());
+        return Ok((StatusCode::UNAUTHORIZED, Html(format!("{LOGIN}{WRONG}"))).into_response());
     };
     session.cycle_id().await?;
     session.insert("customer", &id).await?;
-    let (_, tokens) = mfa.sign_in(&parts, &id.parse()?, &ident::TenantId::PUBLIC, FactorId::PASSWORD).await?;
-    Ok((tokens, Html(include_str!("code.html"))).into_response())
+    let (_, tokens) = mfa.sign_in(&parts, &id.parse()?, &TenantId::PUBLIC, FactorId::PASSWORD).await?;
+    Ok((tokens, Redirect::to("/")).into_response())
 }
 
 async fn log_out(session: Session, mfa: axum::Extension<Mfa>, parts: axum::http::request::Parts) -> Page {
@@ -132,5 +132,6 @@ impl IntoResponse for Failure {
 
 const LOGIN: &str = r#"<!doctype html><title>Shop</title><form method="post"><p><label>Name <input name="name"></label>
 <p><label>Password <input name="password" type="password"></label><p><button>Sign in</button></form>"#;
+const WRONG: &str = r#"<p role="alert">Name or password is wrong."#;
 const ACCOUNT: &str = r#"<!doctype html><title>Shop</title><form method="post" action="/logout"><button>Sign out</button>
 </form>"#;

@@ -12,6 +12,7 @@ use crate::base::{
     error::ConfigError,
     hash,
     http_client::{AnyHttpClient, HttpClient, is_safe},
+    percent_encoded,
     secret::Secret,
 };
 
@@ -244,16 +245,7 @@ fn safe(url: &str) -> Result<Uri, ConfigError> {
 
 /// `application/x-www-form-urlencoded`.
 fn urlencoded(form: &[(&str, String)]) -> String {
-    let encoded = |text: &str| -> String {
-        text.bytes()
-            .map(|b| match b {
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'*' => {
-                    char::from(b).to_string()
-                }
-                b => format!("%{b:02X}"),
-            })
-            .collect()
-    };
-    let pairs: Vec<String> = form.iter().map(|(name, value)| format!("{name}={}", encoded(value))).collect();
+    let pairs: Vec<String> =
+        form.iter().map(|(name, value)| format!("{name}={}", percent_encoded(value))).collect();
     pairs.join("&")
 }

@@ -4,6 +4,7 @@ pub use self::{
     body::MfaBody,
     future::MfaFuture,
     layer::{MfaLayer, Protected},
+    pages::{PageRedirect, PageRedirectFuture, PageRedirectService},
     service::MfaService,
     sign_in::Tokens,
     verifier::{Verifier, VerifierCounters},
@@ -19,6 +20,7 @@ pub(crate) mod cors;
 mod future;
 #[allow(clippy::module_inception, reason = "one file a role: layer, service, future, body")]
 mod layer;
+mod pages;
 pub(crate) mod refuse;
 mod service;
 pub(crate) mod sign_in;

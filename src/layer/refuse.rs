@@ -14,7 +14,7 @@ use crate::{
     base::{
         error::{Error, ErrorKind},
         ident::FactorId,
-        random,
+        percent_encoded, random,
     },
     claim::InvalidClaim,
     policy::NextStep,
@@ -112,15 +112,7 @@ fn acr_values(claim: &InvalidClaim, next: &NextStep) -> String {
 /// A factor as a URN (RFC 8141): what can't stand in one is percent-encoded, for an app's own factor may be
 /// called anything.
 fn named(factor: &FactorId) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    let mut urn = "urn:tower-mfa:factor:".to_owned();
-    for byte in factor.as_str().bytes() {
-        match plain(byte) {
-            true => urn.push(char::from(byte)),
-            false => urn.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    urn
+    format!("urn:tower-mfa:factor:{}", percent_encoded(factor.as_str()))
 }
 
 const UNAUTHORISED: &[u8] = br#"{"message":"unauthorised","status":401,"title":"There is no session","type":"urn:tower-mfa:unauthorised"}"#;

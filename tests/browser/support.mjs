@@ -9,16 +9,17 @@ import { test } from 'node:test';
 
 import { chromium } from 'playwright-core';
 
-/** Starts a server; the first line it prints is its address. */
-export async function start(binary, { cwd, env }) {
-  const child = spawn(binary, { cwd, env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'inherit'] });
+/** Starts a server; the first line it prints names its address. Its `stderr` is this program's unless it is asked for. */
+export async function start(binary, { cwd, env, stderr = 'inherit' }) {
+  const child = spawn(binary, { cwd, env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', stderr] });
   const lines = createInterface({ input: child.stdout });
   const gone = once(child, 'exit').then(([code]) => {
     throw new Error(`${binary} ended with ${code} before it was ready`);
   });
   gone.catch(() => {});
-  const [base] = await Promise.race([once(lines, 'line'), gone]);
-  assert.match(base, /^http:\/\/127\.0\.0\.1:\d+$/);
+  const [line] = await Promise.race([once(lines, 'line'), gone]);
+  const [base] = line.match(/http:\/\/127\.0\.0\.1:\d+/) ?? [];
+  assert.ok(base, line);
   return { child, base };
 }
 

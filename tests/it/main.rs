@@ -59,6 +59,7 @@ mod news;
 mod own_providers;
 mod own_sessions;
 mod own_users;
+mod pages;
 mod phones;
 #[cfg(feature = "sqlite")]
 mod processes;
