@@ -9,7 +9,6 @@ use crate::{
         error::{Error, ErrorKind},
         ident::{FactorId, LoginId, TenantId, UserId},
     },
-    config::EmailVerification,
     delivery::{Notice, telling::factor_of},
     model::{
         Staged, Tx,
@@ -161,15 +160,20 @@ impl Users<'_> {
     /// [`FactorsOf::opt_out`](crate::account::FactorsOf::opt_out).
     ///
     /// # Errors
-    /// `NotFound` without the user or if the login method isn't theirs; `Invalid` if it is their last one, or, in an app
-    /// that has addresses proved ([`EmailVerification`]), the last one that claims nothing unproved
-    /// ([`User::is_proved`]): what nobody proved is no way back to an account.
+    /// `NotFound` without the user or if the login method isn't theirs; `Invalid` if it is their last one, or the last
+    /// one that claims nothing unproved ([`User::is_proved`]): what nobody proved is no way back to an account. Only where
+    /// no link proves addresses ([`EmailVerification::Off`](crate::config::EmailVerification::Off)) one that begins no
+    /// sign-in in any tenant goes all the same, such as a phone that only completes them and was lost.
     pub async fn remove_login(&self, user: &UserId, login: &LoginId) -> Result<User, Error> {
         let (login, courier) = (login.clone(), Arc::clone(&self.mfa.desk.courier));
-        let proofs = self.mfa.desk.kit.config.email_verification != EmailVerification::Off;
+        let desk = Arc::clone(&self.mfa.desk);
         self.edit(user.clone(), move |mut tx, mut user| {
-            let (login, courier) = (login.clone(), Arc::clone(&courier));
+            let (login, courier, desk) = (login.clone(), Arc::clone(&courier), Arc::clone(&desk));
             Box::pin(async move {
+                let must_stay = match user.login(&login) {
+                    Some(login) => desk.last_proved_stays(&mut tx, login).await?,
+                    None => true,
+                };
                 if let Some(factor) = user.login(&login).and_then(factor_of) {
                     let tenant = user.login(&login).and_then(|login| login.tenants.first()).cloned();
                     let tenant = tenant.unwrap_or(TenantId::PUBLIC);
@@ -178,7 +182,7 @@ impl Users<'_> {
                         factor: factor.clone(),
                     })?;
                 }
-                user::remove_login(&mut tx, &mut user, &login, proofs).await?;
+                user::remove_login(&mut tx, &mut user, &login, must_stay).await?;
                 let event = Event::new(Audited::LoginRemoved, &TenantId::PUBLIC).user(&user.id);
                 audit::stage(&mut tx, event)?;
                 let change = session::end_of_user(&mut tx, &user.id, None, Cause::FactorsChanged).await?;
