@@ -21,10 +21,15 @@ pub(super) async fn login_methods(call: &Call<'_>) -> Reply {
         Err(_) => return reply::no_tenant(),
     };
     let first = call.desk.first_factors(&tenant);
+    // Without a client of that kind nobody could be sent there.
     #[cfg(feature = "third-party")]
-    let providers = match call.desk.providers(&call.tenant).await {
-        Ok(list) => list.iter().map(|one| json!({ "id": one.id(), "name": one.name() })).collect(),
-        Err(error) => return Reply::failed(&error),
+    let providers = match (call.desk.providers(&call.tenant).await, call.query("clientType")) {
+        (Ok(list), kind) => list
+            .iter()
+            .filter(|one| one.client(kind.as_deref()).is_some())
+            .map(|one| json!({ "id": one.id(), "name": one.name() }))
+            .collect(),
+        (Err(error), _) => return Reply::failed(&error),
     };
     #[cfg(not(feature = "third-party"))]
     let providers: Vec<serde_json::Value> = Vec::new();
