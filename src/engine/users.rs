@@ -78,7 +78,8 @@ impl Users<'_> {
     /// Makes a user who signs in by codes to this address, already proved elsewhere.
     ///
     /// # Errors
-    /// `Invalid` if the address signs somebody in already; `NotFound` without the tenant.
+    /// `Invalid` if somebody signs in by codes to the address in the tenant already; one who has it by a password or a third
+    /// party is no obstacle, and stays another user. `NotFound` without the tenant.
     pub async fn create(&self, tenant: &TenantId, email: &Email) -> Result<User, Error> {
         let (tenant, new) = (tenant.clone(), NewLogin::passwordless(&email.clone().into()));
         self.mfa
@@ -91,7 +92,7 @@ impl Users<'_> {
                         async move {
                             tenant::joinable(&mut tx, tenant).await?;
                             if user::owner(&mut tx, tenant, new).await?.is_some() {
-                                return Err(Error::invalid("the address is another user's"));
+                                return Err(Error::invalid("the address signs in another user by codes"));
                             }
                             let user = user::prepare(tenant, new, tx.now())?;
                             user::create(&mut tx, tenant, &user, new).await?;
@@ -109,8 +110,9 @@ impl Users<'_> {
     /// the user ends, as whenever what one signs in with changes (row S09).
     ///
     /// # Errors
-    /// `Invalid` if the address is another user's, or one that the user has is another primary user's; `NotFound` without
-    /// the user.
+    /// `Invalid` if somebody signs in by codes to the address in the tenant already, this user among them, or if it, or a
+    /// contact that the user has, is another primary user's: one who has more than one login method. `NotFound` without
+    /// the user or the tenant.
     pub async fn add_email(&self, user: &UserId, tenant: &TenantId, email: &Email) -> Result<User, Error> {
         self.add_contact(user, tenant, &email.clone().into()).await
     }
@@ -118,7 +120,7 @@ impl Users<'_> {
     /// As [`Users::add_email`], for codes to a number.
     ///
     /// # Errors
-    /// `Invalid` if the number is another user's, `NotFound` without the user.
+    /// As [`Users::add_email`].
     pub async fn add_phone(&self, user: &UserId, tenant: &TenantId, phone: &Phone) -> Result<User, Error> {
         self.add_contact(user, tenant, &phone.clone().into()).await
     }
