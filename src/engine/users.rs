@@ -111,7 +111,7 @@ impl Users<'_> {
     ///
     /// # Errors
     /// `Invalid` if somebody signs in by codes to the address in the tenant already, this user among them, or if it, or a
-    /// contact that the user has, is another primary user's: one who has more than one login method. `NotFound` without
+    /// contact that the user has, is another primary user's, to whom login methods were joined. `NotFound` without
     /// the user or the tenant.
     pub async fn add_email(&self, user: &UserId, tenant: &TenantId, email: &Email) -> Result<User, Error> {
         self.add_contact(user, tenant, &email.clone().into()).await
