@@ -134,8 +134,9 @@ impl MfaBuilder {
     }
 
     /// The app has users of its own, in a table of its own, and checks their first factor itself: they sign in by
-    /// [`Mfa::sign_in`] alone, and no route of the crate starts a session or makes a user. `users` says what the app
-    /// knows of them: where their codes go, and what policies read.
+    /// [`Mfa::sign_in`] alone, and no route of the crate starts a session or makes a user, nor does `/loginmethods` name a
+    /// factor of the crate's, whatever [`MfaBuilder::first_factors`] lists for the app to vouch for. `users` says what the
+    /// app knows of them: where their codes go, and what policies read.
     ///
     /// A password is the app's own factor then: it is completed again, for a step-up, by [`Mfa::complete`] after the
     /// app's own check.

@@ -95,7 +95,8 @@ fn fields(call: &Call<'_>, sign_up: bool) -> Result<Typed, Reply> {
     let allowed: Vec<&str> =
         ["email", "password"].into_iter().chain(own.iter().map(|field| field.id.as_str())).collect();
     let sent = call.body.form_fields(&allowed)?;
-    let value = |id: &str| sent.iter().find(|(known, _)| *known == id).map_or("", |(_, value)| *value);
+    let value =
+        |id: &str| sent.iter().find(|(known, _)| *known == id).map_or("", |(_, value)| value.as_ref());
     let (email, password) = (value("email"), value("password"));
     let long = || Reply::from(BadInput("the password is too long"));
     let password = Password::new(password.to_owned()).map_err(|_| long())?;
@@ -119,7 +120,7 @@ fn fields(call: &Call<'_>, sign_up: bool) -> Result<Typed, Reply> {
         }
     }
     let own = sent.iter().filter(|(id, _)| !["email", "password"].contains(id));
-    let form = Form::new(own.map(|(id, value)| ((*id).to_owned(), (*value).to_owned())).collect());
+    let form = Form::new(own.map(|(id, value)| ((*id).to_owned(), value.to_string())).collect());
     match read {
         Ok(email) if errors.is_empty() => Ok(Typed { flag, email, password, form }),
         _ => Err(Reply::ok(wire::field_errors(&errors))),

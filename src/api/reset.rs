@@ -1,5 +1,7 @@
 //! `POST /user/password/reset/token` and `POST /user/password/reset` (`spec/wire.md` §9.1).
 
+use std::borrow::Cow;
+
 use serde_json::json;
 
 use super::{
@@ -20,7 +22,7 @@ const NEVER: NotAllowed = NotAllowed { status: "GENERAL_ERROR", codes: [""; 6] }
 /// Asks for a link. Nobody learns whether somebody signs in by that address.
 pub(super) async fn ask(call: &Call<'_>) -> Reply {
     let email = match field(call, "email") {
-        Ok(text) => Email::parse(text),
+        Ok(text) => Email::parse(&text),
         Err(reply) => return reply,
     };
     let Ok(email) = email else { return wrong("email", "Email is invalid".to_owned()) };
@@ -41,7 +43,7 @@ pub(super) async fn reset(call: &Call<'_>) -> Reply {
         Err(bad) => return bad.into(),
     };
     let password = match field(call, "password") {
-        Ok(text) => Password::new(text.to_owned()),
+        Ok(text) => Password::new(text.into_owned()),
         Err(reply) => return reply,
     };
     let Ok(password) = password else { return BadInput("the password is too long").into() };
@@ -57,9 +59,9 @@ pub(super) async fn reset(call: &Call<'_>) -> Reply {
 }
 
 /// The one field of the form.
-fn field<'a>(call: &'a Call<'_>, id: &'static str) -> Result<&'a str, Reply> {
-    let sent = call.body.form_fields(&[id])?;
-    match sent.first() {
+fn field<'a>(call: &'a Call<'_>, id: &'static str) -> Result<Cow<'a, str>, Reply> {
+    let mut sent = call.body.form_fields(&[id])?;
+    match sent.pop() {
         Some((_, value)) if !value.is_empty() => Ok(value),
         _ => Err(wrong(id, "Field is not optional".to_owned())),
     }

@@ -21,15 +21,23 @@ pub(super) async fn login_methods(call: &Call<'_>) -> Reply {
         Err(_) => return reply::no_tenant(),
     };
     let first = call.desk.first_factors(&tenant);
+    // Without a client of that kind nobody could be sent there.
     #[cfg(feature = "third-party")]
-    let providers = match call.desk.providers(&call.tenant).await {
-        Ok(list) => list.iter().map(|one| json!({ "id": one.id(), "name": one.name() })).collect(),
-        Err(error) => return Reply::failed(&error),
+    let providers = match (call.desk.providers(&call.tenant).await, call.query("clientType")) {
+        (Ok(list), kind) => list
+            .iter()
+            .filter(|one| one.client(kind.as_deref()).is_some())
+            .map(|one| json!({ "id": one.id(), "name": one.name() }))
+            .collect(),
+        (Err(error), _) => return Reply::failed(&error),
     };
     #[cfg(not(feature = "third-party"))]
     let providers: Vec<serde_json::Value> = Vec::new();
-    // The app's own users sign in at the app: none of these methods starts a session.
-    let ours = |factor: &FactorId| call.desk.own_users.is_none() && first.accepts(factor);
+    // The app's own users sign in at the app: no method of the crate's starts a session, whatever the app vouches for.
+    let own = call.desk.own_users.is_some();
+    let served = |factor: &&FactorId| !own || !factor.is_built_in();
+    let listed: Vec<&FactorId> = first.listed().iter().filter(served).collect();
+    let ours = |factor: &FactorId| listed.contains(&factor);
     let passwordless = [FactorId::OTP_EMAIL, FactorId::OTP_PHONE, FactorId::LINK_EMAIL, FactorId::LINK_PHONE];
     let third_party = ours(&FactorId::THIRD_PARTY);
     Reply::ok(json!({
@@ -38,7 +46,7 @@ pub(super) async fn login_methods(call: &Call<'_>) -> Reply {
         "thirdParty": { "enabled": third_party, "providers": if third_party { providers } else { Vec::new() } },
         "passwordless": { "enabled": passwordless.iter().any(ours) },
         "webauthn": { "enabled": ours(&FactorId::WEBAUTHN) },
-        "firstFactors": first.listed().iter().map(FactorId::as_str).collect::<Vec<_>>(),
+        "firstFactors": listed.iter().map(|factor| factor.as_str()).collect::<Vec<_>>(),
     }))
 }
 

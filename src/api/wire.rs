@@ -1,5 +1,7 @@
 //! Shapes that several routes share: bodies in, envelopes and users out (`spec/wire.md` §1.5, §9.1, §10).
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -39,19 +41,27 @@ impl Body {
         }
     }
 
-    /// The `formFields` array as (id, value), each id at most once.
-    pub(super) fn form_fields(&self, allowed: &[&str]) -> Result<Vec<(&str, &str)>, BadInput> {
+    /// The `formFields` array as (id, value), each id at most once. E-mail and password are strings; of another value
+    /// that isn't one, its JSON is what was typed, and of `null` nothing.
+    pub(super) fn form_fields(&self, allowed: &[&str]) -> Result<Vec<(&str, Cow<'_, str>)>, BadInput> {
         let Some(Value::Array(fields)) = self.0.get("formFields") else {
             return Err(BadInput("formFields must be an array"));
         };
         if fields.len() > allowed.len() {
             return Err(BadInput("there are too many form fields"));
         }
-        let mut read: Vec<(&str, &str)> = Vec::with_capacity(fields.len());
+        let mut read: Vec<(&str, Cow<'_, str>)> = Vec::with_capacity(fields.len());
         for field in fields {
-            let (Some(Value::String(id)), Some(Value::String(value))) = (field.get("id"), field.get("value"))
-            else {
-                return Err(BadInput("a form field needs a string id and a string value"));
+            let (Some(Value::String(id)), Some(value)) = (field.get("id"), field.get("value")) else {
+                return Err(BadInput("a form field needs a string id and a value"));
+            };
+            let value = match value {
+                Value::String(text) => Cow::Borrowed(text.as_str()),
+                _ if ["email", "password"].contains(&id.as_str()) => {
+                    return Err(BadInput("an e-mail address and a password are strings"));
+                }
+                Value::Null => Cow::Borrowed(""),
+                other => Cow::Owned(other.to_string()),
             };
             if !allowed.contains(&id.as_str()) || read.iter().any(|(known, _)| known == id) {
                 return Err(BadInput("a form field is unknown or sent twice"));

@@ -9,7 +9,6 @@ use crate::{
         error::{Error, ErrorKind},
         ident::{FactorId, LoginId, TenantId, UserId},
     },
-    config::EmailVerification,
     delivery::{Notice, telling::factor_of},
     model::{
         Staged, Tx,
@@ -79,7 +78,8 @@ impl Users<'_> {
     /// Makes a user who signs in by codes to this address, already proved elsewhere.
     ///
     /// # Errors
-    /// `Invalid` if the address signs somebody in already; `NotFound` without the tenant.
+    /// `Invalid` if somebody signs in by codes to the address in the tenant already; one who has it by a password or a third
+    /// party is no obstacle, and stays another user. `NotFound` without the tenant.
     pub async fn create(&self, tenant: &TenantId, email: &Email) -> Result<User, Error> {
         let (tenant, new) = (tenant.clone(), NewLogin::passwordless(&email.clone().into()));
         self.mfa
@@ -92,7 +92,7 @@ impl Users<'_> {
                         async move {
                             tenant::joinable(&mut tx, tenant).await?;
                             if user::owner(&mut tx, tenant, new).await?.is_some() {
-                                return Err(Error::invalid("the address is another user's"));
+                                return Err(Error::invalid("the address signs in another user by codes"));
                             }
                             let user = user::prepare(tenant, new, tx.now())?;
                             user::create(&mut tx, tenant, &user, new).await?;
@@ -110,8 +110,9 @@ impl Users<'_> {
     /// the user ends, as whenever what one signs in with changes (row S09).
     ///
     /// # Errors
-    /// `Invalid` if the address is another user's, or one that the user has is another primary user's; `NotFound` without
-    /// the user.
+    /// `Invalid` if somebody signs in by codes to the address in the tenant already, this user among them, or if it, or a
+    /// contact that the user has, is another primary user's, to whom login methods were joined. `NotFound` without
+    /// the user or the tenant.
     pub async fn add_email(&self, user: &UserId, tenant: &TenantId, email: &Email) -> Result<User, Error> {
         self.add_contact(user, tenant, &email.clone().into()).await
     }
@@ -119,7 +120,7 @@ impl Users<'_> {
     /// As [`Users::add_email`], for codes to a number.
     ///
     /// # Errors
-    /// `Invalid` if the number is another user's, `NotFound` without the user.
+    /// As [`Users::add_email`].
     pub async fn add_phone(&self, user: &UserId, tenant: &TenantId, phone: &Phone) -> Result<User, Error> {
         self.add_contact(user, tenant, &phone.clone().into()).await
     }
@@ -161,15 +162,20 @@ impl Users<'_> {
     /// [`FactorsOf::opt_out`](crate::account::FactorsOf::opt_out).
     ///
     /// # Errors
-    /// `NotFound` without the user or if the login method isn't theirs; `Invalid` if it is their last one, or, in an app
-    /// that has addresses proved ([`EmailVerification`]), the last one that claims nothing unproved
-    /// ([`User::is_proved`]): what nobody proved is no way back to an account.
+    /// `NotFound` without the user or if the login method isn't theirs; `Invalid` if it is their last one, or the last
+    /// one that claims nothing unproved ([`User::is_proved`]): what nobody proved is no way back to an account. Only where
+    /// no link proves addresses ([`EmailVerification::Off`](crate::config::EmailVerification::Off)) one that begins no
+    /// sign-in in any tenant goes all the same, such as a phone that only completes them and was lost.
     pub async fn remove_login(&self, user: &UserId, login: &LoginId) -> Result<User, Error> {
         let (login, courier) = (login.clone(), Arc::clone(&self.mfa.desk.courier));
-        let proofs = self.mfa.desk.kit.config.email_verification != EmailVerification::Off;
+        let desk = Arc::clone(&self.mfa.desk);
         self.edit(user.clone(), move |mut tx, mut user| {
-            let (login, courier) = (login.clone(), Arc::clone(&courier));
+            let (login, courier, desk) = (login.clone(), Arc::clone(&courier), Arc::clone(&desk));
             Box::pin(async move {
+                let must_stay = match user.login(&login) {
+                    Some(login) => desk.last_proved_stays(&mut tx, login).await?,
+                    None => true,
+                };
                 if let Some(factor) = user.login(&login).and_then(factor_of) {
                     let tenant = user.login(&login).and_then(|login| login.tenants.first()).cloned();
                     let tenant = tenant.unwrap_or(TenantId::PUBLIC);
@@ -178,7 +184,7 @@ impl Users<'_> {
                         factor: factor.clone(),
                     })?;
                 }
-                user::remove_login(&mut tx, &mut user, &login, proofs).await?;
+                user::remove_login(&mut tx, &mut user, &login, must_stay).await?;
                 let event = Event::new(Audited::LoginRemoved, &TenantId::PUBLIC).user(&user.id);
                 audit::stage(&mut tx, event)?;
                 let change = session::end_of_user(&mut tx, &user.id, None, Cause::FactorsChanged).await?;

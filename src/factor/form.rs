@@ -27,7 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// # }
 /// ```
 ///
-/// What was sent reaches [`Hooks::on_user_created`](crate::hooks::Hooks::on_user_created).
+/// What was sent reaches [`Hooks::on_user_created`](crate::hooks::Hooks::on_user_created). A client may send a value that
+/// isn't text: then its JSON is what was typed, `true` or `18`, and `null` is a field that was left empty.
 #[derive(Clone)]
 pub struct FormField {
     pub(crate) id: String,

@@ -172,7 +172,7 @@ fn channel(id: FactorId) -> Vec<FactorId> {
 }
 
 /// Whether a login method is a credential for a factor.
-fn proves(login: &LoginMethod, factor: &FactorId) -> bool {
+pub(crate) fn proves(login: &LoginMethod, factor: &FactorId) -> bool {
     let email = || login.email.as_ref().is_some_and(|email| !contact::is_fake(email));
     match login.kind {
         LoginKind::EmailPassword => *factor == FactorId::PASSWORD,

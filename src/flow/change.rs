@@ -105,7 +105,7 @@ impl Desk {
                 };
                 user::set_password(&mut tx, &owner.login, hash).await?;
                 ticket::void(&mut tx, &user.id, &[Kind::PasswordReset]).await?;
-                tx.remove(password::tries(&user.id));
+                password::tries(&user).into_iter().for_each(|key| tx.remove(key));
                 self.courier.tell(&mut tx, &row.tenant, &user, |to| Notice::PasswordChanged { to })?;
                 let event = Event::new(Audited::PasswordChanged, &row.tenant).user(&user.id);
                 audit::stage(&mut tx, event.session(&opened.claims.handle).peer(caller.request.peer))?;

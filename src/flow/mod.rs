@@ -14,10 +14,11 @@ use crate::{
         ident::TenantId,
     },
     claim::{ClaimRef, ClaimValidator, InvalidClaim},
+    config::EmailVerification,
     delivery::dispatch::Dispatch,
-    factor::{Factors, otp::Otp},
+    factor::{self, Factors, otp::Otp},
     hooks::{AnyHooks, Form},
-    model::{keys, tenant::Tenant},
+    model::{Tx, keys, tenant::Tenant, user::LoginMethod},
     policy::{AnyAppUsers, AnyLinkPolicy, AnyPolicy, FirstFactors, NextStep, RequestFacts},
     session::{Kit, Session, SessionDenied, cookies::TransferMethod, peer::Peer},
 };
@@ -160,6 +161,23 @@ impl Desk {
             Some(_) => FirstFactors::vouched(app, tenant.first_factors.as_deref()),
             None => FirstFactors::new(&self.factors.first(), app, tenant.first_factors.as_deref()),
         }
+    }
+
+    /// Whether the last proved login method of a user must stay, if it is this one (row L12). Where no link proves an
+    /// address, people have an unproved one and a phone that only completes their sign-ins: if that is lost, it is
+    /// taken away. What begins a sign-in, in any tenant where it counts, is another matter.
+    pub(crate) async fn last_proved_stays(&self, tx: &mut Tx, login: &LoginMethod) -> Result<bool, Error> {
+        if self.kit.config.email_verification != EmailVerification::Off {
+            return Ok(true);
+        }
+        for tenant in &login.tenants {
+            let tenant: Option<Tenant> = tx.get(&keys::tenant(tenant)).await?;
+            let first = tenant.map(|tenant| self.first_factors(&tenant));
+            if first.is_some_and(|first| first.listed().iter().any(|factor| factor::proves(login, factor))) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 

@@ -18,15 +18,17 @@ use crate::{
         keys,
         limit::Quota,
         spend::Spend,
-        user::{NewLogin, Owner, PasswordHash},
+        user::{LoginKind, NewLogin, Owner, PasswordHash, User},
     },
     store::Key,
 };
 
 const QUARTER: Duration = Duration::from_secs(15 * 60);
-/// Wrong tries at a user's passwords, by whatever name and in whatever tenant; where nobody signs in by a name, at
-/// that name. A right one, or a reset by mail, sets them back (row W05).
-const FOR_NAME: Quota = Quota::new(10, QUARTER);
+/// Wrong tries at a name, in all tenants together and whoever's it is or nobody's (row O26); and at a user's passwords, by
+/// whatever name. A right one, or a reset by mail, sets them back (row W05).
+const WRONG: Quota = Quota::new(10, QUARTER);
+/// Sign-ups by a name, which are no guesses.
+const SIGN_UPS: Quota = Quota::new(10, QUARTER);
 /// Tries from one address.
 const FROM_PEER: Quota = Quota::new(100, QUARTER);
 
@@ -56,11 +58,21 @@ pub(crate) enum NewPassword {
 /// A try that was reserved: without one no password is compared, on whatever way it came (row W06).
 pub(super) struct Try {
     /// What a right one sets back.
-    pub(super) counted: Option<Key>,
+    pub(super) counted: Vec<Key>,
 }
 
-/// Where a user's tries are counted.
-pub(super) fn tries(user: &UserId) -> Key {
+/// Where tries at a user's passwords are counted.
+pub(super) fn tries(user: &User) -> Vec<Key> {
+    let by_password = user.logins.iter().filter(|login| login.kind == LoginKind::EmailPassword);
+    let names = by_password.filter_map(|login| login.email.as_ref()).map(at_name);
+    names.chain([at_user(&user.id)]).collect()
+}
+
+fn at_name(email: &Email) -> Key {
+    keys::limit("password", &format!("name {email}"))
+}
+
+fn at_user(user: &UserId) -> Key {
     keys::limit("password", &format!("user {user}"))
 }
 
@@ -78,7 +90,8 @@ impl Desk {
                 return Ok(SignUp::Completed(Outcome::Taken));
             }
         }
-        self.take_try(caller, None, email).await?;
+        let name = keys::limit("sign-up", &format!("{} {email}", caller.tenant));
+        self.take_tries(caller, vec![name], SIGN_UPS).await?;
         let hash = match self.new_password(&caller.tenant, password).await? {
             NewPassword::Hash(hash) => hash,
             NewPassword::Refused(text) => return Ok(SignUp::Refused(text)),
@@ -171,25 +184,29 @@ impl Desk {
         }
     }
 
-    /// Reserves a try at this user, or at this name, and from this address, before anything is hashed (row W01).
+    /// Reserves a try at this name, and at the user whose it is, before anything is hashed (row W01).
     pub(super) async fn take_try(
         &self,
         caller: &Caller,
         user: Option<&UserId>,
         email: &Email,
     ) -> Result<Try, Refusal> {
+        // Of nobody as much is written (row O24).
+        let nobody = || keys::limit("password", &format!("nobody {email}"));
+        let counted = vec![user.map_or_else(nobody, at_user), at_name(email)];
+        self.take_tries(caller, counted, WRONG).await
+    }
+
+    /// Takes one of each, and one from the caller's address.
+    async fn take_tries(&self, caller: &Caller, counted: Vec<Key>, quota: Quota) -> Result<Try, Refusal> {
         if !self.kit.config.limits {
-            return Ok(Try { counted: None });
+            return Ok(Try { counted: Vec::new() });
         }
-        let unknown = || keys::limit("password", &format!("name {} {email}", caller.tenant));
-        let name = user.map_or_else(unknown, tries);
         let peer = super::peer_key(&caller.request).map(|peer| keys::limit("password-from", &peer));
-        let asked: Vec<Asked> = [(name.clone(), vec![FOR_NAME])]
-            .into_iter()
-            .chain(peer.map(|peer| (peer, vec![FROM_PEER])))
-            .collect();
-        self.take_all(name.as_str(), &asked).await?;
-        Ok(Try { counted: Some(name) })
+        let asked = counted.iter().map(|key| (key.clone(), vec![quota]));
+        let asked: Vec<Asked> = asked.chain(peer.map(|peer| (peer, vec![FROM_PEER]))).collect();
+        self.take_all(counted.first().map_or("", Key::as_str), &asked).await?;
+        Ok(Try { counted })
     }
 
     async fn note_wrong(&self, caller: &Caller, owner: Option<&Owner>, malformed: bool) -> Result<(), Error> {

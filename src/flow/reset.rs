@@ -133,7 +133,7 @@ impl Desk {
         user::set_password(&mut tx, &ticket.login, hash).await?;
         let change = self.stage_recovery(&mut tx, tenant, &mut user, &ticket.login, first).await?;
         // Who guessed at the old password guesses at another one now.
-        tx.remove(super::password::tries(&user.id));
+        super::password::tries(&user).into_iter().for_each(|key| tx.remove(key));
         self.courier.tell(&mut tx, tenant, &user, |to| Notice::PasswordChanged { to })?;
         let event = Event::new(Audited::PasswordReset, tenant).user(&user.id);
         audit::stage(&mut tx, event.peer(caller.request.peer))?;

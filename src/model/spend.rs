@@ -24,8 +24,8 @@ pub(crate) enum Spend {
         login: LoginId,
         hash: String,
         rehash: Option<String>,
-        /// The count of wrong tries that a right one sets back.
-        tries: Option<Key>,
+        /// The counts of wrong tries that a right one sets back.
+        tries: Vec<Key>,
     },
     /// This code of this challenge, with all other live codes of the destination.
     Code {
@@ -57,9 +57,7 @@ impl Spend {
                     Some(hash) => tx.put(key, &PasswordHash { hash: hash.clone() }, None).await?,
                     None => tx.check(key).await?,
                 }
-                if let Some(tries) = tries {
-                    tx.remove(tries.clone());
-                }
+                tries.iter().for_each(|key| tx.remove(key.clone()));
                 Ok(true)
             }
             Self::Code { charged, budget, matched } => {

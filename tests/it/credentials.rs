@@ -478,18 +478,40 @@ async fn the_apps_own_fields_are_judged_and_handed_on() {
         vec![name("Alice"), age("20"), ("more", json!("x"))],
         vec![name("Alice"), ("other", json!("x"))],
         vec![name("Alice"), name("Alice")],
-        vec![("name", json!(1))],
-        vec![("name", json!(null))],
     ] {
         client.post("/auth/signup", form(ALICE, &more)).await.is(400);
     }
+    let mut bare = form(ALICE, &[]);
+    bare["formFields"].as_array_mut().unwrap().push(json!({ "id": "name" }));
+    client.post("/auth/signup", bare).await.is(400);
+    // What isn't text is judged and handed on as JSON.
+    for (more, id) in [
+        (vec![("name", json!(null)), ("age", json!(20))], "name"),
+        (vec![name("Alice"), ("age", json!(17))], "age"),
+        (vec![name("Alice"), ("age", json!([20]))], "age"),
+    ] {
+        let refused = client.post("/auth/signup", form(ALICE, &more)).await;
+        assert_eq!(refused.status("FIELD_ERROR").body["formFields"][0]["id"], id);
+    }
+    let carol = [("name", json!({ "first": "Carol" })), ("age", json!(20))];
+    client.post("/auth/signup", form("carol@shop.example", &carol)).await.ok();
+    let dave = [("name", json!(true)), ("age", json!(null))];
+    client.post("/auth/signup", form("dave@shop.example", &dave)).await.ok();
     client.post("/auth/signup", form(ALICE, &[name("Alice"), age("20")])).await.ok();
     client.post("/auth/signup", form(BOB, &[name("Bob"), age("")])).await.ok();
     // Signing in has the two fields alone.
     client.post("/auth/signin", form(ALICE, &[name("Alice")])).await.is(400);
     client.sign_in(ALICE).await.ok();
     let text = |text: &str| Some(text.to_owned());
-    assert_eq!(*registered.0.lock().unwrap(), [(text("Alice"), text("20")), (text("Bob"), text(""))]);
+    assert_eq!(
+        *registered.0.lock().unwrap(),
+        [
+            (text("{\"first\":\"Carol\"}"), text("20")),
+            (text("true"), text("")),
+            (text("Alice"), text("20")),
+            (text("Bob"), text("")),
+        ]
+    );
     for wrong in ["email", "password", ""] {
         assert_eq!(problems(shop(), |b| b.sign_up_field(FormField::new(wrong))).len(), 1, "{wrong}");
     }

@@ -374,17 +374,42 @@ async fn sec_l12_a_login_method_goes_with_its_sessions_and_the_last_proved_one_s
     }
 }
 
-/// Where no address is ever proved, a number that was lost can be taken away all the same.
+/// Row L12 where no link proves an address: what begins sign-ins stays if nothing else was proved; a number that only
+/// completes them, and was lost, can be taken away.
 #[tokio::test]
-async fn sec_l12_proofs_count_where_there_are_any() {
+async fn sec_l12_without_links_the_last_proved_way_to_sign_in_stays_too() {
     let app = TestApp::with(|b| b.passwordless(Passwordless::phone(Countries::all()))).await;
+    let (users, tenants) = (app.mfa.users(), app.mfa.tenants());
     let mut alice = signed_up(&app, Mode::Header, ALICE).await;
     alice.pass_code(NUMBER).await;
     let user = app.user(ALICE).await;
     let logins = load(&app, &user).await.logins;
-    assert_eq!(app.mfa.users().remove_login(&user, &logins[1].id).await.unwrap().logins.len(), 1);
+    let (password, number) = (&logins[0].id, &logins[1].id);
+    let north = TenantId::parse("north").unwrap();
+    tenants.create(&north, None).await.unwrap();
+    users.add_to_tenants(&user, [north.clone()]).await.unwrap();
+    // Wherever it begins one, it is a way back, and what is unproved is none.
+    for begins_in in [&PUBLIC, &north] {
+        for tenant in [&PUBLIC, &north] {
+            let first = (tenant != begins_in).then(|| vec![FactorId::PASSWORD]);
+            tenants.set_first_factors(tenant, first).await.unwrap();
+        }
+        let refused = users.remove_login(&user, number).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Invalid, "{begins_in}");
+    }
+    assert_eq!(load(&app, &user).await.logins.len(), 2);
+    alice.get("/api/half").await.is(200);
+    tenants.set_first_factors(&north, Some(vec![FactorId::PASSWORD])).await.unwrap();
+    assert_eq!(users.remove_login(&user, number).await.unwrap().logins.len(), 1);
     alice.get("/api/half").await.is(401);
-    assert!(app.mfa.users().remove_login(&user, &logins[0].id).await.is_err());
+    assert!(users.remove_login(&user, password).await.is_err());
+    // What isn't proved may go, of course.
+    tenants.set_first_factors(&PUBLIC, None).await.unwrap();
+    let mut bob = signed_up(&app, Mode::Header, BOB).await;
+    bob.pass_code(NUMBER).await;
+    let user = app.user(BOB).await;
+    let logins = load(&app, &user).await.logins;
+    assert_eq!(users.remove_login(&user, &logins[0].id).await.unwrap().logins, logins[1..]);
 }
 
 /// By libxcrypt, cost 4.

@@ -546,6 +546,18 @@ async fn no_route_of_the_crates_lets_anybody_in() {
     for method in ["emailPassword", "passwordless"] {
         assert_eq!(methods[method]["enabled"], json!(false), "{method}");
     }
+    // What the app vouches for is no form of the crate's, and isn't offered as one.
+    let badge = FactorId::parse("badge").unwrap();
+    let vouched = vec![FactorId::PASSWORD, badge, FactorId::OTP_EMAIL];
+    let own = app_with(&Table::new(), |b| b.custom_factor(vouched[1].clone()).first_factors(vouched)).await;
+    let mut stranger = own.browser(Mode::Header);
+    let methods = stranger.get("/auth/loginmethods").await.ok();
+    assert_eq!(methods["firstFactors"], json!(["badge"]));
+    for method in ["emailPassword", "passwordless"] {
+        assert_eq!(methods[method]["enabled"], json!(false), "{method}");
+    }
+    stranger.sign_in(ALICE).await.is(401);
+    post_to(&mut stranger, "/login/public/1").await.is(200);
     // Nor does a session get a password of the crate's beside the app's.
     let mut alice = app.browser(Mode::Header);
     post_to(&mut alice, "/login/public/1").await.is(200);

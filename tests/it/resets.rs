@@ -8,6 +8,7 @@ use tokio::sync::Barrier;
 use tower_mfa::{
     FactorId,
     ident::{Email, Phone, TenantId},
+    store::Key,
 };
 
 use crate::{
@@ -336,6 +337,61 @@ async fn sec_s10_of_two_resets_with_one_link_one_wins() {
         assert_eq!((won.len(), lost), (1, 3), "round {round}");
         let mut alice = nodes[0].browser(Mode::Header);
         alice.post("/auth/signin", credentials(ALICE, &won[0])).await.ok();
+    }
+}
+
+/// Rows W05, O26: whoever tries passwords at a name in one tenant and another until it rests learns neither whose it is
+/// nor where.
+#[tokio::test]
+async fn sec_w05_o26_a_name_rests_in_all_tenants_whoevers_it_is() {
+    let app = TestApp::limited(|b| b).await;
+    let south = TenantId::parse("south").unwrap();
+    for tenant in [&TenantId::parse("north").unwrap(), &south] {
+        app.mfa.tenants().create(tenant, None).await.unwrap();
+    }
+    let at = |tenant: &str| -> Browser {
+        let mut client = app.browser(Mode::Header);
+        client.tenant = Some(tenant.to_owned());
+        client
+    };
+    let [both, one, two, nobody] =
+        ["both", "one", "two", "nobody"].map(|name| format!("{name}@shop.example"));
+    for (tenant, email) in [("north", &both), ("north", &one), ("north", &two), ("south", &two)] {
+        at(tenant).sign_up(email).await.ok();
+    }
+    app.mfa.users().add_to_tenants(&app.user(&both).await, [south]).await.unwrap();
+    let wrong = async |tenant: &str, email: &str| {
+        let path = format!("/auth/{tenant}/signin");
+        app.browser(Mode::Header).post(&path, credentials(email, "wrong horse 1")).await
+    };
+    for (first, then) in [("north", "south"), ("south", "north")] {
+        let mut told = Vec::new();
+        for email in [&both, &one, &two, &nobody] {
+            let mut seen = Vec::new();
+            for tenant in [first; 10].into_iter().chain([then, first, "public"]) {
+                let from = app.store.written(0).len();
+                let answer = wrong(tenant, email).await;
+                let counts = |keys: &Vec<Key>| keys.iter().any(|key| key.as_str().starts_with("limit/"));
+                let wrote: Vec<usize> =
+                    app.store.written(from).iter().filter(|keys| counts(keys)).map(Vec::len).collect();
+                let mut names: Vec<String> = answer.headers.keys().map(ToString::to_string).collect();
+                names.sort_unstable();
+                let wait = answer.headers.get(header::RETRY_AFTER).cloned();
+                seen.push((answer.status, names, wait, wrote, answer.body));
+            }
+            let rests = seen.iter().map(|(.., body)| body["status"] == "GENERAL_ERROR");
+            assert_eq!(rests.filter(|rests| *rests).count(), 3, "{email} {first}");
+            told.push(seen);
+        }
+        assert!(told.iter().all(|seen| *seen == told[0]), "{first}");
+        app.clock.advance(Duration::from_secs(16 * 60));
+    }
+    // A right one gives tries back, wherever it is tried.
+    for tenant in ["north", "south", "north"] {
+        for _ in 0..9 {
+            wrong(tenant, &both).await.status("WRONG_CREDENTIALS_ERROR");
+        }
+        at(tenant).sign_in(&both).await.ok();
     }
 }
 

@@ -779,6 +779,15 @@ async fn several_clients_of_one_provider() {
     let ask = |uri: &str, more: &str| {
         format!("/auth/authorisationurl?thirdPartyId=loopback&redirectURIOnProviderDashboard={uri}{more}")
     };
+    // The page is offered what it can be sent to.
+    for (kind, offered) in [("", true), ("?clientType=ios", true), ("?clientType=android", false)] {
+        let methods = alice.get(&format!("/auth/loginmethods{kind}")).await.ok();
+        let loopback = json!({ "id": "loopback", "name": "Loopback" });
+        let listed = if offered { json!([loopback]) } else { json!([]) };
+        assert_eq!(methods["thirdParty"], json!({ "enabled": true, "providers": listed }), "{kind}");
+        let begun = alice.get(&ask(CALLBACK, &kind.replace('?', "&"))).await;
+        assert_eq!(begun.status == 200, offered, "{kind} {}", begun.text);
+    }
     let web = alice.get(&ask(CALLBACK, "")).await.ok();
     let ios = alice.get(&ask(CALLBACK, "&clientType=ios")).await.ok();
     assert!(web["urlWithQueryParams"].as_str().unwrap().contains("client_id=shop&"));

@@ -1,6 +1,7 @@
 //! Sessions of another issuer: verified by the keys that it serves over HTTP, without a store.
 
 use std::{
+    convert::Infallible,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -21,6 +22,7 @@ use axum::{
     routing::get,
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use futures_util::stream;
 use http::{Method, Request, header};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -44,6 +46,8 @@ enum KeySet {
     Served,
     Down,
     Never,
+    /// A byte now and then, for ever.
+    Drips,
     Moved(String),
     Other(Bytes),
 }
@@ -112,6 +116,10 @@ async fn key_set(State(issuer): State<Issuer>) -> Response {
         }
         KeySet::Down => Response::builder().status(503).body(Body::empty()).unwrap(),
         KeySet::Never => std::future::pending().await,
+        KeySet::Drips => Response::new(Body::from_stream(stream::unfold((), async |()| {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            Some((Ok::<_, Infallible>(Bytes::from_static(b" ")), ()))
+        }))),
         KeySet::Moved(to) => {
             Response::builder().status(302).header("location", to).body(Body::empty()).unwrap()
         }
@@ -434,11 +442,13 @@ async fn sec_j30_a_document_that_cant_be_taken_changes_nothing() {
         ),
         ("an odd id", KeySet::Other(json!({ "keys": [changed("kid", json!("../x"))] }).to_string().into())),
         ("never", KeySet::Never),
+        ("drop by drop", KeySet::Drips),
     ] {
         let before = issuer.fetched();
         issuer.set(keys);
         issuer.clock().advance(Duration::from_secs(7));
-        bearer(&router, &unknown(before)).await.is(401);
+        let answer = tokio::time::timeout(Duration::from_secs(7), bearer(&router, &unknown(before))).await;
+        answer.unwrap_or_else(|_| panic!("{what}: the fetch has no end")).is(401);
         assert_eq!(issuer.fetched(), before + 1, "{what}");
         assert_eq!(status(&router, &alice).await, 200, "{what}");
         issuer.set(KeySet::Served);

@@ -283,7 +283,7 @@ async fn answers_hold_the_members_of_their_row_and_no_others() {
     holds(&signed, "OK", &["user", "createdNewRecipeUser"]);
     assert_eq!(signed.body["createdNewRecipeUser"], true);
     // 9.4
-    let offered = alice.get("/auth/loginmethods?clientType=web").await;
+    let offered = alice.get("/auth/loginmethods").await;
     let enabled = json!({ "enabled": true });
     says(
         &offered,

@@ -43,13 +43,13 @@ pub(super) async fn forget(tx: &mut Tx, user: &User, what: Audited) -> Result<Ch
 /// proved of those that have the same address.
 ///
 /// # Errors
-/// `NotFound` if it isn't the user's, `Invalid` if it is the last one, or, where `proofs` count, the last one that was
-/// proved (row L12).
+/// `NotFound` if it isn't the user's, `Invalid` if it is the last one, or, if a proved one `must_stay`, the last one that
+/// was proved (row L12).
 pub(crate) async fn remove_login(
     tx: &mut Tx,
     user: &mut User,
     id: &LoginId,
-    proofs: bool,
+    must_stay: bool,
 ) -> Result<(), Error> {
     let at = user.logins.iter().position(|login| login.id == *id).ok_or_else(no_login)?;
     if user.logins.len() == 1 {
@@ -66,7 +66,7 @@ pub(crate) async fn remove_login(
             holders::enter(tx, tenant, &user.id, kept).await?;
         }
     }
-    if proofs && was_proved && !user.logins.iter().any(|kept| user.is_proved(kept)) {
+    if must_stay && was_proved && !user.logins.iter().any(|kept| user.is_proved(kept)) {
         return Err(Error::invalid("a user keeps one login method that was proved"));
     }
     unstage_login(tx, &user.id, &login, &user.logins).await?;
