@@ -95,6 +95,44 @@ const PANICS: [(&str, &str, &str); 6] = [
     ("policy/fixed.rs", "Permission::parse(text).expect(", "as above"),
     ("policy/fixed.rs", "now_or_never().expect(", "as above"),
 ];
+/// Whose keys are no tenant's, by the functions that make them, with the reason. All others begin with their tenant
+/// (row N04).
+const GLOBAL_KEYS: [(&str, &[&str]); 9] = [
+    (
+        "a user's, who may be in several tenants, or one of their login methods'",
+        &[
+            "user",
+            "login_of",
+            "password",
+            "required",
+            "metadata",
+            "sessions_of",
+            "agents",
+            "roles_of",
+            "tickets_of",
+        ],
+    ),
+    (
+        "a role allows the same in all tenants; who has it is a tenant's matter",
+        &["permissions", "all_permissions"],
+    ),
+    ("the tenants themselves", &["tenant", "tenants"]),
+    (
+        "what tokens are measured against; a tenant's outlives it, so that its tokens stay dead (row N05)",
+        &["app_epoch", "tenant_epoch", "user_epoch"],
+    ),
+    ("one feed, read by every node", &["change_heads", "change_head", "change_lane", "change"]),
+    ("one issuer", &["keyset"]),
+    (
+        "a user's guesses (row O06), a mailbox's messages and an address's requests (row O27) are counted over all tenants; \
+         a tenant's own counts have it in their subject",
+        &["guesses", "limit", "limits"],
+    ),
+    ("the courier's, sealed; each names its tenant inside", &["queue", "queued"]),
+    ("the trail is the app's, and outlives a tenant; each event names its own", &["audit", "audits"]),
+];
+/// Who makes keys elsewhere, above the store: a batch's receipt, and a name that is part of a key.
+const KEYS_ELSEWHERE: [&str; 2] = ["model/tx.rs", "model/user/third_party.rs"];
 const MOST_LINES: usize = 400;
 /// Suites, not code.
 const SUITES: [&str; 1] = ["store/conformance.rs"];
@@ -269,6 +307,54 @@ fn proofs(file: &str, text: &str) -> Vec<String> {
         breaches.push(format!("{file}: takes a Proof apart"));
     }
     breaches
+}
+
+/// Whose keys don't begin with the tenant that they are of: each function that makes one takes it by type.
+fn unowned(text: &str) -> Vec<String> {
+    let mut breaches = Vec::new();
+    let (text, global) = (without_tests(text), GLOBAL_KEYS.iter().flat_map(|(_, names)| *names));
+    let global: BTreeSet<&str> = global.copied().collect();
+    let mut there = BTreeSet::new();
+    for rest in text.split("pub(crate) fn ").skip(1) {
+        let Some((name, rest)) = rest.split_once('(') else { continue };
+        let Some((args, rest)) = rest.split_once(") -> Key {") else {
+            breaches.push(format!("{name}: makes no key"));
+            continue;
+        };
+        let body = rest.split("\n}\n").next().unwrap_or(rest);
+        there.insert(name);
+        if global.contains(name) {
+            continue;
+        }
+        let typed = args.split(", ").filter_map(|arg| arg.split_once(": "));
+        let tenants = typed.filter_map(|(arg, of)| match of {
+            "&TenantId" => Some(format!("{arg}.as_str()")),
+            "&SessionHandle" => Some(format!("{arg}.tenant().as_str()")),
+            _ => None,
+        });
+        // `]` ends the one of all that it owns.
+        let begins = |tenant: String| {
+            body.contains(&format!("Key::new([\"t\", {tenant}, "))
+                || body.contains(&format!("Key::new([\"t\", {tenant}]"))
+        };
+        if body.matches("Key::new(").count() != 1 || !tenants.map(begins).any(|begins| begins) {
+            breaches.push(format!("{name}: doesn't begin with a tenant, and isn't listed as nobody's"));
+        }
+    }
+    let gone = global.difference(&there).map(|name| format!("{name} is gone: take it off the list"));
+    breaches.extend(gone.filter(|_| there.len() > 1));
+    breaches
+}
+
+/// Who makes keys beside the one page that has them all.
+fn key_makers(file: &str, text: &str) -> Vec<String> {
+    let home = file == "model/keys.rs" || file.starts_with("store/") || KEYS_ELSEWHERE.contains(&file);
+    let code = code(text);
+    let makes = code.match_indices("Key::new(").any(|(at, _)| {
+        let before = &code[..at];
+        !before.ends_with(is_word) && !before.ends_with("hmac::")
+    });
+    if makes && !home { vec![format!("{file}: makes a key")] } else { Vec::new() }
 }
 
 fn serde_derives(file: &str, text: &str) -> Vec<String> {
@@ -719,6 +805,33 @@ fn only_the_model_touches_the_store() {
     assert_eq!(store_calls("model/user.rs", "self.store.commit(batch)").len(), 1);
     let elsewhere = "fn transact() {\n    }\nfn other() { self.commit(b); store.commit(b) }";
     assert_eq!(store_calls("model/mod.rs", elsewhere).len(), 1);
+}
+
+#[test]
+fn sec_n04_what_a_tenant_owns_begins_with_it() {
+    assert_eq!(unowned(&read("src/model/keys.rs")), Vec::<String>::new());
+    every(key_makers);
+    let made = |args: &str, parts: &str| {
+        let made = format!("pub(crate) fn coupon({args}) -> Key {{\n    Key::new([{parts}])\n}}\n");
+        unowned(&made).len()
+    };
+    assert_eq!(made("tenant: &TenantId", "\"t\", tenant.as_str()"), 0);
+    assert_eq!(made("tenant: &TenantId, id: &str", "\"t\", tenant.as_str(), \"coupon\", id"), 0);
+    assert_eq!(made("handle: &SessionHandle", "\"t\", handle.tenant().as_str(), \"coupon\""), 0);
+    // Of no tenant, behind something else, not by type, of another one than it says.
+    assert_eq!(made("id: &str", "\"coupon\", id"), 1);
+    assert_eq!(made("tenant: &TenantId", "\"coupon\", tenant.as_str()"), 1);
+    assert_eq!(made("tenant: &str", "\"t\", tenant, \"coupon\""), 1);
+    assert_eq!(made("tenant: &TenantId", "\"t\", TenantId::PUBLIC.as_str(), \"coupon\""), 1);
+    assert_eq!(unowned("pub(crate) fn coupon(id: &str) -> Option<Key> {\n}\n").len(), 1);
+    let other = "pub(crate) fn a(t: &TenantId) -> Key {\n    Key::new([\"t\", t.as_str()])\n}\npub(crate) fn user(id: &UserId) -> Key {\n}\n";
+    assert!(
+        unowned(other).iter().all(|breach| breach.ends_with("take it off the list")),
+        "{:?}",
+        unowned(other)
+    );
+    assert_eq!(key_makers("flow/x.rs", "let k = Key::new([\"coupon\"]);"), ["flow/x.rs: makes a key"]);
+    assert!(key_makers("flow/x.rs", "hmac::Key::new(a); LessSafeKey::new(b)").is_empty());
 }
 
 #[test]

@@ -28,7 +28,7 @@ pub fn router(mfa: &Mfa) -> Router {
 /// The one that asks first, then the ones used last.
 async fn list(State(mfa): State<Mfa>, session: SessionExtractor) -> Result<Json<Value>, Failure> {
     let here = session.handle();
-    let mut sessions = mfa.sessions().list(&session.user_id()).await?;
+    let mut sessions = mfa.sessions().list_own(&session).await?;
     sessions.sort_by_key(|one| (one.handle != here, std::cmp::Reverse(one.used_at)));
     let rows = sessions.iter().map(|one| {
         json!({
@@ -38,7 +38,6 @@ async fn list(State(mfa): State<Mfa>, session: SessionExtractor) -> Result<Json<
             "device": one.device,
             "createdAt": one.created_at.as_secs(),
             "usedAt": one.used_at.as_secs(),
-            "half": one.half,
         })
     });
     Ok(Json(json!({ "sessions": rows.collect::<Vec<_>>() })))

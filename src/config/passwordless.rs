@@ -177,6 +177,16 @@ impl Passwordless {
         Err(NO_PHONES)
     }
 
+    /// Whether codes go to a contact now: one that was read some time ago, or by another node, may be one of a country
+    /// that isn't allowed any more (row N06).
+    pub(crate) fn serves(&self, contact: &Contact) -> bool {
+        let read = match contact {
+            Contact::Email(email) => self.read_email(email.as_str()),
+            Contact::Phone(phone) => self.read_phone(phone.as_str()),
+        };
+        read.is_ok()
+    }
+
     #[cfg(feature = "phone")]
     pub(crate) fn phones(&self) -> bool {
         self.countries.is_some()

@@ -36,7 +36,7 @@ pub struct Sessions<'a> {
     pub(super) mfa: &'a Mfa,
 }
 
-/// A session, as its user may see it.
+/// A session, as it may be shown.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct SessionInfo {
@@ -61,7 +61,8 @@ impl Sessions<'_> {
         SessionsIn { mfa: self.mfa, tenant: tenant.clone() }
     }
 
-    /// A user's sessions, oldest first.
+    /// A user's sessions, oldest first, for an administrator: those that still lack a factor are among them. What a
+    /// user is shown is [`Sessions::list_own`].
     ///
     /// # Errors
     /// If the store failed.
@@ -92,7 +93,19 @@ impl Sessions<'_> {
         Ok(infos)
     }
 
-    /// Ends one of the sessions of a session's user, by the handle that [`Sessions::list`] told: what a page "where
+    /// Where a session's user is signed in, oldest first, for a page that tells them. Half a sign-in is none: a session
+    /// that never had all its factors isn't listed (row S13). The trail has it, and
+    /// [`SessionCreated::complete`](crate::hooks::SessionCreated::complete) tells it apart.
+    ///
+    /// # Errors
+    /// If the store failed.
+    pub async fn list_own(&self, session: &Session) -> Result<Vec<SessionInfo>, Error> {
+        let mut infos = self.list(&session.user_id()).await?;
+        infos.retain(|info| !info.half);
+        Ok(infos)
+    }
+
+    /// Ends one of the sessions of a session's user, by the handle that [`Sessions::list_own`] told: what a page "where
     /// you are signed in" calls. Says whether it was one of theirs: a handle of somebody else's session is answered
     /// as one that isn't there (row S16).
     ///

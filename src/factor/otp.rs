@@ -104,6 +104,14 @@ pub(crate) struct Origin<'a> {
     pub(crate) generation: u64,
 }
 
+/// The factor of a code to this contact.
+pub(crate) fn kind(contact: &Contact) -> FactorId {
+    match contact {
+        Contact::Email(_) => FactorId::OTP_EMAIL,
+        Contact::Phone(_) => FactorId::OTP_PHONE,
+    }
+}
+
 /// What a guess may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]

@@ -62,11 +62,11 @@ impl Desk {
                 let served = self.kit.config.passwordless.factors_to(&contact);
                 let served = self.admit_any(caller, served).await?;
                 let form = Form::completing(&served).ok_or(Error::internal("no code and no link"))?;
-                (served.into_iter().next().unwrap_or(kind(&contact)), form)
+                (served.into_iter().next().unwrap_or(otp::kind(&contact)), form)
             }
             // Within a session it is a code, whatever begins one (wire, 7.1).
             Some(claims) => {
-                let factor = kind(&contact);
+                let factor = otp::kind(&contact);
                 let at = self.standpoint(caller, claims).await?;
                 self.admit_destination(caller, &at, claims, &factor, &contact).await?;
                 (factor, Form::Code)
@@ -126,6 +126,9 @@ impl Desk {
         // Who may not begin it may not go on with it either; and an access token of an earlier refresh token asks
         // for nothing.
         let begun: Option<Code> = self.kit.db.get(&keys::code(&caller.tenant, flow.as_str())).await?;
+        if begun.as_ref().is_some_and(|code| !self.is_served(code)) {
+            return Ok(false);
+        }
         let completes = begun.as_ref().map(Code::may_complete).unwrap_or_default();
         self.admit_again(caller, claims.as_deref(), begun.as_ref(), completes).await?;
         #[cfg(feature = "phone")]
@@ -200,7 +203,8 @@ impl Desk {
     ) -> Result<Checked, Refusal> {
         let key = keys::code(&caller.tenant, flow.as_str());
         let restart = Ok(Checked::Refused(Refused::Restart));
-        let Some(code) = self.kit.db.get::<Code>(&key).await? else { return restart };
+        let code = self.kit.db.get::<Code>(&key).await?.filter(|code| self.is_served(code));
+        let Some(code) = code else { return restart };
         let factor = code.completes(presented.is_link());
         let claims = caller.session.as_ref().map(|session| session.claims());
         self.admit_again(caller, claims.as_deref(), Some(&code), vec![factor.clone()]).await?;
@@ -233,6 +237,11 @@ impl Desk {
             self.note_used(&code.contact).await;
         }
         Ok(Checked::Completed(outcome))
+    }
+
+    /// Whether its contact still gets codes, by what is allowed now (row N06).
+    fn is_served(&self, code: &Code) -> bool {
+        self.kit.config.passwordless.serves(&code.contact)
     }
 
     /// Whose login method a right code is. `None`: nobody's, where nobody signs up.
@@ -371,14 +380,6 @@ impl Desk {
             code.tenant,
             secret.expose(),
         ))
-    }
-}
-
-/// The factor of a code to this contact.
-pub(crate) fn kind(contact: &Contact) -> FactorId {
-    match contact {
-        Contact::Email(_) => FactorId::OTP_EMAIL,
-        Contact::Phone(_) => FactorId::OTP_PHONE,
     }
 }
 

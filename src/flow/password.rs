@@ -84,6 +84,7 @@ impl Desk {
         email: &Email,
         password: Password,
     ) -> Result<SignUp, Refusal> {
+        self.admit_token(caller).await?;
         if caller.session.is_none() {
             self.admit_first(caller, &FactorId::PASSWORD).await?;
             if contact::is_fake(email) {
@@ -142,6 +143,7 @@ impl Desk {
         email: &Email,
         password: Password,
     ) -> Result<SignIn, Refusal> {
+        self.admit_token(caller).await?;
         if caller.session.is_none() {
             self.admit_first(caller, &FactorId::PASSWORD).await?;
         }

@@ -260,7 +260,7 @@ fn budgets(user: &User, factor: &FactorId) -> Vec<Key> {
     let kind = factor::in_session(factor.clone());
     let emails = user.logins.iter().filter_map(|login| login.email.clone()).map(Contact::from);
     let phones = user.logins.iter().filter_map(|login| login.phone.clone()).map(Contact::from);
-    let contacts = emails.chain(phones).filter(|contact| super::code::kind(contact) == kind);
+    let contacts = emails.chain(phones).filter(|contact| factor::otp::kind(contact) == kind);
     let keys: BTreeSet<Key> = contacts.map(|contact| guesses_at(&contact)).collect();
     [keys::guesses(&user.id, &kind)].into_iter().chain(keys).collect()
 }

@@ -31,6 +31,7 @@ use crate::{
     policy::{Person, Requirements, SetUpRefused},
     session::{
         AccessClaims, Session,
+        kit::Alive,
         refresh::{self, Completing, Elevation},
     },
 };
@@ -94,14 +95,7 @@ impl Desk {
             .kit
             .db
             .look(|mut tx| async move {
-                let alive = self.kit.alive(&mut tx, &claims.handle).await?;
-                let (row, standing) = (alive.row, alive.standing);
-                if refresh::elevation(&row.lineage, &claims.refresh_hash1, tx.now()) == Elevation::Stale {
-                    return Err(Error::new(
-                        ErrorKind::StaleToken,
-                        "the access token is of an earlier refresh token",
-                    ));
-                }
+                let Alive { row, standing } = self.completing(&mut tx, claims).await?;
                 let gone = Error::new(ErrorKind::SessionEnded, "the session's user is gone");
                 let user = user::active(&mut tx, &row.user).await?.ok_or(gone)?;
                 tx.abandon((row, standing, user))
@@ -115,6 +109,31 @@ impl Desk {
         let next = requirements.next_set(&claim.c, now).map(|next| next.factors).unwrap_or_default();
         let set_up = self.factors.bound((&person.user).into());
         Ok(Standpoint { row, standing, user, person, claim, requirements, next, set_up })
+    }
+
+    /// A session in which a factor may be completed by this access token: not by one of an earlier refresh token.
+    async fn completing(&self, tx: &mut Tx, claims: &AccessClaims) -> Result<Alive, Error> {
+        let alive = self.kit.alive(tx, &claims.handle).await?;
+        match refresh::elevation(&alive.row.lineage, &claims.refresh_hash1, tx.now()) {
+            Elevation::Stale => {
+                Err(Error::new(ErrorKind::StaleToken, "the access token is of an earlier refresh token"))
+            }
+            Elevation::Elevate | Elevation::Shared => Ok(alive),
+        }
+    }
+
+    /// The same before anything is tried: an access token that completes nothing costs no attempt, no hash and no code
+    /// of a provider's (row S02 d).
+    pub(crate) async fn admit_token(&self, caller: &Caller) -> Result<(), Error> {
+        let Some(session) = &caller.session else { return Ok(()) };
+        let claims = &session.claims();
+        self.kit
+            .db
+            .look(|mut tx| async move {
+                self.completing(&mut tx, claims).await?;
+                tx.abandon(())
+            })
+            .await
     }
 
     /// Asks the policy about a session, and these claims before it.
@@ -253,12 +272,8 @@ impl Desk {
     async fn stage_second(&self, mut tx: Tx, attempt: &Attempt<'_>) -> Result<Staged<Round>, Error> {
         let Attempt { caller, session, claims, proof, at, resolved, linking, .. } = *attempt;
         let (kit, now, tenant) = (&self.kit, tx.now(), &claims.tenant);
-        let alive = kit.alive(&mut tx, &claims.handle).await?;
-        let mut row = alive.row;
-        if refresh::elevation(&row.lineage, &claims.refresh_hash1, now) == Elevation::Stale {
-            return Err(Error::new(ErrorKind::StaleToken, "the access token is of an earlier refresh token"));
-        }
-        if alive.standing.numbers(0) != at.standing.numbers(0) {
+        let Alive { mut row, standing } = self.completing(&mut tx, claims).await?;
+        if standing.numbers(0) != at.standing.numbers(0) {
             return tx.abandon(Round::Moved);
         }
         let Some(mut user) = user::active(&mut tx, &row.user).await?.filter(|user| *user == at.user) else {

@@ -151,6 +151,7 @@ impl Desk {
         returned: Returned,
     ) -> Result<ThirdPartySignIn, Refusal> {
         let factor = FactorId::THIRD_PARTY;
+        self.admit_token(caller).await?;
         if caller.session.is_none() {
             self.admit_first(caller, &factor).await?;
         }

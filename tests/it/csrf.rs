@@ -1,10 +1,10 @@
 //! Rows X01 to X08 and X12: requests that another site could send.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::atomic::Ordering, time::Duration};
 
 use axum::{Router, body::Body, routing::any};
 use http::{Method, Request};
-use serde_json::{Value, json};
+use serde_json::json;
 use tower_mfa::{
     FactorId, MfaLayer, SessionExtractor,
     config::{AntiCsrf, TransferMethods},
@@ -12,11 +12,17 @@ use tower_mfa::{
 };
 
 use crate::{
+    routes::{Wants, everything_with, routes},
     spy::{
-        ALICE, BOB, Log, ROUTES, SITE, bare, every_route, posted, refresh_token, signed_up, token_headers,
-        two_sites, with, without,
+        ALICE, BOB, Log, ROUTES, SITE, bare, every_route, linking, posted, refresh_token, signed_up,
+        token_headers, token_in, two_sites, with, without,
     },
-    support::{Browser, Mode, PASSWORD, TestApp, credentials, send},
+    support::{
+        Browser, Mode, PASSWORD, TestApp, credentials,
+        nodes::arrived,
+        provider::{AtOnce, returned},
+        send,
+    },
 };
 
 const REFRESH: &str = "/auth/session/refresh";
@@ -71,37 +77,49 @@ async fn sec_x01_every_method_but_the_safe_ones_needs_the_proof() {
 
 #[tokio::test]
 async fn sec_x01_x02_every_route_of_ours_that_uses_the_session_needs_it_too() {
-    let app = TestApp::with(|b| b.policy(Everyone::new(FactorId::OTP_EMAIL))).await;
+    let provider = AtOnce::default();
+    let app = everything_with(&provider, |b| b.policy(Everyone::new(FactorId::OTP_EMAIL))).await;
     let mut alice = signed_up(&app, Mode::Cookie, ALICE).await;
+    alice.post("/auth/user/email/verify/token", json!({})).await.ok();
+    let token = token_in(app.notice_after(ALICE, 0).await.link().unwrap().expose());
     let flow = alice.ask_code(ALICE, true).await.ok();
-    let sent = app.sent_to(ALICE);
-    let mut guess = json!({
+    let mut guess = linking(json!({
         "deviceId": flow["deviceId"],
         "preAuthSessionId": flow["preAuthSessionId"],
-        "userInputCode": app.code(ALICE).await,
-        "shouldTryLinkingWithSessionUser": true,
-    });
-    let link = |mut body: Value| {
-        body["shouldTryLinkingWithSessionUser"] = json!(true);
-        Some(body)
-    };
-    for (method, path, body) in [
-        (Method::POST, "/auth/signout", None),
-        (Method::PUT, "/auth/mfa/info", None),
-        (Method::POST, "/auth/signinup/code", link(json!({ "email": ALICE }))),
-        (Method::POST, "/auth/signinup/code/resend", link(flow.clone())),
-        (Method::POST, "/auth/signinup/code/consume", Some(guess.clone())),
-        (Method::POST, "/auth/signin", link(credentials(ALICE, PASSWORD))),
-        (Method::POST, "/auth/signup", link(credentials(BOB, PASSWORD))),
-    ] {
-        let refused = app.send(without(alice.request(method, path, body), &["rid"])).await;
+        "userInputCode": app.code_after(ALICE, 1).await,
+    }))
+    .unwrap();
+    arrived(&[&app]).await;
+    let (before, mut used) = ((app.store.commits(), app.mfa.counters().code_comparisons), Vec::new());
+    for (method, route, wants, _, body) in routes() {
+        // What renews the session has a proof of its own; what only reads needs none.
+        if wants == Wants::Nothing || method == "GET" || route == "/session/refresh" {
+            continue;
+        }
+        // With the proof each of them would do something.
+        let body = match route {
+            "/signinup/code/resend" => flow.clone(),
+            "/signinup/code/consume" => guess.clone(),
+            "/signin" => credentials(ALICE, PASSWORD),
+            "/signup" => credentials(BOB, PASSWORD),
+            "/signinup" => returned(&json!({}), json!({ "code": "x" })),
+            "/user/email/verify" => json!({ "method": "token", "token": token }),
+            _ => body,
+        };
+        let body =
+            if wants == Wants::IfLinking { linking(body) } else { Some(body).filter(|b| !b.is_null()) };
+        let request = alice.request(method.parse().unwrap(), &format!("/auth{route}"), body);
+        let refused = app.send(without(request, &["rid"])).await;
         refused.is(401);
-        assert_eq!(refused.body["message"], "try refresh token", "{path}");
-        assert!(token_headers(&refused).is_empty(), "{path}");
+        assert_eq!(refused.body["message"], "try refresh token", "{route}");
+        assert!(token_headers(&refused).is_empty(), "{route}");
+        used.push(wants);
     }
-    // Nothing was sent, guessed or ended; any value of the header will do.
+    assert!([Wants::Session, Wants::IfLinking, Wants::IfThere].iter().all(|wants| used.contains(wants)));
+    // Nothing was sent, guessed, asked of the provider, written or ended; any value of the header will do.
     tokio::time::sleep(Duration::from_millis(50)).await;
-    assert_eq!((app.sent_to(ALICE), app.mfa.counters().code_comparisons), (sent, 0));
+    assert_eq!((app.store.commits(), app.mfa.counters().code_comparisons), before);
+    assert_eq!(provider.0.load(Ordering::SeqCst), 0);
     guess["x"] = json!(1);
     let request = with(posted(&alice, "/auth/signinup/code/consume", Some(guess)), &[("rid", "")]);
     let done = app.send(request).await;
@@ -303,40 +321,52 @@ async fn sec_x06_a_refused_origin_rotates_nothing_and_is_told_in_short() {
     alice.get("/api/me").await.is(200);
 }
 
+/// With a session, and without one.
 #[tokio::test]
 async fn sec_x07_another_site_signs_nobody_in_and_adds_no_factor() {
-    let app = TestApp::new().await;
-    signed_up(&app, Mode::Cookie, ALICE).await;
-    let before = (app.store.counts.commits.load(std::sync::atomic::Ordering::SeqCst), app.mfa.counters());
-    let bodies = |route: &str| match route {
-        "/signin" | "/signup" => credentials(ALICE, PASSWORD),
-        "/signinup/code" => json!({ "email": ALICE }),
-        _ => json!({ "deviceId": "x", "preAuthSessionId": "x", "userInputCode": "123456" }),
-    };
-    let mut refused = 0;
-    for route in ["/signin", "/signup", "/signinup/code", "/signinup/code/resend", "/signinup/code/consume"] {
-        let path = format!("/auth{route}");
-        let sent = |headers: &[(&'static str, &str)]| {
-            with(posted(&app.browser(Mode::Cookie), &path, Some(bodies(route))), headers)
+    let provider = AtOnce::default();
+    let app = everything_with(&provider, |b| b).await;
+    let alice = signed_up(&app, Mode::Cookie, ALICE).await;
+    let before = (app.store.commits(), app.mfa.counters());
+    let (mut refused, mut starts) = (0, 0);
+    for (method, route, wants, _, body) in routes() {
+        // A provider posts a form to us on purpose, across sites: row L15.
+        if method == "GET" || route == "/callback/apple" {
+            continue;
+        }
+        starts += usize::from(wants == Wants::IfLinking);
+        let body = match route {
+            "/signin" | "/signup" => credentials(ALICE, PASSWORD),
+            "/signinup" => returned(&json!({}), json!({ "code": "x" })),
+            _ if body.is_null() => json!({}),
+            _ => body,
         };
-        let form = without(sent(&[("content-type", "text/plain")]), &["rid"]);
-        for (request, status) in [
-            (sent(&[("origin", "https://evil.test")]), 400),
-            (sent(&[("origin", "null")]), 400),
-            (sent(&[("sec-fetch-site", "cross-site")]), 400),
-            (sent(&[("sec-fetch-site", "cross-site"), ("origin", SITE)]), 400),
-            (sent(&[("sec-fetch-site", "nonsense")]), 400),
-            (form, 415),
-        ] {
-            let answer = app.send(request).await;
-            answer.is(status);
-            assert!(token_headers(&answer).is_empty(), "{path}");
-            refused += 1;
+        for (browser, flag) in [(&app.browser(Mode::Cookie), false), (&alice, false), (&alice, true)] {
+            let mut body = body.clone();
+            body["shouldTryLinkingWithSessionUser"] = json!(flag);
+            let request =
+                || browser.request(method.parse().unwrap(), &format!("/auth{route}"), Some(body.clone()));
+            let sent = |headers: &[(&'static str, &str)]| with(request(), headers);
+            let form = without(sent(&[("content-type", "text/plain")]), &["rid"]);
+            for (request, status) in [
+                (sent(&[("origin", "https://evil.test")]), 400),
+                (sent(&[("origin", "null")]), 400),
+                (sent(&[("sec-fetch-site", "cross-site")]), 400),
+                (sent(&[("sec-fetch-site", "cross-site"), ("origin", SITE)]), 400),
+                (sent(&[("sec-fetch-site", "nonsense")]), 400),
+                (form, 415),
+            ] {
+                let answer = app.send(request).await;
+                answer.is(status);
+                assert!(token_headers(&answer).is_empty(), "{route}");
+                refused += 1;
+            }
         }
     }
-    let after = (app.store.counts.commits.load(std::sync::atomic::Ordering::SeqCst), app.mfa.counters());
-    assert_eq!((refused, after), (30, before));
-    assert_eq!(app.sent_to(ALICE), 0);
+    // Six routes begin a session or add a factor: passwords, codes, third parties.
+    assert!(starts == 6 && refused > 6 * 18, "{starts} {refused}");
+    assert_eq!((app.store.commits(), app.mfa.counters()), before);
+    assert_eq!((app.sent_to(ALICE), provider.0.load(Ordering::SeqCst)), (0, 0));
     for near in ["same-origin", "same-site", "none"] {
         let request = posted(&app.browser(Mode::Cookie), "/auth/signin", Some(credentials(ALICE, PASSWORD)));
         app.send(with(request, &[("sec-fetch-site", near), ("origin", SITE)])).await.ok();

@@ -172,6 +172,7 @@ impl Scene {
                         mfa.users().change_email(&session, login, &next).await.map(drop)
                     }
                     "contacts" => mfa.users().masked_contacts(&session).await.map(drop),
+                    "list" => mfa.sessions().list_own(&session).await.map(drop),
                     "own" => {
                         let other = "00000000-0000-4000-8000-000000000000".parse().unwrap();
                         mfa.sessions().revoke_own(&session, &other).await.map(drop)
@@ -377,6 +378,7 @@ fn everything() -> Vec<(&'static str, Doing)> {
         };
         "Users::judge_anew": |s| s.app.mfa.users().judge_anew(&s.user);
         "Sessions::list": |s| s.app.mfa.sessions().list(&s.user);
+        "Sessions::list_own": |s| s.over("/in/list");
         "Sessions::revoke": |s| s.app.mfa.sessions().revoke(&s.handle);
         "Sessions::revoke_user": |s| s.app.mfa.sessions().revoke_user(&s.user);
         "Sessions::revoke_all": |s| s.app.mfa.sessions().revoke_all();

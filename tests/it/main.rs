@@ -71,6 +71,7 @@ mod requirements;
 mod resets;
 mod roles;
 mod rotation;
+mod routes;
 mod schedules;
 mod seed;
 mod seen;

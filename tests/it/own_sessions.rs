@@ -29,7 +29,7 @@ fn page(app: &TestApp, layer: MfaLayer) -> Router {
         .route(
             "/sessions",
             get(move |session: SessionExtractor| async move {
-                let infos = list.sessions().list(&session.user_id()).await;
+                let infos = list.sessions().list_own(&session).await;
                 let row = |info: tower_mfa::account::SessionInfo| {
                     json!({ "handle": info.handle.as_str(), "device": info.device, "used": info.used_at.as_secs() })
                 };
@@ -122,6 +122,33 @@ async fn sec_s16_ending_others_needs_a_factor_proven_lately() {
     ask(&router, &mut alice, "/sessions/others").await.is(200);
     ask(&router, &mut other, "/sessions").await.is(401);
     ask(&router, &mut alice, "/sessions").await.is(200);
+}
+
+/// Half a sign-in is none: whoever has a password of somebody's shows up on no page of theirs, themselves included, until
+/// they gave the code as well. Who administers the app sees it.
+#[tokio::test]
+async fn sec_s13_half_a_sign_in_is_listed_to_no_user() {
+    let app = everyone().await;
+    app.browser(Mode::Header).sign_up(ALICE).await.ok();
+    let router = page(&app, MfaLayer::required(app.mfa.clone()).without_mfa());
+    let mut phone = signed_in(&app, ALICE, "Shop/3 (phone)").await;
+    let mut half = app.browser(Mode::Header);
+    half.sign_in(ALICE).await.ok();
+    let listed = async |browser: &mut Browser| -> Vec<String> {
+        let rows = ask(&router, browser, "/sessions").await.body;
+        rows.as_array().unwrap().iter().map(|row| row["handle"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(listed(&mut phone).await, [handle(&phone)]);
+    assert_eq!(listed(&mut half).await, [handle(&phone)]);
+    let user = app.user(ALICE).await;
+    let sessions = app.mfa.sessions();
+    let here = sessions.within(&TenantId::PUBLIC).list(&user).await.unwrap();
+    for infos in [sessions.list(&user).await.unwrap(), here] {
+        let all: Vec<_> = infos.iter().map(|info| (info.handle.to_string(), info.half)).collect();
+        assert_eq!(all, [(handle(&phone), false), (handle(&half), true)]);
+    }
+    half.pass_code(ALICE).await;
+    assert_eq!(listed(&mut phone).await, [handle(&phone), handle(&half)]);
 }
 
 /// Half a sign-in is young, and ends nothing.

@@ -142,6 +142,11 @@ pub async fn ending(app: &TestApp, [kind, id]: [&str; 2], set: Value) -> Batch {
     batch
 }
 
+/// The token that a mailed link holds.
+pub fn token_in(link: &str) -> String {
+    link.split(['?', '&']).find_map(|part| part.strip_prefix("token=")).unwrap().to_owned()
+}
+
 pub fn bare(method: &str, path: &str) -> Request<Body> {
     Request::builder().method(method).uri(path).body(Body::empty()).unwrap()
 }

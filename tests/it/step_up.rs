@@ -1,16 +1,23 @@
 //! Step-up: rows S02 and S03, what completing a factor in a session does to the tokens there were before; in
 //! the modules below, what guards ask for and how they refuse.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use axum::{Router, routing::post};
-use http::Method;
 use serde_json::{Value, json};
-use tower_mfa::{MfaLayer, SessionExtractor, config::AntiCsrf};
+use tower_mfa::{FactorId, MfaLayer, SessionExtractor, config::AntiCsrf, policy::Everyone};
 
 use crate::{
-    spy::{ALICE, everyone, handle, linking, posted, refresh_token, signed_up, token_headers, watched, with},
-    support::{Answer, Browser, Mode, PASSWORD, TestApp, credentials, send, wrong},
+    routes::{Wants, everything_with, routes},
+    spy::{
+        ALICE, NUMBER, handle, linking, posted, refresh_token, signed_up, token_headers, token_in, watched,
+        with,
+    },
+    support::{
+        Answer, Browser, Mode, PASSWORD, TestApp, credentials,
+        provider::{AtOnce, returned},
+        send, wrong,
+    },
 };
 
 mod challenges;
@@ -26,16 +33,17 @@ fn guess(flow: &Value, code: &str) -> Value {
 async fn sec_s02_ages_of_tokens_by_endpoint() {
     const AGAIN: &str = "try refresh token";
     for mode in MODES {
-        let app = everyone().await;
+        let provider = AtOnce::default();
+        let app = everything_with(&provider, |b| b.policy(Everyone::new(FactorId::OTP_PHONE))).await;
         let exact: Router = Router::new()
             .route("/exact", post(|_: SessionExtractor| async {}))
             .layer(MfaLayer::required(app.mfa.clone()).check_store().without_mfa());
-        signed_up(&app, mode, ALICE).await.pass_code(ALICE).await;
+        signed_up(&app, mode, ALICE).await.pass_code(NUMBER).await;
         let mut alice = app.browser(mode);
         alice.sign_in(ALICE).await.ok();
         let before = alice.clone();
-        let flow = alice.ask_code(ALICE, true).await.ok();
-        let code = app.code_after(ALICE, 1).await;
+        let flow = alice.ask_code(NUMBER, true).await.ok();
+        let code = app.code_after(NUMBER, 1).await;
         alice.enter(&flow, &code, true).await.ok();
         let raised = alice.clone();
         // Minted with the token that the elevation replaced: its claims stay as they were.
@@ -49,40 +57,69 @@ async fn sec_s02_ages_of_tokens_by_endpoint() {
         let checked = send(&exact, posted(&old, "/exact", None)).await;
         assert!(checked.body["message"] == AGAIN && token_headers(&checked).is_empty(), "{}", checked.text);
         // Asking for a code mints nothing, and what a completion gives is the shared successor.
-        let seen = app.sent_to(ALICE);
-        let flow = old.ask_code(ALICE, true).await.ok();
-        let code = app.code_after(ALICE, seen).await;
+        let seen = app.sent_to(NUMBER);
+        let flow = old.ask_code(NUMBER, true).await.ok();
+        let code = app.code_after(NUMBER, seen).await;
         old.enter(&flow, &code, true).await.ok();
         assert_eq!(refresh_token(&old), refresh_token(&raised));
         // One further on, the first one completes nothing, and no attempt is charged for it.
         let mut tab = raised.clone();
-        let live_flow = tab.ask_code(ALICE, true).await.ok();
-        let live_code = app.code_after(ALICE, seen + 1).await;
+        let live_flow = tab.ask_code(NUMBER, true).await.ok();
+        let live_code = app.code_after(NUMBER, seen + 1).await;
+        tab.post("/auth/user/email/verify/token", json!({})).await.ok();
+        let token = token_in(app.notice_after(ALICE, 0).await.link().unwrap().expose());
+        let opened = json!({ "method": "token", "token": token });
         alice = raised.clone();
         alice.refresh().await.is(200);
-        let comparisons = app.mfa.counters().code_comparisons;
-        let stale = before.clone();
-        for (method, path, body) in [
-            (Method::PUT, "/auth/mfa/info", Some(json!({}))),
-            (Method::POST, "/auth/signinup/code", linking(json!({ "email": ALICE }))),
-            (Method::POST, "/auth/signinup/code/resend", linking(guess(&live_flow, ""))),
-            (Method::POST, "/auth/signinup/code/consume", linking(guess(&live_flow, &wrong(&live_code)))),
-            (Method::POST, "/auth/signinup/code/consume", linking(guess(&live_flow, &live_code))),
-            (Method::POST, "/auth/signin", linking(credentials(ALICE, PASSWORD))),
-            (Method::POST, "/auth/signup", linking(credentials("new@shop.example", PASSWORD))),
-        ] {
-            let answer = app.send(stale.request(method, path, body)).await;
-            assert_eq!((answer.status.as_u16(), &answer.body["message"]), (401, &json!(AGAIN)), "{path}");
-            assert!(token_headers(&answer).is_empty(), "{path}");
+        let counted = || {
+            let counters = app.mfa.counters();
+            (counters.code_comparisons, counters.password_hashes, provider.0.load(Ordering::SeqCst))
+        };
+        let (unspent, stale) = (counted(), before.clone());
+        let mut asked = Vec::new();
+        for (method, route, wants, _, body) in routes() {
+            // Whoever refreshes shows no access token, and whoever signs out may (row S12).
+            if wants == Wants::Nothing || ["/session/refresh", "/signout"].contains(&route) {
+                continue;
+            }
+            let bodies = match route {
+                "/signinup/code" => vec![json!({ "phoneNumber": NUMBER })],
+                "/signinup/code/resend" => vec![guess(&live_flow, "")],
+                "/signinup/code/consume" => {
+                    vec![guess(&live_flow, &wrong(&live_code)), guess(&live_flow, &live_code)]
+                }
+                "/signin" => vec![credentials(ALICE, "wrong horse 1"), credentials(ALICE, PASSWORD)],
+                "/signup" => vec![credentials("new@shop.example", PASSWORD)],
+                "/signinup" => vec![returned(&json!({}), json!({ "code": "x" }))],
+                "/user/email/verify" if method == "POST" => vec![opened.clone()],
+                _ => vec![body],
+            };
+            for body in bodies {
+                let body = if wants == Wants::IfLinking {
+                    linking(body)
+                } else {
+                    Some(body).filter(|b| !b.is_null())
+                };
+                let request = stale.request(method.parse().unwrap(), &format!("/auth{route}"), body);
+                let answer = app.send(request).await;
+                let told = (answer.status.as_u16(), &answer.body["message"]);
+                assert_eq!(told, (401, &json!(AGAIN)), "{method} {route}: {}", answer.text);
+                assert!(token_headers(&answer).is_empty(), "{method} {route}");
+                asked.push(route);
+            }
         }
-        assert_eq!(app.mfa.counters().code_comparisons, comparisons);
-        assert_eq!(app.sent_to(ALICE), seen + 2);
+        assert!(asked.contains(&"/signinup") && asked.contains(&"/user/email/verify"), "{asked:?}");
+        assert_eq!(counted(), unspent);
+        assert_eq!((app.sent_to(NUMBER), app.sent_to(ALICE)), (seen + 2, 1));
         // The flow is as it was: the live token's first wrong guess is the first that counts.
         let miss = alice.enter(&live_flow, &wrong(&live_code), true).await;
         miss.status("INCORRECT_USER_INPUT_CODE_ERROR");
         assert_eq!(miss.body["failedCodeInputAttemptCount"], 1);
         alice.enter(&live_flow, &live_code, true).await.ok();
         alice.get("/api/me").await.is(200);
+        // And so is the link.
+        alice.post("/auth/user/email/verify", opened).await.ok();
+        assert_eq!(alice.payload("st-ev")["v"], true);
     }
 }
 

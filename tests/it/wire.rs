@@ -9,85 +9,24 @@ use serde_json::{Value, json};
 use tower_mfa::{
     FactorId,
     api::ApiLayer,
-    config::{Countries, EmailVerification, Passwordless, SigningAlg},
+    config::{Countries, Passwordless, SigningAlg},
     ident::{Email, Phone, TenantId},
 };
 
 use crate::{
+    routes::{
+        Wants::{IfLinking, Session},
+        everything, routes,
+    },
     spy::{ALICE, BOB, NUMBER, bare, from_header, linking, signed_up, with, without},
     support::{
         Answer, Browser, Mode, PASSWORD, TestApp, credentials,
-        provider::{CALLBACK, at_once, begin, returned},
+        provider::{CALLBACK, begin, returned},
         send,
     },
 };
 
 const PUBLIC: TenantId = TenantId::PUBLIC;
-
-/// What a route wants of a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wants {
-    Nothing,
-    /// A refresh token or a session, always.
-    Session,
-    /// With the flag that a further factor comes with.
-    IfLinking,
-}
-use Wants::{IfLinking, Nothing, Session};
-
-/// The route table, but for TOTP, passkeys and OAuth clients: method, route, session, whether it is a tenant's, a body
-/// that is understood.
-fn routes() -> Vec<(&'static str, &'static str, Wants, bool, Value)> {
-    let form = |fields: &[(&str, &str)]| {
-        let fields: Vec<Value> =
-            fields.iter().map(|(id, value)| json!({ "id": id, "value": value })).collect();
-        json!({ "formFields": fields })
-    };
-    let ids = json!({ "deviceId": "", "preAuthSessionId": "" });
-    let guess = json!({ "deviceId": "", "preAuthSessionId": "", "userInputCode": "000000" });
-    let token = json!({ "method": "token", "token": "x" });
-    let mut reset = form(&[("password", PASSWORD)]);
-    reset["method"] = json!("token");
-    reset["token"] = json!("x");
-    let none = Value::Null;
-    vec![
-        ("POST", "/session/refresh", Session, false, none.clone()),
-        ("POST", "/signout", Session, false, none.clone()),
-        ("PUT", "/mfa/info", Session, false, json!({})),
-        ("POST", "/signinup/code", IfLinking, true, json!({ "email": ALICE })),
-        ("POST", "/signinup/code/resend", IfLinking, true, ids),
-        ("POST", "/signinup/code/consume", IfLinking, true, guess),
-        ("GET", "/passwordless/email/exists?email=a@b.example", Nothing, true, none.clone()),
-        ("GET", "/passwordless/phonenumber/exists?phoneNumber=%2B36301111142", Nothing, true, none.clone()),
-        ("GET", "/passwordless/phoneNumber/exists?phoneNumber=%2B36301111142", Nothing, true, none.clone()),
-        ("GET", "/signup/email/exists?email=a@b.example", Nothing, true, none.clone()),
-        ("GET", "/signup/phonenumber/exists?phoneNumber=%2B36301111142", Nothing, true, none.clone()),
-        ("GET", "/signup/phoneNumber/exists?phoneNumber=%2B36301111142", Nothing, true, none.clone()),
-        ("POST", "/signin", IfLinking, true, credentials(ALICE, "not the password 1")),
-        ("POST", "/signup", IfLinking, true, credentials(ALICE, PASSWORD)),
-        ("GET", "/emailpassword/email/exists?email=a@b.example", Nothing, true, none.clone()),
-        ("POST", "/user/password/reset/token", Nothing, true, form(&[("email", BOB)])),
-        ("POST", "/user/password/reset", Nothing, true, reset),
-        ("GET", "/authorisationurl", Nothing, true, none.clone()),
-        ("POST", "/signinup", IfLinking, true, json!({ "thirdPartyId": "nobody", "redirectURIInfo": {} })),
-        ("POST", "/callback/apple", Nothing, false, none.clone()),
-        ("POST", "/user/email/verify/token", Session, false, json!({})),
-        ("POST", "/user/email/verify", Nothing, true, token),
-        ("GET", "/user/email/verify", Session, false, none.clone()),
-        ("GET", "/loginmethods", Nothing, true, none.clone()),
-        ("GET", "/jwt/jwks.json", Nothing, false, none.clone()),
-        ("GET", "/.well-known/openid-configuration", Nothing, false, none),
-    ]
-}
-
-/// An app that has every recipe.
-async fn everything() -> TestApp {
-    let passwordless = Passwordless::email_or_phone(Countries::all());
-    TestApp::with(|b| {
-        b.passwordless(passwordless).third_party(at_once()).email_verification(EmailVerification::Optional)
-    })
-    .await
-}
 
 /// Marks the application's own answer, whatever the path: the request was none of the crate's.
 const OWN: HeaderName = HeaderName::from_static("x-own");

@@ -33,7 +33,6 @@ export async function sessions({ branchName }) {
     out.addEventListener('click', () => busy(out, () => end(one.id)));
     const tags = [];
     if (one.here) tags.push(make('span', { className: 'tag' }, 'this browser'));
-    if (one.half) tags.push(make('span', { className: 'tag dim' }, 'no code given yet'));
     return make(
       'li',
       { id: `session-${one.id}` },

@@ -4,6 +4,8 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     convert::Infallible,
+    fmt,
+    pin::Pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicI64, AtomicU64, Ordering},
@@ -29,7 +31,7 @@ pub mod accounts;
 #[cfg(feature = "smtp")]
 pub mod mail;
 pub mod nodes;
-#[cfg(all(feature = "third-party", feature = "http-client"))]
+#[cfg(feature = "third-party")]
 pub mod provider;
 pub mod schedule;
 #[cfg(any(feature = "smtp", feature = "third-party"))]
@@ -69,8 +71,28 @@ pub struct Watched {
     pub counts: Arc<Counts>,
     /// The keys that each applied batch wrote or deleted.
     written: Arc<Mutex<Vec<Vec<Key>>>>,
-    /// Another writer's batch, applied right before the next commit.
-    rival: Arc<Mutex<Option<Batch>>>,
+    rival: Arc<Mutex<Option<Rival>>>,
+}
+
+/// What another writer does right before the next commit, or before the next one that writes such a key.
+enum Rival {
+    Batch(Batch),
+    Work(&'static str, Pin<Box<dyn Future<Output = ()> + Send>>),
+}
+
+impl Rival {
+    fn is_due(&self, batch: &Batch) -> bool {
+        match self {
+            Self::Batch(_) => true,
+            Self::Work(part, _) => batch.ops().any(|(key, _)| key.as_str().contains(part)),
+        }
+    }
+}
+
+impl fmt::Debug for Rival {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rival").finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -115,7 +137,17 @@ impl Watched {
 
     /// Lets another writer be faster than the next commit.
     pub fn before_next_commit(&self, batch: Batch) {
-        *self.rival.lock().unwrap() = Some(batch);
+        *self.rival.lock().unwrap() = Some(Rival::Batch(batch));
+    }
+
+    /// Lets somebody on another node be faster than the next commit that writes a key with this in it.
+    pub fn before_commit_of(&self, part: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        *self.rival.lock().unwrap() = Some(Rival::Work(part, Box::pin(work)));
+    }
+
+    /// Whether somebody still waits to be faster.
+    pub fn has_rival(&self) -> bool {
+        self.rival.lock().unwrap().is_some()
     }
 
     pub fn commits(&self) -> u64 {
@@ -192,9 +224,11 @@ impl Store for Watched {
             return Err(StoreError::refused("told to fail"));
         }
         fails(&self.counts.failing_commits)?;
-        let rival = self.rival.lock().unwrap().take();
-        if let Some(rival) = rival {
-            assert_eq!(self.inner.commit(rival).await?, Commit::Applied);
+        let rival = self.rival.lock().unwrap().take_if(|rival| rival.is_due(&batch));
+        match rival {
+            Some(Rival::Batch(rival)) => assert_eq!(self.inner.commit(rival).await?, Commit::Applied),
+            Some(Rival::Work(_, work)) => work.await,
+            None => {}
         }
         let effects = batch.ops().filter(|(_, op)| op.effect().is_some());
         let keys: Vec<Key> = effects.map(|(key, _)| key.clone()).collect();
@@ -310,8 +344,14 @@ impl TestApp {
 
     /// Another node of the same app, which starts now.
     pub async fn restarted(&self) -> Self {
+        self.beside(|b| b).await
+    }
+
+    /// Another node of the same app, with settings of its own.
+    pub async fn beside(&self, change: impl FnOnce(MfaBuilder) -> MfaBuilder) -> Self {
         let (clock, store) = (self.clock.clone(), self.store.clone());
-        let node = Self::on(self.app.clone(), self.secrets.clone(), store, move |b| b.clock(clock)).await;
+        let build = move |b: MfaBuilder| change(b.clock(clock));
+        let node = Self::on(self.app.clone(), self.secrets.clone(), store, build).await;
         node.with_clock(Some(self.clock.clone()))
     }
 

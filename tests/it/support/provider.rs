@@ -1,23 +1,36 @@
 //! A real provider beside the test, `tests/servers/provider.mjs`, and a browser that goes there and comes back.
 
+#[cfg(feature = "http-client")]
 use std::collections::BTreeMap;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use bytes::Bytes;
-use http::{Method, Request, Response, header};
+#[cfg(feature = "http-client")]
+use http::{Method, header};
+use http::{Request, Response};
 use serde_json::{Value, json};
+#[cfg(feature = "http-client")]
+use tower_mfa::config::Reqwest;
 use tower_mfa::{
-    config::{HttpClient, Reqwest},
+    config::HttpClient,
     factor::{OAuth2Endpoints, Provider, ProviderClient, ThirdParty},
     ident::{BoxError, Secret},
 };
 
-use super::{Answer, Browser, servers::Server};
+#[cfg(feature = "http-client")]
+use super::servers::Server;
+use super::{Answer, Browser};
 
-/// A provider that answers at once, whatever it is asked: Carol is who comes.
-pub struct AtOnce;
+/// A provider that answers at once, whatever it is asked: Carol is who comes. It counts what it is asked.
+#[derive(Clone, Default)]
+pub struct AtOnce(pub Arc<AtomicUsize>);
 
 impl HttpClient for AtOnce {
     async fn send(&self, _: Request<Bytes>) -> Result<Response<Bytes>, BoxError> {
+        self.0.fetch_add(1, Ordering::SeqCst);
         tokio::task::yield_now().await;
         let tokens = json!({ "access_token": "a", "token_type": "Bearer" });
         let mut said = json!({ "sub": "carol", "email": "carol@shop.example", "email_verified": true });
@@ -28,10 +41,16 @@ impl HttpClient for AtOnce {
 
 /// An app's settings with it.
 pub fn at_once() -> ThirdParty {
-    let at = |path: &str| format!("https://id.example/{path}");
-    let endpoints = OAuth2Endpoints::new(at("authorise"), at("token"), at("user"));
-    let client = ProviderClient::new("shop", Secret::new(SECRET.to_owned()));
-    ThirdParty::new(AtOnce).provider(Provider::oauth2("loopback", "Loopback", endpoints, client))
+    AtOnce::default().settings()
+}
+
+impl AtOnce {
+    pub fn settings(&self) -> ThirdParty {
+        let at = |path: &str| format!("https://id.example/{path}");
+        let endpoints = OAuth2Endpoints::new(at("authorise"), at("token"), at("user"));
+        let client = ProviderClient::new("shop", Secret::new(SECRET.to_owned()));
+        ThirdParty::new(self.clone()).provider(Provider::oauth2("loopback", "Loopback", endpoints, client))
+    }
 }
 
 /// Where people come back to: a page of the app's website.
@@ -39,8 +58,10 @@ pub const CALLBACK: &str = "https://shop.test/auth/callback/loopback";
 pub const SECRET: &str = "a secret of the shop's";
 
 /// A provider in a process of its own, which ends with this.
+#[cfg(feature = "http-client")]
 pub struct ProviderServer(Server);
 
+#[cfg(feature = "http-client")]
 impl ProviderServer {
     /// With the clients `shop`, `other` and, without a secret, `app`.
     pub async fn start(mut settings: Value) -> Self {
@@ -164,11 +185,13 @@ pub fn returned(begun: &Value, query: Value) -> Value {
 }
 
 /// Sends a request, and follows nothing.
+#[cfg(feature = "http-client")]
 pub async fn fetch(request: Request<Bytes>) -> Response<Bytes> {
     Reqwest::new().unwrap().send(request).await.unwrap()
 }
 
 /// A form that a foreign page posts.
+#[cfg(feature = "http-client")]
 pub fn form_post(path: &str, body: &str) -> Request<axum::body::Body> {
     Request::builder()
         .method(Method::POST)
